@@ -1,0 +1,172 @@
+"""Randomness that privacy rests on: noise, Poisson sampling, choices.
+
+``SecureRandom`` is the only source in production. It is AES-256 in counter mode (NIST SP 800-38A,
+section 6.5) under a key from the operating system that is used for one purpose and dropped; there
+is no seed argument, so no run can be made to repeat its noise. Two generators share nothing.
+
+``TestRng`` gives the same draws from a seed and says so (``production`` is False): what it touched
+is not private, and a ledger that sees its stamp voids the outputs outside test federations.
+
+Neither is constant-time, and neither protects a key against someone who reads this process's
+memory while the generator is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from types import TracebackType
+from typing import ClassVar, Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+
+from privacy import rounded_gaussian
+from privacy.errors import InvalidParameter, RandomnessClosed
+from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
+
+_MAX_DRAW: Final = 2**31
+_ZERO_BLOCK: Final = bytes(16)
+
+
+class Randomness(Protocol):
+    """Draws that a training step or a metric release needs."""
+
+    @property
+    def production(self) -> bool:
+        """Whether the draws are secret and unrepeatable."""
+        ...
+
+    def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
+        """Draw round(N(0, noise_sd^2)) exactly; int64, shape [size]."""
+        ...
+
+    def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
+        """Take each of ``size`` patients independently with probability sampling / 2^32."""
+        ...
+
+    def below(self, bound: int) -> int:
+        """Draw a uniform integer in 0 .. bound-1."""
+        ...
+
+    def close(self) -> None:
+        """Drop the key; every later draw is refused."""
+        ...
+
+
+class _Draws:
+    """What both sources do with a key stream of their own."""
+
+    def __init__(self, key: bytes) -> None:
+        self._stream: CipherContext | None = keystream(key)
+
+    def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
+        """Draw round(N(0, noise_sd^2)) exactly.
+
+        Args:
+            noise_sd: standard deviation in grid units, 1 .. 2^53-1.
+            size: how many, >= 0.
+
+        Returns:
+            int64 array of shape [size].
+
+        Raises:
+            InvalidEvent: an argument is out of range.
+            RandomnessClosed: the key was dropped.
+        """
+        require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
+        require_int("size", size, 0, _MAX_DRAW)
+        return rounded_gaussian.sample(self._bytes, noise_sd, size)
+
+    def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
+        """Take each of ``size`` patients independently with probability exactly sampling / 2^32.
+
+        Args:
+            sampling: threshold, 1 .. 2^32; 2^32 takes everybody.
+            size: how many patients, >= 0.
+
+        Returns:
+            bool array of shape [size]; it may well be all False, which is a valid batch.
+
+        Raises:
+            InvalidEvent: an argument is out of range.
+            RandomnessClosed: the key was dropped.
+        """
+        require_int("sampling", sampling, 1, FULL_BATCH)
+        require_int("size", size, 0, _MAX_DRAW)
+        words = np.frombuffer(self._bytes(4 * size), dtype="<u4")
+        return words.astype(np.uint64) < np.uint64(sampling)
+
+    def below(self, bound: int) -> int:
+        """Draw a uniform integer in 0 .. bound-1, without modulo bias.
+
+        Raises:
+            InvalidParameter: bound is not an integer in 1 .. 2^64.
+            RandomnessClosed: the key was dropped.
+        """
+        if type(bound) is not int or not 1 <= bound <= 2**64:
+            raise InvalidParameter(f"bound = {bound!r} must be an integer in 1 .. 2^64")
+        usable = 2**64 - 2**64 % bound
+        while True:
+            word = int.from_bytes(self._bytes(8), "little")
+            if word < usable:
+                return word % bound
+
+    def close(self) -> None:
+        """Drop the key. Closing twice is harmless."""
+        self._stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError("a generator is not copied or stored: two copies would share their noise")
+
+    def _bytes(self, count: int) -> bytes:
+        if self._stream is None:
+            raise RandomnessClosed(
+                "this generator was closed and its key dropped; open a new one for each purpose"
+            )
+        return self._stream.update(bytes(count))
+
+
+class SecureRandom(_Draws):
+    """Secret, unrepeatable draws. One instance per (experiment, round, purpose), then closed."""
+
+    production: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__(os.urandom(32))
+
+
+class TestRng(_Draws):
+    """Repeatable draws for tests and test federations; never private.
+
+    Args:
+        seed: any integer; the same seed gives the same draws on every machine.
+    """
+
+    __test__ = False  # pytest would collect it by its name
+    production: ClassVar[bool] = False
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(hashlib.sha256(b"consilium test rng\n%d" % seed).digest())
+
+
+def keystream(key: bytes, counter: bytes = _ZERO_BLOCK) -> CipherContext:
+    """Open an AES-256-CTR key stream; ``update(zeros)`` gives its next bytes.
+
+    Args:
+        key: 32 bytes, used for one stream only.
+        counter: initial counter block of 16 bytes. All zeros is right for a key used once.
+    """
+    return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privacy.errors import InvalidEvent, InvalidParameter, RandomnessClosed
+from privacy.events import FULL_BATCH
+from privacy.noise import Randomness, SecureRandom, TestRng, keystream
+
+SOURCES: list[Any] = [SecureRandom, lambda: TestRng(1)]
+
+
+def test_the_key_stream_is_aes_256_in_counter_mode() -> None:
+    # NIST SP 800-38A, F.5.5 CTR-AES256.Encrypt, four blocks.
+    stream = keystream(
+        bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"),
+        bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"),
+    )
+    plain = (
+        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+        "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+    )
+    cipher = (
+        "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
+        "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
+    )
+    assert stream.update(bytes.fromhex(plain)).hex() == cipher
+
+
+def test_the_key_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def urandom(count: int) -> bytes:
+        asked.append(count)
+        return bytes(count)
+
+    monkeypatch.setattr("os.urandom", urandom)
+    SecureRandom()
+    assert asked == [32]
+
+
+def test_two_secure_generators_share_nothing() -> None:
+    one, other = (SecureRandom().gaussian_integers(2**20, 1000) for _ in range(2))
+    assert not np.array_equal(one, other)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
+
+
+def test_only_the_production_type_claims_secrecy() -> None:
+    real: Randomness = SecureRandom()
+    test: Randomness = TestRng(1)
+    assert real.production is True
+    assert test.production is False
+    with pytest.raises(TypeError):
+        SecureRandom(seed=1)  # type: ignore[call-arg]
+
+
+DRAWN = [-109, -527, -1104, -1031, 888, -1084]
+
+
+def test_a_seed_repeats_its_draws_on_every_machine() -> None:
+    first = TestRng(42)
+    assert first.gaussian_integers(1000, 6).tolist() == DRAWN
+    assert TestRng(42).gaussian_integers(1000, 6).tolist() == DRAWN
+    assert first.gaussian_integers(1000, 6).tolist() != DRAWN
+    assert TestRng(43).gaussian_integers(1000, 6).tolist() != DRAWN
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_a_closed_generator_refuses_every_draw(make: Any) -> None:
+    with make() as rng:
+        rng.below(5)
+    for draw, arguments in (
+        (rng.below, (5,)),
+        (rng.gaussian_integers, (1, 1)),
+        (rng.poisson_mask, (1, 1)),
+    ):
+        with pytest.raises(RandomnessClosed, match="key dropped; open a new one"):
+            draw(*arguments)
+    rng.close()
+
+
+@pytest.mark.parametrize("make", SOURCES)
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_generator_cannot_be_copied(make: Any, copier: Any) -> None:
+    with pytest.raises(TypeError, match="two copies would share their noise"):
+        copier(make())
+
+
+def test_full_batch_takes_everybody_and_the_smallest_threshold_almost_nobody() -> None:
+    rng = TestRng(2)
+    assert rng.poisson_mask(FULL_BATCH, 1000).all()
+    assert not rng.poisson_mask(1, 1000).any()
+    assert rng.poisson_mask(FULL_BATCH, 0).shape == (0,)
+
+
+def test_poisson_batches_have_binomial_sizes() -> None:
+    rng = TestRng(3)
+    sizes = np.array([rng.poisson_mask(FULL_BATCH // 5, 303).sum() for _ in range(2000)])
+    assert abs(sizes.mean() - 60.6) < 4 * np.sqrt(303 * 0.16 / 2000)
+    assert abs(sizes.var() / (303 * 0.16) - 1) < 4 * np.sqrt(2 / 2000)
+
+
+def test_patients_are_taken_independently_of_each_other() -> None:
+    masks = np.array([TestRng(s).poisson_mask(FULL_BATCH // 2, 40) for s in range(800)])
+    correlation = np.corrcoef(masks.T.astype(float))
+    assert np.abs(correlation - np.eye(40)).max() < 5 / np.sqrt(800)
+
+
+def test_integers_below_a_bound_are_uniform() -> None:
+    rng = TestRng(4)
+    counts = np.bincount([rng.below(7) for _ in range(7000)], minlength=7)
+    assert counts.shape == (7,)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 22.5
+    assert rng.below(1) == 0
+    assert 0 <= rng.below(2**64) < 2**64
+
+
+@pytest.mark.parametrize("bound", [0, -1, 2**64 + 1, 1.0, True])
+def test_an_impossible_bound_is_refused(bound: Any) -> None:
+    with pytest.raises(InvalidParameter, match="bound ="):
+        TestRng(1).below(bound)
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda rng: rng.gaussian_integers(0, 1), "noise_sd"),
+        (lambda rng: rng.gaussian_integers(1.0, 1), "noise_sd"),
+        (lambda rng: rng.gaussian_integers(2**53, 1), "noise_sd"),
+        (lambda rng: rng.gaussian_integers(1, -1), "size"),
+        (lambda rng: rng.poisson_mask(0, 1), "sampling"),
+        (lambda rng: rng.poisson_mask(2**32 + 1, 1), "sampling"),
+        (lambda rng: rng.poisson_mask(1, True), "size"),
+    ],
+)
+def test_a_draw_out_of_range_is_refused_by_name(call: Any, field: str) -> None:
+    with pytest.raises(InvalidEvent, match=f"event field '{field}'"):
+        call(SecureRandom())
