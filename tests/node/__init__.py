@@ -1,0 +1,1 @@
+"""Tests of a hospital's side: rows in, one noisy vector out."""
