@@ -14,6 +14,9 @@
     │   ├── PlanRefused         an experiment cannot be planned on these datasets as it is described
     │   └── UploadOutOfStep     a part of a blob does not follow on what is there (expected)
     ├── ForkDetected            two signed checkpoints that cannot both be true (ours, theirs)
+    ├── CallFailed              a coordinator did not do what was asked (url)
+    │   ├── CoordinatorUnreachable  no answer; asking again is safe
+    │   └── RequestRefused      it answered no (status, error, where, reason)
     ├── OutsideTree             an index or size that this tree does not have (asked, size)
     ├── KeyFileError            a key file cannot be written or read (path)
     │   ├── UnsafeKeyFile       others may read it, or it is no plain file
@@ -128,6 +131,48 @@ class ForkDetected(LedgerError):
         self.origin = origin
         self.ours = ours
         self.theirs = theirs
+        self.reason = reason
+
+
+class CallFailed(LedgerError):
+    """A coordinator did not do what was asked.
+
+    Attributes:
+        url: what was asked, without its query.
+    """
+
+    def __init__(self, url: str, text: str) -> None:
+        super().__init__(f"{url}: {text}")
+        self.url = url
+
+
+class CoordinatorUnreachable(CallFailed):
+    """No answer, or none that counts (a gateway's 502, a body cut short). Asking again is safe."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            url,
+            f"the coordinator does not answer ({reason}); check its address and that it runs, "
+            "then do the same again: nothing is done twice",
+        )
+        self.reason = reason
+
+
+class RequestRefused(CallFailed):
+    """The coordinator answered no.
+
+    Attributes:
+        status: HTTP status.
+        error: name of the coordinator's error, e.g. ``NotAdmitted``.
+        where: what it looked at.
+        reason: what was wrong with it.
+    """
+
+    def __init__(self, url: str, *, status: int, error: str, where: str, reason: str) -> None:
+        super().__init__(url, f"refused ({status} {error}): {where}: {reason}")
+        self.status = status
+        self.error = error
+        self.where = where
         self.reason = reason
 
 

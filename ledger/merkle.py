@@ -14,7 +14,7 @@ entries, rebuilt from them. It is not safe to append from two threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NoReturn
 
@@ -26,6 +26,9 @@ MAX_SIZE = MAX_INT
 """Sizes above 2^53 - 1 are refused on parsing: databases and JSON would not hold them."""
 EMPTY_ROOT = sha256(b"").digest()
 """The root of no leaves."""
+
+Subtree = Callable[[int, int], bytes]
+"""Hash of the full subtree ``(level, position)``: leaves position * 2^level up to the next."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -116,7 +119,7 @@ class MerkleTree:
         """
         size = self.size if size is None else size
         self._check_size(size)
-        return self._range(0, size) if size else EMPTY_ROOT
+        return root_over(self._full, size)
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of a leaf in the tree of the first ``size`` leaves.
@@ -130,17 +133,7 @@ class MerkleTree:
         self._check_size(size)
         if not 0 <= index < size:
             raise OutsideTree(f"leaf {index} at size {size}", self.size)
-        path: list[bytes] = []
-        low, high = 0, size
-        while high - low > 1:
-            middle = low + _split(high - low)
-            if index < middle:
-                path.append(self._range(middle, high))
-                high = middle
-            else:
-                path.append(self._range(low, middle))
-                low = middle
-        return tuple(reversed(path))
+        return inclusion_path(self._full, index, size)
 
     def consistency(self, old: int, new: int | None = None) -> tuple[bytes, ...]:
         """Return the proof that the first ``old`` leaves are a prefix of the first ``new``.
@@ -155,21 +148,19 @@ class MerkleTree:
         self._check_size(new)
         if not 0 <= old <= new:
             raise OutsideTree(f"old size {old} of new size {new}", self.size)
-        if old in (0, new):
-            return ()
-        proof: list[bytes] = []
-        low, high = 0, new
-        while old != high:  # the old tree ends inside low..high, at ``old``
-            middle = low + _split(high - low)
-            if old <= middle:
-                proof.append(self._range(middle, high))
-                high = middle
-            else:
-                proof.append(self._range(low, middle))
-                low = middle
-        if low:  # else the subtree is the old tree itself, whose root the verifier has
-            proof.append(self._range(low, high))
-        return tuple(reversed(proof))
+        return consistency_path(self._full, old, new)
+
+    def subtrees(self, level: int, start: int, stop: int) -> bytes:
+        """Return the hashes of the full subtrees ``start..stop`` of 2^level leaves, 32 bytes each.
+
+        Raises:
+            OutsideTree: not all of them are full yet.
+        """
+        if not (0 <= start <= stop and stop << level <= self.size):
+            raise OutsideTree(f"subtrees {start} to {stop} of 2^{level} leaves", self.size)
+        if start == stop:
+            return b""
+        return bytes(self._levels[level][start * HASH_BYTES : stop * HASH_BYTES])
 
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self.size:
@@ -179,17 +170,56 @@ class MerkleTree:
         """Hash of the full subtree of leaves position * 2^level .. (position + 1) * 2^level."""
         return bytes(self._levels[level][position * HASH_BYTES : (position + 1) * HASH_BYTES])
 
-    def _range(self, low: int, high: int) -> bytes:
-        """Hash of the leaves low..high, a subtree of an RFC tree: ``low`` is aligned for it."""
-        parts: list[bytes] = []
-        while low < high:
-            level = (high - low).bit_length() - 1
-            parts.append(self._full(level, low >> level))
-            low += 1 << level
-        result = parts.pop()
-        while parts:
-            result = node_hash(parts.pop(), result)
-        return result
+
+def root_over(subtree: Subtree, size: int) -> bytes:
+    """Return the root over the first ``size`` leaves, from full subtrees' hashes."""
+    return _range(subtree, 0, size) if size else EMPTY_ROOT
+
+
+def inclusion_path(subtree: Subtree, index: int, size: int) -> tuple[bytes, ...]:
+    """Return the audit path of a leaf (RFC 9162 section 2.1.3.1), from full subtrees' hashes.
+
+    Args:
+        subtree: knows every full subtree below ``size``.
+        index: below ``size``.
+        size: at least 1.
+    """
+    path: list[bytes] = []
+    low, high = 0, size
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(_range(subtree, middle, high))
+            high = middle
+        else:
+            path.append(_range(subtree, low, middle))
+            low = middle
+    return tuple(reversed(path))
+
+
+def consistency_path(subtree: Subtree, old: int, new: int) -> tuple[bytes, ...]:
+    """Return a consistency proof (RFC 9162 section 2.1.4.1), from full subtrees' hashes.
+
+    Args:
+        subtree: knows every full subtree below ``new``.
+        old: from 0; at 0 and at ``new`` the proof is empty.
+        new: at least ``old``.
+    """
+    if old in (0, new):
+        return ()
+    proof: list[bytes] = []
+    low, high = 0, new
+    while old != high:  # the old tree ends inside low..high, at ``old``
+        middle = low + _split(high - low)
+        if old <= middle:
+            proof.append(_range(subtree, middle, high))
+            high = middle
+        else:
+            proof.append(_range(subtree, low, middle))
+            low = middle
+    if low:  # else the subtree is the old tree itself, whose root the verifier has
+        proof.append(_range(subtree, low, high))
+    return tuple(reversed(proof))
 
 
 def verify_inclusion(
@@ -285,6 +315,19 @@ def verify_consistency(
         _refuse(where, "the proof leads to another old root")
     if new_result != new_root:
         _refuse(where, "the proof leads to another new root")
+
+
+def _range(subtree: Subtree, low: int, high: int) -> bytes:
+    """Hash of the leaves low..high, a subtree of an RFC tree: ``low`` is aligned for it."""
+    parts: list[bytes] = []
+    while low < high:
+        level = (high - low).bit_length() - 1
+        parts.append(subtree(level, low >> level))
+        low += 1 << level
+    result = parts.pop()
+    while parts:
+        result = node_hash(parts.pop(), result)
+    return result
 
 
 def _split(size: int) -> int:

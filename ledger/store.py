@@ -357,7 +357,13 @@ class LogStore:
             for found in page:
                 if found[0] != at:
                     break
-                yield convert(found[1:])
+                try:
+                    converted = convert(found[1:])
+                except TypeError:
+                    raise StoreCorrupt(
+                        self.name, f"entry {at} holds a column of another type; {_REFILL}"
+                    ) from None
+                yield converted
                 at += 1
             if at < end:
                 raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {_REFILL}")
