@@ -1,0 +1,124 @@
+"""Everything that ``coordinator`` raises on top of ``ledger.errors``, in one tree.
+
+::
+
+    CoordinatorError
+    ├── NotSequencing       the log takes no entry now (reason)
+    ├── RolledBack          the database holds less than this log signed before (held, signed)
+    ├── BehindItsLog        a follower has more than we do (held, asked)
+    ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
+    ├── AccessDenied        a member may not read this (where, reason)
+    ├── BodyTooLarge        a request's body is over its limit (limit)
+    └── HomeUnusable        a coordinator's home is incomplete or taken (path)
+
+Callers catch types and read fields; the messages are for people and may change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CoordinatorError(Exception):
+    """The root: every error this package raises on purpose."""
+
+
+class NotSequencing(CoordinatorError):
+    """The log takes no entry now.
+
+    Attributes:
+        reason: what happened, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the log takes no entries: {reason}")
+        self.reason = reason
+
+
+class RolledBack(CoordinatorError):
+    """The database holds less than this log has signed: going on would fork it.
+
+    Attributes:
+        held: entries in the database.
+        signed: entries under the newest signature that is known.
+    """
+
+    def __init__(self, *, held: int, signed: int) -> None:
+        super().__init__(
+            f"the database holds {held} entries, but a checkpoint over {signed} was signed: it was "
+            "rolled back. Restore the newer database, or refill it from a node; nothing is signed "
+            "until then, since a second history would be a fork"
+        )
+        self.held = held
+        self.signed = signed
+
+
+class BehindItsLog(CoordinatorError):
+    """A follower asks from beyond our end.
+
+    Attributes:
+        held: entries here.
+        asked: entries that the follower says it has.
+    """
+
+    def __init__(self, *, held: int, asked: int) -> None:
+        super().__init__(
+            f"this coordinator has {held} entries, not {asked}; if your copy is verified, show its "
+            "checkpoint (POST /v1/checkpoint): this database was rolled back"
+        )
+        self.held = held
+        self.asked = asked
+
+
+class QuotaExceeded(CoordinatorError):
+    """A member says more than its quota.
+
+    Attributes:
+        handle: the member.
+        retry_after_s: when there is room for one entry again, seconds.
+    """
+
+    def __init__(self, handle: str, *, retry_after_s: float) -> None:
+        super().__init__(f"{handle} sends too many entries; wait {retry_after_s:.1f} s")
+        self.handle = handle
+        self.retry_after_s = retry_after_s
+
+
+class AccessDenied(CoordinatorError):
+    """A member may not read this.
+
+    Attributes:
+        where: what was asked for.
+        reason: why not.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+class BodyTooLarge(CoordinatorError):
+    """A request's body is over its limit.
+
+    Attributes:
+        limit: bytes accepted.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is over the {limit} bytes accepted")
+        self.limit = limit
+
+
+class HomeUnusable(CoordinatorError):
+    """A coordinator's home is incomplete, taken, or cannot be written.
+
+    Attributes:
+        path: the directory or file.
+        reason: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason

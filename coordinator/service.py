@@ -1,0 +1,211 @@
+"""The coordinator as a process: opened, served, closed.
+
+`Coordinator` is everything behind one home: lock, store, sequencer, conductor, blobs, application.
+`run` serves it until a signal, prints one ready line (JSON) on standard output, and logs structured
+lines on standard error. No secret is logged; keys arrive opened, the passphrase never comes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import orjson
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from coordinator.aggregate import Aggregator
+from coordinator.api import Services, create_app
+from coordinator.conduct import Conductor
+from coordinator.errors import HomeUnusable
+from coordinator.metrics import Metrics
+from coordinator.sequencer import Sequencer
+from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
+from coordinator.waking import Waker
+from ledger.blobs import BlobStore
+from ledger.http_auth import NonceCache
+from ledger.keys import KeyRing
+from ledger.store import LogStore, exclusive_lock
+
+KEEP_ALIVE_S = 75
+"""Longer than our clients keep a connection, so that none dies under a request."""
+GRACE_S = 10
+
+_log = structlog.get_logger("coordinator.service")
+
+
+class Coordinator:
+    """A coordinator behind its home. Use as a context manager.
+
+    Raises:
+        AlreadyRunning: another process serves this log.
+        RolledBack, LedgerError: the database cannot be trusted; says why.
+    """
+
+    def __init__(self, settings: CoordinatorSettings, keyring: KeyRing) -> None:
+        self.settings = settings
+        with ExitStack() as undo:
+            store = LogStore.open(settings.database_url)
+            undo.callback(store.close)
+            undo.enter_context(exclusive_lock(settings.database_url))
+            self.sequencer = Sequencer(
+                store,
+                keyring,
+                settings.federation,
+                head=settings.home / HEAD,
+                quota=settings.quota,
+                final_interval_s=settings.final_interval_s,
+            )
+            self.blobs = BlobStore(settings.home / BLOBS, limit=settings.blob_limit)
+            self.blobs.expire_uploads(time.time() - settings.upload_days * 86_400)
+            self._undo = undo.pop_all()
+        self.waker = Waker()
+        aggregator = Aggregator(self.blobs, self.sequencer.history)
+        self.conductor = Conductor(self.sequencer, aggregator)
+        self.app: FastAPI = create_app(
+            Services(self.sequencer, self.blobs, self.waker, Metrics(), NonceCache())
+        )
+
+    def start(self) -> None:
+        """Take entries and move rounds."""
+        self.sequencer.start()
+        self.conductor.start()
+
+    def close(self) -> None:
+        """Finish what is under way and give the lock back."""
+        self.sequencer.close()
+        self.conductor.close()
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn that lets waiting requests go when it is told to stop."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        settings = coordinator.settings
+        super().__init__(
+            uvicorn.Config(
+                coordinator.app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop" if sys.platform != "win32" else "asyncio",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=GRACE_S,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
+            )
+        )
+        self._coordinator = coordinator
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wake who waits for news, then stop as uvicorn does."""
+        self._coordinator.waker.close()
+        await super().shutdown(sockets)
+
+
+def run(settings: CoordinatorSettings, keyring: KeyRing) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        HomeUnusable: the address cannot be taken, or TLS is half configured.
+        CoordinatorError, LedgerError: the log cannot be served; says why.
+    """
+    log_to_stderr()
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise HomeUnusable(settings.home, "TLS needs both tls_certificate and tls_key")
+    listener = _listen(settings)
+    try:
+        with Coordinator(settings, keyring) as coordinator:
+            host, port = listener.getsockname()[:2]
+            scheme = "http" if settings.tls_certificate is None else "https"
+            ready = {
+                "event": "ready",
+                "url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+                "federation": settings.federation,
+                "size": coordinator.sequencer.view.size,
+            }
+            server = Server(coordinator)
+            # uvicorn takes the signals over, stops in order and raises them anew: for these.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: None)
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(_serve(server, listener, ready))
+            _log.info("closed", size=coordinator.sequencer.view.size)
+    finally:
+        listener.close()
+
+
+async def _serve(server: Server, listener: socket.socket, ready: dict[str, object]) -> None:
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    if server.started:
+        sys.stdout.write(orjson.dumps(ready).decode() + "\n")
+        sys.stdout.flush()
+    await serving
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Structured lines in JSON on standard error, ours and the server's."""
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,
+        format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}',
+        force=True,
+    )
+
+
+def _listen(settings: CoordinatorSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise HomeUnusable(
+            settings.home,
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+            "choose another --port",
+        ) from None
+    return listener

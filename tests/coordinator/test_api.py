@@ -1,0 +1,417 @@
+"""The API on a real socket: followers, entries, proofs, blobs, and who is let in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ledger.client import CHUNK, CoordinatorClient
+from ledger.errors import CoordinatorUnreachable, MalformedInput, NotWitnessed, RequestRefused
+from ledger.follow import follow_once
+from ledger.http_auth import sign
+from ledger.keys import SigningKey
+from ledger.merkle import verify_consistency, verify_inclusion
+from ledger.operations import KeyRevoked, LedgerReviewed, TimeNoted
+from ledger.replica import Replica
+from ledger.store import LogStore
+from ledger.strict import decode_b64
+from tests.coordinator.serving import Serving
+from tests.federation import RESEARCHER, Federation, node_of, steward_of
+
+REVIEWED = LedgerReviewed(type="ledger.reviewed", size=0, root="0" * 64, finding="in_order")
+BASEL = steward_of("basel")
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    federation = Federation.found(
+        ("basel", "bern", "chur"), now_ms=time.time_ns() // 1_000_000 - 120_000
+    )
+    federation.start(("basel", "bern"), rounds=1)
+    federation.play(next(iter(federation.state.experiments)))
+    with Serving(federation, tmp_path / "hub") as serving:
+        yield serving
+
+
+@pytest.fixture
+def replica(serving: Serving, tmp_path: Path) -> Iterator[Replica]:
+    store = LogStore.open(f"sqlite:///{tmp_path / 'copy.db'}")
+    yield Replica.create(store, serving.federation.leaves[0], serving.federation.id)
+    store.close()
+
+
+def raw(
+    serving: Serving,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    handle: str = BASEL,
+    key: SigningKey | None = None,
+    federation: str | None = None,
+) -> tuple[str, dict[str, str], bytes | None]:
+    url = serving.url + path
+    key = key or serving.federation.rings[handle].request
+    federation = federation or serving.federation.id
+    return url, sign(method, url, {}, body, key, handle, federation), body
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str, str]:
+    plain = answer.json()
+    assert set(plain) == {"error", "where", "reason"}
+    return answer.status_code, plain["error"], plain["reason"]
+
+
+# --- following ----------------------------------------------------------------------------------
+
+
+def test_a_follower_holds_a_verified_copy_of_everything(serving: Serving, replica: Replica) -> None:
+    with serving.client(BASEL) as client:
+        assert client.genesis() == serving.federation.leaves[0]
+        while follow_once(replica, client):
+            pass
+        assert client.checkpoint().startswith(replica.origin.encode())
+    assert replica.size == serving.federation.log.size
+    assert replica.state == serving.federation.state
+    assert replica.final.size == serving.coordinator.sequencer.view.final_size
+
+
+def test_a_follower_hears_of_an_entry_at_once(serving: Serving, replica: Replica) -> None:
+    with serving.client(BASEL) as client:
+        while follow_once(replica, client):
+            pass
+        entry = serving.federation.entry(BASEL, REVIEWED)
+        with serving.client() as other:
+            timer = threading.Timer(0.2, other.submit, [entry.leaf])
+            timer.start()
+            (news,) = follow_once(replica, client, wait_s=20.0)
+            timer.join()
+    assert news.entry.hash == entry.hash
+
+
+def test_a_follower_hears_of_a_final_checkpoint_at_once(serving: Serving, replica: Replica) -> None:
+    serving.say(BASEL, REVIEWED)
+    with serving.client(BASEL) as client:
+        while follow_once(replica, client):
+            pass
+        before = replica.final.size
+        handles = [node_of(name) for name in ("basel", "bern", "chur")]
+        timer = threading.Timer(0.2, serving.cosign, handles)
+        timer.start()
+        assert follow_once(replica, client, wait_s=20.0) == []
+        timer.join()
+    assert before < replica.final.size == replica.size
+    assert replica.final.quorum is not None
+    assert set(replica.final.quorum.signed) == {"basel", "bern", "chur"}
+
+
+def test_a_follower_without_news_is_answered_when_its_wait_is_over(
+    serving: Serving, replica: Replica
+) -> None:
+    with serving.client(BASEL) as client:
+        while follow_once(replica, client):
+            pass
+        assert follow_once(replica, client, wait_s=0.05) == []
+
+
+def test_a_batch_ends_where_a_checkpoint_is(serving: Serving) -> None:
+    for _ in range(3):
+        serving.say(BASEL, REVIEWED)
+    with serving.client(BASEL) as client:
+        size = 1
+        while (news := client.follow(size, 2**40)).leaves:
+            size += len(news.leaves)
+            assert news.checkpoint is not None
+            assert int(news.checkpoint.split(b"\n")[1]) == size
+    assert size == serving.federation.log.size
+
+
+def test_a_follower_who_has_more_shows_the_coordinator_that_it_was_rolled_back(
+    serving: Serving, tmp_path: Path
+) -> None:
+    ahead = serving.federation
+    for _ in range(2):
+        ahead.say(BASEL, REVIEWED)
+    ahead.persist(tmp_path / "ahead").close()
+    store = LogStore.open(f"sqlite:///{tmp_path / 'ahead' / 'ledger.db'}")
+    replica = Replica.open(store, ahead.id)
+    with serving.client(BASEL) as client:
+        with pytest.raises(RequestRefused, match="rolled back") as caught:
+            follow_once(replica, client)
+        assert (caught.value.status, caught.value.error) == (409, "RolledBack")
+        with pytest.raises(RequestRefused) as stopped:
+            client.submit(ahead.entry(BASEL, REVIEWED).leaf)
+    assert (stopped.value.status, stopped.value.error) == (503, "NotSequencing")
+    assert httpx.get(serving.url + "/readyz").status_code == 503
+    store.close()
+
+
+def test_a_false_final_checkpoint_is_not_believed(serving: Serving, replica: Replica) -> None:
+    with serving.client(BASEL) as client:
+        while follow_once(replica, client):
+            pass
+        serving.say(BASEL, REVIEWED)
+        follow_once(replica, client)
+        with pytest.raises(NotWitnessed, match="0 organisations cosigned where 3 must"):
+            replica.accept_final(client.checkpoint())
+
+
+# --- entries ------------------------------------------------------------------------------------
+
+
+def test_an_entry_needs_no_login_and_the_same_bytes_get_the_same_receipt(
+    serving: Serving,
+) -> None:
+    leaf = serving.federation.entry(BASEL, REVIEWED).leaf
+    with serving.client() as client:
+        first = client.submit(leaf)
+        assert (first.index, first.applied) == (serving.federation.log.size, True)
+        assert client.submit(leaf) == first
+
+
+def test_a_void_entry_is_told_why(serving: Serving) -> None:
+    receipt = serving.say(BASEL, TimeNoted(type="time.noted"))
+    assert (receipt.applied, receipt.reason) == (False, "not_permitted")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "error"),
+    [
+        (lambda leaf: leaf[:-1], 400, "MalformedInput"),
+        (lambda leaf: leaf[:-1] + bytes([leaf[-1] ^ 1]), 403, "BadSignature"),
+        (lambda leaf: leaf * 200, 413, "BodyTooLarge"),
+    ],
+)
+def test_a_broken_entry_is_refused_with_its_status(
+    serving: Serving, change: object, status: int, error: str
+) -> None:
+    leaf = serving.federation.entry(BASEL, REVIEWED).leaf
+    answer = httpx.post(serving.url + "/v1/entries", content=change(leaf))  # type: ignore[operator]
+    assert refusal(answer)[:2] == (status, error)
+
+
+def test_an_entry_that_does_not_fit_says_what_would(serving: Serving) -> None:
+    entry = serving.federation.entry(BASEL, REVIEWED)
+    serving.say(BASEL, TimeNoted(type="time.noted"))
+    with serving.client() as client, pytest.raises(RequestRefused) as caught:
+        client.submit(entry.leaf)
+    assert (caught.value.status, caught.value.error) == (409, "NotAdmitted")
+    assert "its key's chain goes on with number" in caught.value.reason
+
+
+def test_too_many_entries_are_told_to_wait(tmp_path: Path) -> None:
+    federation = Federation.found(("basel",), now_ms=time.time_ns() // 1_000_000 - 60_000)
+    with Serving(federation, tmp_path, quota_per_s=0.001, quota_burst=1) as serving:
+        serving.say(BASEL, REVIEWED)
+        leaf = serving.federation.entry(BASEL, REVIEWED).leaf
+        answer = httpx.post(serving.url + "/v1/entries", content=leaf)
+    assert refusal(answer)[:2] == (429, "QuotaExceeded")
+    assert int(answer.headers["retry-after"]) > 1
+
+
+# --- proofs and health --------------------------------------------------------------------------
+
+
+def test_proofs_verify_against_the_log(serving: Serving) -> None:
+    federation = serving.federation
+    size, root = federation.log.size, federation.log.tree.root()
+    at = httpx.get(serving.url + f"/v1/proofs/inclusion?index=7&size={size}").json()["hashes"]
+    verify_inclusion(
+        index=7,
+        size=size,
+        leaf=federation.log.tree.leaf(7),
+        proof=tuple(decode_b64(h) for h in at),
+        root=root,
+    )
+    grown = httpx.get(serving.url + f"/v1/proofs/consistency?old=9&new={size}").json()["hashes"]
+    verify_consistency(
+        old_size=9,
+        new_size=size,
+        old_root=federation.log.tree.root(9),
+        new_root=root,
+        proof=tuple(decode_b64(h) for h in grown),
+    )
+
+
+@pytest.mark.parametrize("query", ["inclusion?index=0&size=9999", "consistency?old=1&new=9999"])
+def test_a_proof_beyond_the_log_is_refused(serving: Serving, query: str) -> None:
+    answer = httpx.get(f"{serving.url}/v1/proofs/{query}")
+    assert refusal(answer)[:2] == (404, "OutsideTree")
+
+
+def test_nonsense_is_refused_in_the_same_shape(serving: Serving) -> None:
+    assert refusal(httpx.get(serving.url + "/v1/proofs/inclusion?index=-1&size=x"))[0] == 400
+    assert refusal(httpx.get(serving.url + "/v1/nothing"))[0] == 404
+    assert refusal(httpx.delete(serving.url + "/v1/entries"))[0] == 405
+
+
+def test_health_and_metrics_are_public_and_tell_sizes_only(serving: Serving) -> None:
+    assert httpx.get(serving.url + "/healthz").json() == {"alive": True}
+    assert httpx.get(serving.url + "/readyz").json()["ready"] is True
+    httpx.get(serving.url + "/v1/genesis")
+    text = httpx.get(serving.url + "/metrics").text
+    assert f"consilium_log_entries {serving.federation.log.size}\n" in text
+    assert 'route="/v1/genesis",status="200"} 1' in text
+    assert "basel" not in text
+
+
+def test_the_read_models_agree_with_the_state(serving: Serving) -> None:
+    state = serving.federation.state
+    with serving.client(BASEL) as client:
+        assert client.summary()["experiments"] == {"released": 1}
+        assert {m["handle"] for m in client.read("members")} == set(state.members)
+        assert [d["dataset"] for d in client.read("datasets")] == ["basel-heart", "bern-heart"]
+        (brief,) = client.read("experiments")
+        full = client.read(f"experiments/{brief['id']}")
+        assert full["reservations"]["basel-heart"]["served"] == 1
+        with pytest.raises(RequestRefused, match="outside this tree"):
+            client.read("experiments/00")
+
+
+# --- who is let in ------------------------------------------------------------------------------
+
+
+def test_a_request_is_let_in_once(serving: Serving) -> None:
+    url, headers, _ = raw(serving, "GET", "/v1/state/summary")
+    assert httpx.get(url, headers=headers).status_code == 200
+    again = refusal(httpx.get(url, headers=headers))
+    assert again == (403, "BadSignature", "it was received before; sign each request anew")
+
+
+def test_nobody_else_is_let_in(serving: Serving) -> None:
+    url, headers, _ = raw(serving, "GET", "/v1/state/summary")
+    assert refusal(httpx.get(url))[:2] == (403, "UnknownKey")
+    wrong = raw(serving, "GET", "/v1/state/summary", key=SigningKey.from_seed(bytes(32)))
+    assert refusal(httpx.get(url, headers=wrong[1]))[:2] == (403, "BadSignature")
+    other = raw(serving, "GET", "/v1/state/summary", federation="ab" * 32)
+    assert refusal(httpx.get(url, headers=other[1]))[:2] == (403, "BadSignature")
+    stolen = refusal(httpx.get(serving.url + "/v1/state/members", headers=headers))
+    assert stolen[:2] == (403, "BadSignature")
+
+
+def test_a_body_that_was_changed_on_the_way_is_refused(serving: Serving) -> None:
+    name = hashlib.sha256(b"changed").hexdigest()
+    url, headers, _ = raw(serving, "PUT", f"/v1/blobs/{name}?offset=0&total=7", b"genuine")
+    answer = httpx.put(url, headers=headers, content=b"changed")
+    assert refusal(answer)[:2] == (403, "BadSignature")
+
+
+def test_a_revoked_member_is_not_let_in(serving: Serving) -> None:
+    with serving.client(node_of("basel")) as client:
+        client.summary()
+        revoked = KeyRevoked(type="key.revoked", member=node_of("basel"), compromised_since_ms=None)
+        assert serving.say(BASEL, revoked).applied
+        with pytest.raises(RequestRefused, match="keys of basel-node were revoked") as caught:
+            client.summary()
+    assert (caught.value.status, caught.value.error) == (403, "UnknownKey")
+
+
+# --- blobs --------------------------------------------------------------------------------------
+
+
+def test_a_small_blob_goes_up_in_one_request(serving: Serving) -> None:
+    with serving.client(BASEL) as client:
+        ref = client.put_blob(b"a card")
+        assert client.has_blob(ref)
+        assert client.put_blob(b"a card") == ref
+        assert not client.has_blob(ref.model_copy(update={"sha256": "ab" * 32}))
+
+
+def test_a_large_blob_that_was_cut_off_goes_on_where_it_stopped(serving: Serving) -> None:
+    data = os.urandom(CHUNK + 1000)
+    name = hashlib.sha256(data).hexdigest()
+    path = f"/v1/blobs/{name}?offset=0&total={len(data)}"
+    url, headers, body = raw(serving, "PUT", path, data[:5000])
+    first = httpx.put(url, headers=headers, content=body)
+    assert (first.status_code, first.headers["upload-offset"]) == (202, "5000")
+    seen: list[int] = []
+    with serving.client(BASEL) as client:
+        ref = client.put_blob(data, lambda done, total: seen.append(done))
+        assert client.has_blob(ref)
+    assert seen == [5000 + CHUNK - 4000, len(data)] or seen == [len(data)]
+    assert serving.coordinator.blobs.get(ref) == data
+
+
+def test_a_part_that_does_not_follow_on_is_told_where_to_go_on(serving: Serving) -> None:
+    path = f"/v1/blobs/{'ab' * 32}?offset=10&total=100"
+    url, headers, body = raw(serving, "PUT", path, b"x" * 5)
+    answer = httpx.put(url, headers=headers, content=body)
+    assert refusal(answer)[:2] == (409, "UploadOutOfStep")
+    assert answer.headers["upload-offset"] == "0"
+
+
+def test_a_blob_with_another_name_is_refused(serving: Serving) -> None:
+    url, headers, body = raw(serving, "PUT", f"/v1/blobs/{'ab' * 32}?offset=0&total=3", b"abc")
+    answer = httpx.put(url, headers=headers, content=body)
+    assert refusal(answer) == (400, "MalformedInput", "its bytes have another SHA-256")
+
+
+def test_a_blob_over_the_limit_is_refused_before_it_comes(tmp_path: Path) -> None:
+    federation = Federation.found(("basel",))
+    with Serving(federation, tmp_path, blob_limit=1024) as serving:
+        path = f"/v1/blobs/{'ab' * 32}?offset=0&total=1025"
+        url, headers, body = raw(serving, "PUT", path, b"abc")
+        assert refusal(httpx.put(url, headers=headers, content=body))[:2] == (413, "BodyTooLarge")
+
+
+def test_a_strange_blob_name_reaches_no_file(serving: Serving) -> None:
+    url, headers, _ = raw(serving, "GET", "/v1/blobs/..%2F..%2Fkeyring.json")
+    assert httpx.get(url, headers=headers).status_code in (400, 403, 404)
+
+
+def test_a_released_model_is_in_the_log_before_it_leaves(serving: Serving) -> None:
+    experiment = next(iter(serving.federation.state.experiments.values()))
+    with serving.client(RESEARCHER) as client:
+        data = client.get_blob(experiment.model)
+        assert data == serving.federation.blobs[experiment.model.sha256]
+        url, headers, _ = raw(
+            serving, "GET", f"/v1/blobs/{experiment.model.sha256}", handle=steward_of("bern")
+        )
+        rest = httpx.get(url, headers=headers | {"range": "bytes=10-"})
+        assert (rest.status_code, rest.content) == (206, data[10:])
+    serving.follow()
+    taken = [
+        e.body.op.reader
+        for e in serving.federation.entries()
+        if e.body.op.type == "model.downloaded"
+    ]
+    assert taken == [RESEARCHER, steward_of("bern")]
+
+
+def test_another_hospitals_update_is_not_handed_out(serving: Serving) -> None:
+    update = next(
+        e.body.op.update
+        for e in serving.federation.entries()
+        if e.body.op.type == "update.submitted" and e.body.author == node_of("bern")
+    )
+    with serving.client(node_of("bern")) as client:
+        assert client.get_blob(update)
+    with serving.client(node_of("basel")) as client, pytest.raises(RequestRefused) as caught:
+        client.get_blob(update)
+    assert (caught.value.status, caught.value.error) == (403, "AccessDenied")
+    assert "an update is for the node that made it" in caught.value.reason
+
+
+def test_a_client_notices_bytes_that_are_not_those_named(serving: Serving) -> None:
+    experiment = next(iter(serving.federation.state.experiments.values()))
+    path = serving.coordinator.blobs.path(experiment.spec.sha256)
+    path.write_bytes(b"x" * experiment.spec.bytes)
+    with (
+        serving.client(BASEL) as client,
+        pytest.raises(MalformedInput, match="other bytes than those named"),
+    ):
+        client.get_blob(experiment.spec)
+
+
+def test_a_coordinator_that_is_not_there_is_unreachable_with_advice() -> None:
+    with (
+        CoordinatorClient("http://127.0.0.1:1", federation="ab" * 32) as client,
+        pytest.raises(CoordinatorUnreachable, match="nothing is done twice"),
+    ):
+        client.genesis()
