@@ -1,0 +1,103 @@
+"""A node's side of the in-memory federation: its private register, as it would stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from immutables import Map
+
+from ledger.documents import encode_document
+from node.accounts import DatasetRecord
+from node.duty import Duty, LocalPolicy, Memory, Standing, duties
+from node.private import PrivateRegister
+from tests.federation import Federation, node_of
+
+
+class Hospital:
+    """One node of a federation with a register on disk, which it keeps in step by hand."""
+
+    def __init__(self, federation: Federation, name: str, directory: Path) -> None:
+        self.federation = federation
+        self.name = name
+        self.path = directory / f"{name}.db"
+        self.register = PrivateRegister.open(self.path)
+        self.memory = Memory()
+
+    def own(self, dataset: str) -> None:
+        """Put a registered dataset and its cells into the register."""
+        state = self.federation.state
+        registered = state.datasets[dataset]
+        for use in registered.terms.cells:
+            self.register.add_cell(state.cells[use.cell].terms, None)
+        schema = self.federation.schema(dataset)
+        self.register.note_dataset(
+            DatasetRecord(
+                name=dataset,
+                path="/nowhere/table.csv",
+                sha256="0" * 64,
+                schema_document=encode_document(schema),
+                rows=schema.declared_rows,
+                train_units=schema.declared_train,
+                test_units=schema.declared_test,
+                snapshot=registered.terms.snapshot,
+                salt=bytes(32),
+            )
+        )
+        self.register.finish_dataset(registered.terms.snapshot, registered.registration)
+
+    def checked(self, experiment: str, good: bool = True) -> None:
+        """Remember that the plan was compared with its spec."""
+        plans = self.memory.plans.set(experiment, good)
+        self.memory = Memory(plans, self.memory.refuse, self.memory.answered)
+
+    def duties(
+        self,
+        *,
+        final_size: int | None = None,
+        fresh: bool = True,
+        vouched: bool = True,
+        policy: LocalPolicy = LocalPolicy(),  # noqa: B008 - frozen
+        now_ms: int | None = None,
+    ) -> tuple[Duty, ...]:
+        """What it has to do, by default with everything final and fresh."""
+        size = self.federation.state.size if final_size is None else final_size
+        return duties(
+            self.federation.state,
+            node_of(self.name),
+            self.register.view,
+            Standing(size, fresh, vouched),
+            self.memory,
+            policy,
+            self.federation.now_ms if now_ms is None else now_ms,
+        )
+
+    def reserve(self, experiment: str, dataset: str) -> None:
+        """Reserve in the register and in the log."""
+        charges = self.charges(experiment, dataset)
+        self.register.reserve(self.federation.id, experiment, dataset, charges)
+        self.federation.reserve(experiment, dataset)
+
+    def charges(self, experiment: str, dataset: str) -> tuple:
+        """What the plan may cost the dataset's cells."""
+        from ledger.rules_experiments import site_of, totals
+
+        site = site_of(self.federation.experiment(experiment).plan, dataset)
+        assert site is not None
+        return totals(site.releases)
+
+    def intend(self, experiment: str, dataset: str, purpose: str, number: int, steps: int) -> None:
+        """Record an intent."""
+        self.register.record_intent(
+            experiment,
+            dataset,
+            purpose,
+            round_number=number,
+            steps=steps,
+            at_ms=1,  # type: ignore[arg-type]
+        )
+
+    def restart(self) -> None:
+        """Open the register anew, as a restarted process does."""
+        self.register.close()
+        self.register = PrivateRegister.open(self.path)
+        self.memory = Memory(plans=Map(self.memory.plans))

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from ledger.blobs import blob_ref
+from ledger.keys import SealingKey
+from ledger.operations import CellRegistered, DatasetRegistered, Operation
+from ledger.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from node.errors import DatasetError, RegistrationRefused, ServiceError
+from node.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
+from node.private import PrivateRegister
+from node.registration import (
+    Prepared,
+    cell_name,
+    finish_registrations,
+    prepare,
+    register,
+)
+from tests.federation import Federation, node_of
+
+KEY = bytes(range(32))
+
+
+def schema(name: str = "basel-heart", declared: int = 100, *, ids: bool = False) -> Schema:
+    columns: tuple[object, ...] = (
+        NumberColumn(type="number", name="age", low=Decimal(20), high=Decimal(90)),
+        CategoryColumn(type="category", name="sick", values=("0", "1")),
+    )
+    if ids:
+        columns = (PatientColumn(type="patient_id", name="who"), *columns)
+    return Schema.model_validate(
+        {"consilium": 1, "dataset": name, "declared_rows": declared, "columns": columns}
+    )
+
+
+def table(directory: Path, rows: int = 100) -> Path:
+    path = directory / "table.csv"
+    lines = [f"p{row},{20 + row % 70},{row % 2}" for row in range(rows)]
+    path.write_text("\n".join(["who,age,sick", *lines]) + "\n")
+    return path
+
+
+def prepared(
+    private: PrivateRegister,
+    path: Path,
+    given: Schema,
+    epsilon: float | None = 5.0,
+    delta: float | None = None,
+) -> Prepared:
+    return prepare(
+        path,
+        given,
+        organisation="basel",
+        hospital_key=KEY,
+        cells=private.view.cells,
+        epsilon=epsilon,
+        delta=delta,
+    )
+
+
+class Saying:
+    """The federation in memory as the place where a registration is said."""
+
+    def __init__(self, *, fail_at: type | None = None) -> None:
+        self.federation = Federation.found(("basel", "bern"))
+        self.said: list[str] = []
+        self.fail_at = fail_at
+
+    def say(self, op: Operation) -> str | None:
+        if self.fail_at is not None and isinstance(op, self.fail_at):
+            raise ConnectionError
+        self.said.append(op.type)
+        taken = self.federation.take(self.federation.entry(node_of("basel"), op))
+        return taken.outcome.void
+
+    def register(self, given: Prepared, private: PrivateRegister) -> None:
+        register(
+            given,
+            private,
+            state=lambda: self.federation.state,
+            publish=self.federation.put,
+            say=self.say,
+        )
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> PrivateRegister:
+    return PrivateRegister.open(tmp_path / "private.db")
+
+
+def test_a_hospital_without_patient_ids_is_one_cell(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    saying.register(prepared(private, table(tmp_path), schema()), private)
+    assert saying.said == ["cell.registered", "dataset.registered"]
+    cell = saying.federation.state.cells["basel-all"].terms
+    assert (cell.half, cell.declared_patients, cell.delta_e15) == ("both", 100, 10**10)
+    dataset = saying.federation.state.datasets["basel-heart"]
+    assert private.view.datasets["basel-heart"].registration == dataset.registration
+    assert private.unfinished_datasets() == ()
+
+
+def test_patient_ids_make_a_cell_of_each_half(tmp_path: Path, private: PrivateRegister) -> None:
+    given = prepared(private, table(tmp_path), schema(ids=True))
+    assert [(t.cell, t.half, t.declared_patients, p) for t, p in given.cells] == [
+        ("basel-train", "train", 70, 30),
+        ("basel-test", "test", 30, 30),
+    ]
+    assert given.dataset.unit == "patient"
+
+
+def test_what_leaves_is_declared_and_never_counted(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    fewer = prepared(private, table(tmp_path, 80), schema(declared=90))
+    more = prepared(private, table(tmp_path, 120), schema(declared=90))
+    one, two = (replace_snapshot(given.dataset).model_dump() for given in (fewer, more))
+    assert one == two
+    assert fewer.record.rows != more.record.rows
+
+
+def replace_snapshot(dataset: DatasetRegistered) -> DatasetRegistered:
+    return dataset.model_copy(update={"snapshot": "0" * 64})
+
+
+def test_each_registration_commits_under_a_fresh_salt(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    path = table(tmp_path)
+    one, two = (prepared(private, path, schema()) for _ in range(2))
+    assert one.dataset.snapshot != two.dataset.snapshot
+    assert one.record.salt != two.record.salt
+
+
+def test_a_second_dataset_shares_the_hospitals_cell(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    saying.register(prepared(private, table(tmp_path), schema()), private)
+    second = prepared(private, table(tmp_path), schema("basel-lab"), epsilon=None)
+    assert second.cells == ()
+    saying.register(second, private)
+    uses = saying.federation.state.datasets["basel-lab"].terms.cells
+    assert [use.cell for use in uses] == ["basel-all"]
+
+
+def test_the_promise_is_made_once(tmp_path: Path, private: PrivateRegister) -> None:
+    Saying().register(prepared(private, table(tmp_path), schema()), private)
+    with pytest.raises(RegistrationRefused, match="promised epsilon 5 for ever"):
+        prepared(private, table(tmp_path), schema("basel-lab"), epsilon=9.0)
+
+
+def test_the_first_dataset_needs_a_promise(tmp_path: Path, private: PrivateRegister) -> None:
+    with pytest.raises(RegistrationRefused, match="say the epsilon"):
+        prepared(private, table(tmp_path), schema(), epsilon=None)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "message"),
+    [(-1.0, None, "cannot be promised"), (1.0, 1e-3, "outside 1e-15"), (1.0, 0.0, "outside 1e-15")],
+)
+def test_an_impossible_promise_is_refused(
+    tmp_path: Path,
+    private: PrivateRegister,
+    epsilon: float,
+    delta: float | None,
+    message: str,
+) -> None:
+    with pytest.raises(RegistrationRefused, match=message):
+        prepared(private, table(tmp_path), schema(), epsilon, delta)
+
+
+def test_a_dataset_without_ids_is_refused_where_patients_are_told_apart(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    Saying().register(prepared(private, table(tmp_path), schema(ids=True)), private)
+    with pytest.raises(RegistrationRefused, match="declare a column of type patient_id"):
+        prepared(private, table(tmp_path), schema("basel-lab"), None)
+
+
+def test_another_division_into_halves_is_refused(tmp_path: Path, private: PrivateRegister) -> None:
+    Saying().register(prepared(private, table(tmp_path), schema(ids=True)), private)
+    other = schema("basel-lab", ids=True).model_copy(update={"test_percent": 20})
+    with pytest.raises(RegistrationRefused, match="test_percent is 20"):
+        prepared(private, table(tmp_path), other, None)
+
+
+@pytest.mark.parametrize("declared", [49, 201])
+def test_a_declared_size_far_from_the_file_is_refused(
+    tmp_path: Path, private: PrivateRegister, declared: int
+) -> None:
+    with pytest.raises(DatasetError, match=r"has 100 rows.*between 50 and 200"):
+        prepared(private, table(tmp_path), schema(declared=declared))
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path: Path, private: PrivateRegister) -> None:
+    with pytest.raises(DatasetError, match="No such file"):
+        prepared(private, tmp_path / "gone.csv", schema())
+
+
+def test_what_the_log_refuses_leaves_nothing_half_registered(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    saying.federation.register_dataset("bern", "basel-heart")
+    with pytest.raises(RegistrationRefused, match="belongs to another hospital"):
+        saying.register(prepared(private, table(tmp_path), schema()), private)
+    assert private.unfinished_datasets() == ()
+    assert "basel-heart" not in private.view.datasets
+
+
+def test_a_crash_before_it_was_said_leaves_nothing_usable(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying(fail_at=DatasetRegistered)
+    with pytest.raises(ConnectionError):
+        saying.register(prepared(private, table(tmp_path), schema()), private)
+    assert "basel-heart" not in private.view.datasets
+    assert finish_registrations(private, saying.federation.state) == ()
+    saying.fail_at = None
+    saying.register(prepared(private, table(tmp_path), schema(), None), private)
+    assert private.view.datasets["basel-heart"].registration is not None
+
+
+def test_a_crash_after_it_was_said_is_completed_from_the_log(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    given = prepared(private, table(tmp_path), schema())
+    private.note_dataset(given.record)
+    for terms, _ in given.cells:
+        saying.say(terms)
+    saying.say(given.dataset)
+    (finished,) = finish_registrations(private, saying.federation.state)
+    assert finished.snapshot == given.dataset.snapshot
+    assert "basel-all" in private.view.cells
+    assert private.view.datasets["basel-heart"] == finished
+
+
+def test_a_lost_register_takes_the_cells_spend_from_the_log(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    federation = saying.federation
+    datasets = [federation.register_dataset(name) for name in ("basel", "bern")]
+    experiment = federation.propose(federation.spec(datasets))
+    federation.approve(experiment, "basel-heart")
+    federation.reserve(experiment, "basel-heart")
+    saying.register(prepared(private, table(tmp_path), schema()), private)
+    assert private.view.cells["basel-all"].spend == federation.state.cells["basel-all"].spend
+    assert private.view.cells["basel-all"].spend.g > 0
+
+
+def test_cell_names_stay_within_a_slug() -> None:
+    long = "a" * 40
+    name = cell_name(long, "train")
+    assert len(name) <= 40
+    assert name != cell_name("a" * 39 + "b", "train")
+    CellRegistered.model_validate(
+        dict.fromkeys(("block", "cell"), name)
+        | {
+            "type": "cell.registered",
+            "half": "train",
+            "declared_patients": 1,
+            "epsilon_micro": 1,
+            "delta_e15": 1,
+            "limit": {"g_max": 1, "r_max": 1, "order_centi": 200},
+        }
+    )
+    assert cell_name("basel", "all") == "basel-all"
+
+
+def test_the_hospital_key_is_made_once_and_sealed(tmp_path: Path) -> None:
+    sealing = SealingKey.generate()
+    key = ensure_hospital_key(tmp_path, sealing)
+    assert ensure_hospital_key(tmp_path, sealing) == key
+    assert load_hospital_key(tmp_path, sealing) == key
+    file = tmp_path / KEY_FILE
+    assert key not in file.read_bytes()
+    assert file.stat().st_mode & 0o077 == 0
+    with pytest.raises(ServiceError, match="not sealed to this member's key"):
+        load_hospital_key(tmp_path, SealingKey.generate())
+    file.unlink()
+    with pytest.raises(ServiceError, match="cannot be read"):
+        load_hospital_key(tmp_path, sealing)
+
+
+def test_the_schema_travels_as_the_blob_that_is_named(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    given = prepared(private, table(tmp_path), schema())
+    assert given.dataset.schema_ == blob_ref(given.record.schema_document)
+    assert replace(given.record, rows=0) != given.record
