@@ -25,7 +25,15 @@ from ledger.witness import judge_quorum, quorum_size, witness_name
 
 MAX_OPEN = 64
 """Checkpoints that are collected for; older ones give way to newer."""
-URGENT = frozenset({"node.ready", "experiment.approved", "budget.reserved", "experiment.completed"})
+URGENT = frozenset(
+    {
+        "node.ready",
+        "node.resumed",
+        "experiment.approved",
+        "budget.reserved",
+        "experiment.completed",
+    }
+)
 """What somebody waits to see under a final checkpoint."""
 
 
