@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import statistics
@@ -97,7 +98,9 @@ def _measure(folder: Path, nodes: int, rounds: int) -> tuple[list[float], int, f
                 "--epsilon=8", f"--home={own}")  # fmt: skip
             services.start(site.hospital, ["node", "run", f"--home={own}"])
         researcher = folder / "researcher"
-        _do("member", "join", str(home / INVITATIONS / f"institute{SUFFIX}"), f"--home={researcher}")
+        _do(
+            "member", "join", str(home / INVITATIONS / f"institute{SUFFIX}"), f"--home={researcher}"
+        )
         file = folder / "experiment.json"
         file.write_bytes(encode_document(spec))
         _do("experiment", "propose", str(file), f"--home={researcher}")
@@ -129,7 +132,7 @@ def _watch(home: Path, rounds: int, services: Services) -> tuple[list[float], in
         raise SystemExit(f"only {len(opened)} of {rounds} rounds were opened in {TIMEOUT_S:.0f} s")
     # The first round contains reservations and their finality: it happens once an experiment.
     kept = opened[1:]
-    seconds = [(b[0] - a[0]) / 1000 for a, b in zip(kept, kept[1:], strict=False)]
+    seconds = [(b[0] - a[0]) / 1000 for a, b in itertools.pairwise(kept)]
     return seconds, parameters, (kept[-1][1] - kept[0][1]) / (len(kept) - 1)
 
 

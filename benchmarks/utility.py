@@ -227,7 +227,9 @@ def _measure(
         test: Examples = holdings.halves(
             hospital.path, encode_document(hospital.schema), key, encode_document(spec), digest
         )[1]
-        scores.append(np.asarray(score(engine, test.features, spec.task, block=MAX_BLOCK_ROWS)).reshape(-1))
+        scores.append(
+            np.asarray(score(engine, test.features, spec.task, block=MAX_BLOCK_ROWS)).reshape(-1)
+        )
         labels.append(np.asarray(test.targets).reshape(-1))
     score_all, label_all = np.concatenate(scores), np.concatenate(labels)
     layout = metric_layout(spec)
@@ -250,9 +252,7 @@ def _summary(
 ) -> dict[str, object]:
     epsilons = {}
     for hospital, site in zip(hospitals, plan.sites, strict=True):
-        events = [
-            Gaussian(r.sensitivity, r.noise_sd, r.steps, r.sampling) for r in site.releases
-        ]
+        events = [Gaussian(r.sensitivity, r.noise_sd, r.steps, r.sampling) for r in site.releases]
         (charge,) = totals(site.releases)
         order = hospital.site.cells[charge.cell].limit.order_centi
         epsilons[site.dataset] = {
