@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import inspect
+from typing import get_args
+
+from ledger import operations
+from ledger.fold import PERMISSIONS, RULES
+from ledger.operations import Operation, Value
+from ledger.verdict import EXPLANATIONS
+from tests.docs import pages
+from tests.docs.fields import described
+
+PAGE = "docs/operations.md"
+
+
+def vocabulary() -> dict[str, type[Value]]:
+    models = get_args(get_args(Operation)[0])
+    return {get_args(model.model_fields["type"].annotation)[0]: model for model in models}
+
+
+def test_the_vocabulary_and_who_may_say_what_is_that_of_the_fold() -> None:
+    table = {row[0]: row[1:3] for row in pages.rows(pages.section(PAGE, "The vocabulary"))}
+    expected = {
+        name: [
+            ", ".join(sorted(RULES[name][1])) if name in RULES else "coordinator",
+            "P" if name in PERMISSIONS else "",
+        ]
+        for name in vocabulary()
+    }
+    assert table == expected
+
+
+def test_every_field_of_every_operation_is_documented_with_its_type_and_no_other() -> None:
+    for name, model in vocabulary().items():
+        fields = [field for field in described(model) if field[0] != "type"]
+        table = pages.rows(pages.section(PAGE, name))
+        assert [(row[0], row[1]) for row in table] == fields, name
+
+
+def test_every_part_of_an_operation_is_documented_with_its_types_and_no_other() -> None:
+    parts = {
+        name: model
+        for name, model in vars(operations).items()
+        if inspect.isclass(model)
+        and issubclass(model, Value)
+        and model is not Value
+        and model not in vocabulary().values()
+    }
+    text = pages.section(PAGE, "Parts of operations")
+    headings = {line[4:] for line in text.splitlines() if line.startswith("### ")}
+    assert headings == set(parts)
+    for name, model in parts.items():
+        table = pages.rows(pages.section(PAGE, name))
+        assert [(row[0], row[1]) for row in table] == described(model), name
+
+
+def test_void_reasons_are_documented_in_the_words_that_interfaces_show() -> None:
+    table = {row[0]: row[1] for row in pages.rows(pages.section(PAGE, "Void reasons"))}
+    assert table == EXPLANATIONS
+
+
+def test_the_rules_on_the_page_name_only_void_reasons_that_exist() -> None:
+    for name, model in vocabulary().items():
+        text = pages.section(PAGE, name)
+        rules = [line for line in text.splitlines() if not line.startswith("|")]
+        fields = set(model.model_fields)
+        known = set(EXPLANATIONS) | fields | set(vocabulary()) | set(words(model))
+        for word in pages.code_in("\n".join(rules)):
+            assert word in known or "." in word or " " in word, f"{name}: {word}"
+
+
+def words(model: type[Value]) -> list[str]:
+    """Enumeration values of a model's own fields."""
+    return [value for _, kind in described(model) for value in pages.code_in(kind)] + [
+        "used",
+        "seen",
+    ]
