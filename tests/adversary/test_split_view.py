@@ -1,0 +1,138 @@
+"""The coordinator shows different logs to different hospitals: witness quorum; two checkpoints are
+proof."""
+
+from __future__ import annotations
+
+from ledger.checkpoint import open_checkpoint
+from ledger.errors import BadSignature, ForkDetected, NotWitnessed
+from ledger.operations import ForkReported, TimeNoted
+from ledger.witness import AddCheckpoint, Seen, judge_add_checkpoint
+from tests.adversary.coordinator import Story, resigned
+from tests.adversary.registry import attack
+from tests.adversary.world import World, refuted
+from tests.federation import COORDINATOR, ring_of
+
+
+def split(world: World) -> None:
+    """Two histories of one size: basel and bern see the true one, chur and davos another."""
+    other = world.coordinator.branch()
+    other.now_ms += 5
+    other.say(COORDINATOR, TimeNoted(type="time.noted"))
+    world.coordinator.say(TimeNoted(type="time.noted"))
+    false = Story(other.leaves, other.notes, other.finals)
+    world.coordinator.show(false, to=["chur", "davos"])
+    for hospital in world.hospitals.values():
+        hospital.follow()
+
+
+@attack(
+    name="coordinator shows two hospitals another log than two others",
+    exposed_by="two hospitals that compare checkpoints",
+    evidence="two notes by the log's key, one size, two roots",
+)
+def test_two_hospitals_that_meet_hold_the_proof_of_a_split_view(world: World) -> None:
+    finals = {name: h.replica.final.size for name, h in world.hospitals.items()}
+    split(world)  # the lie
+    basel, chur = world.hospital("basel"), world.hospital("chur")
+    with world.caught(ForkDetected, by="two hospitals that compare checkpoints") as caught:
+        basel.compare(chur)
+    assert (caught.value.ours, caught.value.theirs) == (basel.checkpoint, chur.checkpoint)
+    ours, theirs = (
+        open_checkpoint(note, world.coordinator.verifier)
+        for note in (caught.value.ours, caught.value.theirs)
+    )
+    assert (ours.size, ours.root != theirs.root) == (theirs.size, True)
+    assert {name: h.replica.final.size for name, h in world.hospitals.items()} == finals
+
+    evidence = [world.federation.put(n) for n in (caught.value.ours, caught.value.theirs)]
+    basel.say(ForkReported(type="fork.reported", ours=evidence[0], theirs=evidence[1]))
+    home = world.coordinator.write(world.directory / "published")
+    at = world.federation.log.size - 1
+    assert refuted(world.audit(home)) == [(6, f"entry {at}")]  # any member publishes it
+    assert refuted(world.audit(basel.directory)) == [(6, "the evidence kept in this copy")]
+
+
+@attack(
+    name="coordinator calls both halves of a split view final",
+    exposed_by="every hospital",
+    evidence="two of four cosigned where three must",
+)
+def test_neither_half_of_a_split_view_becomes_final(world: World) -> None:
+    split(world)  # the lie
+    for hospital in world.hospitals.values():
+        hospital.cosign()
+    for name in ("basel", "chur"):
+        story = world.coordinator.shown.get(name, world.coordinator.honest)
+        story.finals.append(len(story.leaves))
+    with world.caught(NotWitnessed, by="every hospital") as caught:
+        world.hospital("basel").follow()
+    assert caught.value.needed == 3
+    assert caught.value.missing == {"chur", "davos"}
+    with world.caught(NotWitnessed, by="every hospital") as caught:
+        world.hospital("chur").follow()
+    assert caught.value.missing == {"basel", "bern"}
+
+
+@attack(
+    name="coordinator refills a hospital with the other half of a split view",
+    exposed_by="the hospital's witness",
+    evidence="the note that it cosigned before, and the one it should cosign now",
+)
+def test_a_witness_never_cosigns_both_halves(world: World) -> None:
+    split(world)
+    chur = world.hospital("chur")
+    chur.cosign()
+    cosigned = chur.store.witnessed(chur.replica.origin)
+    assert cosigned is not None
+    world.coordinator.show(world.coordinator.honest)  # the lie: chur lost its copy, and refills it
+    refilled = world.newcomer("chur-again")
+    refilled.follow()
+    refilled.store.set_witnessed(
+        chur.replica.origin, cosigned.size, cosigned.root, cosigned.note, expected_size=0
+    )
+    with world.caught(ForkDetected, by="the hospital's witness") as caught:
+        refilled.cosign()
+    assert caught.value.ours == cosigned.note
+    assert caught.value.theirs == world.hospital("basel").checkpoint
+    assert refilled.store.witnessed(chur.replica.origin) == cosigned
+
+
+@attack(
+    name="coordinator asks an outside witness to cosign the other half too",
+    exposed_by="any outside witness",
+    evidence="409 with the size it cosigned, 422 and both notes",
+)
+def test_an_outside_witness_refuses_the_second_half(world: World) -> None:
+    split(world)  # the lie
+    basel, chur = world.hospital("basel"), world.hospital("chur")
+    first = open_checkpoint(basel.checkpoint, world.coordinator.verifier)
+    held = {first.origin: Seen(first.size, first.root, basel.checkpoint)}
+    for old, status in ((0, 409), (first.size, 422)):
+        world.coordinator.messages += 1
+        answer = judge_add_checkpoint(
+            AddCheckpoint(old, (), chur.checkpoint).encode(),
+            held,
+            logs={first.origin: [world.coordinator.verifier]},
+            key=ring_of("outsider", "auditor").witness,
+            name="outside/witness",
+            time_s=1,
+        )
+        assert answer.answer.status == status
+        assert answer.state is held  # it remembers what it cosigned
+        assert answer.fork is not None
+        assert (answer.fork.ours, answer.fork.theirs) == (basel.checkpoint, chur.checkpoint)
+        world.exposed("any outside witness")
+
+
+@attack(
+    name="thief of the log key alone signs another log for one hospital",
+    exposed_by="the hospital",
+    evidence="an entry that is signed by nobody who may, under a good note",
+)
+def test_the_log_key_alone_makes_no_entry(world: World) -> None:
+    entry = world.federation.entry(COORDINATOR, TimeNoted(type="time.noted"))
+    log_key = world.coordinator.log_key
+    world.coordinator.lie([*world.federation.leaves, resigned(entry, log_key)], to=["basel"])
+    with world.caught(BadSignature, by="the hospital") as caught:
+        world.hospital("basel").follow()
+    assert caught.value.where.startswith(f"entry {COORDINATOR}/")

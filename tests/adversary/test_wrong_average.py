@@ -1,0 +1,161 @@
+"""The coordinator averages wrongly: exact recomputation from signed updates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ledger.average import ExactSum, server_step
+from ledger.operations import ExperimentCompleted, RoundAggregated, RoundOpened
+from ledger.tensors import decode_update, encode_update, pack_model, unpack_model
+from tests.adversary.registry import attack
+from tests.adversary.world import World, refuted
+from tests.federation import COORDINATOR
+
+SCEPTIC = "a sceptic with the updates"
+
+
+def answered_round(world: World) -> str:
+    """A training round in which both hospitals answered; the sum is still to be made."""
+    experiment = world.experiment()
+    for dataset in world.federation.open_round(experiment).cohort:
+        world.federation.reserve(experiment, dataset)
+        world.federation.submit(experiment, dataset)
+    world.settle()
+    world.attack_begins()
+    return experiment
+
+
+def aggregate(
+    world: World,
+    experiment: str,
+    *,
+    sum_off: int = 0,
+    step_off: int = 0,
+    leave_out: str | None = None,
+) -> RoundAggregated:
+    """What the coordinator says of the open round; honest where nothing is off."""
+    federation = world.federation
+    now = federation.experiment(experiment)
+    assert now.round is not None
+    size = now.plan.parameters
+    counting = {d: u for d, u in now.round.updates.items() if u.refused is None and d != leave_out}
+    exact = ExactSum(size)
+    for update in counting.values():
+        exact.add(decode_update(federation.blobs[update.blob.sha256], size))
+    total = exact.total()
+    total[0] += sum_off
+    stepped = total.copy()
+    stepped[0] += step_off
+    shapes = federation.shapes(experiment)
+    before = unpack_model(federation.blobs[now.round.model.sha256], shapes)
+    divisor = sum(site.divisor for site in now.plan.sites if site.dataset in counting)
+    after = server_step(federation.spec_of(experiment), before, stepped, divisor)
+    return RoundAggregated(
+        type="round.aggregated",
+        experiment=experiment,
+        round=now.round.number,
+        attempt=now.round.attempt,
+        updates=tuple(sorted(u.entry for u in counting.values())),
+        aggregate=federation.put(encode_update(total)),
+        model=federation.put(pack_model(shapes, after)),
+    )
+
+
+def test_the_honest_sum_is_the_one_that_the_sceptic_makes(world: World) -> None:
+    experiment = answered_round(world)
+    world.federation.say(COORDINATOR, aggregate(world, experiment))
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert verdicts.exit_code == 0
+    assert verdicts.best.verdict_of(12) == "proved"
+
+
+@pytest.mark.parametrize(
+    ("sum_off", "step_off", "detail"),
+    [
+        pytest.param(
+            1,
+            0,
+            "the sum is not that of its updates",
+            marks=attack(
+                name="coordinator adds one grid unit (2^-20) to one number of a sum",
+                exposed_by=SCEPTIC,
+                evidence="the signed updates' exact sum is another blob than the entry names",
+            ),
+        ),
+        pytest.param(
+            0,
+            1,
+            "the model is not the sum's step",
+            marks=attack(
+                name="coordinator names the right sum and another model",
+                exposed_by=SCEPTIC,
+                evidence="the stated server step of that sum gives another blob",
+            ),
+        ),
+    ],
+)
+def test_a_wrong_average_is_refuted_to_the_bit(
+    world: World, sum_off: int, step_off: int, detail: str
+) -> None:
+    experiment = answered_round(world)
+    false = aggregate(world, experiment, sum_off=sum_off, step_off=step_off)
+    said = world.federation.say(COORDINATOR, false)  # the lie
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert refuted(verdicts) == [(12, f"entry {said.index}")]
+    assert detail in verdicts.best.refuted[0].detail
+    world.exposed(SCEPTIC)
+    assert verdicts.best.verdict_of(5) == "proved"  # signatures and chains stay trusted
+
+
+@attack(
+    name="coordinator leaves a hospital's update out of the sum",
+    exposed_by="everybody's fold",
+    evidence="void: updates_mismatch",
+)
+def test_a_sum_that_leaves_an_update_out_is_void(world: World) -> None:
+    experiment = answered_round(world)
+    model = world.federation.experiment(experiment).model
+    op = aggregate(world, experiment, leave_out="bern-heart")
+    world.federation.say(COORDINATOR, op, void="updates_mismatch")  # the lie
+    assert world.hospital("bern").follow()[-1].outcome.void == "updates_mismatch"
+    world.exposed("everybody's fold")
+    now = world.hospital("bern").replica.state.experiments[experiment]
+    assert now.round is not None
+    assert now.model == model
+
+
+@attack(
+    name="coordinator has another model evaluated and completed than the rounds made",
+    exposed_by=SCEPTIC,
+    evidence="the mean of the late rounds' models is another blob",
+)
+def test_a_final_model_from_elsewhere_is_refuted(world: World) -> None:
+    federation = world.federation
+    experiment = world.experiment()
+    federation.play_round(experiment)
+    federation.play_round(experiment)
+    now, shapes = federation.experiment(experiment), federation.shapes(experiment)
+    flat = unpack_model(federation.blobs[now.model.sha256], shapes)
+    false = federation.put(pack_model(shapes, np.nextafter(flat, 1)))
+    op = RoundOpened(
+        type="round.opened",
+        experiment=experiment,
+        round=now.next_round,
+        attempt=1,
+        kind="evaluate",
+        cohort=tuple(sorted(now.approvals)),
+        model=false,
+        deadline_ms=federation.now_ms + 1_000_000,
+    )
+    world.attack_begins()
+    said = federation.say(COORDINATOR, op)  # the lie
+    for dataset in op.cohort:
+        federation.submit(experiment, dataset)
+    federation.aggregate(experiment)
+    done = ExperimentCompleted(type="experiment.completed", experiment=experiment, model=false)
+    federation.say(COORDINATOR, done)
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert refuted(verdicts) == [(12, f"entry {said.index}")]
+    assert "is not the mean of the late rounds' models" in verdicts.best.refuted[0].detail
+    world.exposed(SCEPTIC)
