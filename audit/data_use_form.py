@@ -1,0 +1,256 @@
+"""The form of a data-use report: nine blocks, the same content as JSON and as a page.
+
+Fields follow 45 CFR 164.528 and 164.312(b), GDPR Art. 30 and what a reader needs to recompute every
+figure. Times are POSIX ms; texts that nobody gave read "not stated", texts whose card is gone read
+"erased, or not in this copy".
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """A frozen part of a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Person(Part):
+    """Somebody who said something in the ledger."""
+
+    handle: str
+    organisation: str
+    role: str
+    name: str
+    institution: str
+    contact: str
+
+
+class Standing(Part):
+    """The checkpoint that a report stands on, and what verification said of the copy.
+
+    Attributes:
+        heads: hospitals whose node cosigned the checkpoint, the log's head as they saw it.
+        step_verdicts: how each numbered step of the verification ended.
+        refuted: what was found changed; a report on such a copy proves nothing.
+    """
+
+    federation: str
+    anchored: bool
+    size: int
+    root: str
+    checkpoint: str
+    checkpoint_size: int
+    heads: tuple[str, ...]
+    heads_missing: tuple[str, ...]
+    completeness: str
+    entries_applied: int
+    entries_void: int
+    step_verdicts: dict[str, str]
+    refuted: tuple[str, ...]
+
+
+class Header(Part):
+    """Block 1."""
+
+    report: str
+    id: str
+    subject: str
+    version: str
+    period_from_ms: int
+    period_to_ms: int
+    generated_at_ms: int
+    generated_by: str
+    software: str
+    standing: Standing
+
+
+class DatasetBlock(Part):
+    """Block 2: the controller's description and what is public by declaration."""
+
+    name: str
+    title: str
+    hospital: str
+    controller: str
+    controller_contact: str
+    data_protection_officer: str
+    department: str
+    purpose: str
+    categories_of_persons: str
+    categories_of_data: str
+    columns: tuple[str, ...]
+    declared_train: int
+    declared_test: int
+    unit: str
+    snapshot: str
+    registered_entry: int
+    registered_at_ms: int
+    versions: int
+    time_span: str
+    legal_basis: str
+    ethics_approval: str
+    retention: str
+    opt_out_reconciled: str
+    security_measures: str
+    transfers_and_safeguards: str
+    disclosure_class: str
+    classified_by: str
+    withdrawn: str
+
+
+class Use(Part):
+    """Block 3: an experiment that asked for the dataset."""
+
+    experiment: str
+    entry: int
+    name: str
+    title: str
+    purpose: str
+    lawful_basis: str
+    asked_by: Person
+    asked_at_ms: int
+    decision: str
+    decided_by: Person | None
+    decided_at_ms: int | None
+    decision_entry: int | None
+    decision_signature: str
+    approved_package: str
+    scope_rounds: int
+    scope_epsilon_max: float | None
+    scope_until_ms: int | None
+    rounds_offered: int
+    rounds_run: int
+    first_use_ms: int | None
+    last_use_ms: int | None
+    declared_patients: int
+    snapshot: str
+    fields: tuple[str, ...]
+    outcome: str
+    outcome_tone: str
+    outcome_why: str
+    epsilon: float
+    epsilon_settled: bool
+
+
+class Outflow(Part):
+    """Block 4: bytes that left the hospital."""
+
+    entry: int
+    at_ms: int
+    experiment: str
+    round: int
+    kind: str
+    recipient: str
+    bytes: int
+    sha256: str
+    mechanism: str
+    counted: str
+    disclosure_class: str
+
+
+class OutflowTotal(Part):
+    """Repeated outflows of one kind to one recipient."""
+
+    experiment: str
+    kind: str
+    recipient: str
+    count: int
+    bytes: int
+    first_ms: int
+    last_ms: int
+
+
+class Mechanism(Part):
+    """What an accountant needs: noise and sensitivity in units of the clipped value."""
+
+    experiment: str
+    purpose: str
+    cell: str
+    noise_sd: float
+    sensitivity: float
+    noise_multiplier: float
+    sampling: float
+    steps: int
+    settled: bool
+
+
+class CellBlock(Part):
+    """A cell's promise and spend."""
+
+    cell: str
+    block: str
+    half: str
+    declared_patients: int
+    epsilon: float
+    epsilon_settled: float
+    epsilon_pld: float | None
+    limit: float
+    delta: float
+    attacker_gain_at_1_percent: float
+    lanes_closed: tuple[str, ...]
+    curve: tuple[tuple[int, int, float], ...]
+
+
+class PrivacyBlock(Part):
+    """Block 5."""
+
+    unit: str
+    relation: str
+    epsilon: float
+    epsilon_reserved_only: float
+    limit: float
+    delta: float
+    worst_cell: str
+    more_like_last: int | None
+    accountants: tuple[str, ...]
+    cells: tuple[CellBlock, ...]
+    mechanisms: tuple[Mechanism, ...]
+
+
+class Against(Part):
+    """Block 6: a decision against a use, or a failed one."""
+
+    entry: int
+    at_ms: int
+    who: str
+    what: str
+    why: str
+    then: str
+
+
+class DerivedModel(Part):
+    """Block 7."""
+
+    sha256: str
+    experiment: str
+    name: str
+    entry: int
+    rounds_with_dataset: int
+    released: bool
+    downloads: tuple[str, ...]
+
+
+class Reviewed(Part):
+    """Block 8."""
+
+    entry: int
+    at_ms: int
+    who: str
+    size: int
+    finding: str
+
+
+class DataUseReport(Part):
+    """All nine blocks."""
+
+    header: Header
+    dataset: DatasetBlock
+    uses: tuple[Use, ...]
+    outflows: tuple[Outflow, ...]
+    outflow_totals: tuple[OutflowTotal, ...]
+    privacy: PrivacyBlock
+    decisions_against: tuple[Against, ...]
+    models: tuple[DerivedModel, ...]
+    reviews: tuple[Reviewed, ...]
+    limits: tuple[str, ...]

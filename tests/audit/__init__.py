@@ -1,0 +1,4 @@
+"""Tests of ``audit``: verification, reports, the console.
+
+They mirror the package, file by file.
+"""

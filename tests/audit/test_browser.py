@@ -1,0 +1,144 @@
+"""The console in a real browser: a compliance officer's walk, and accessibility on the way."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from audit.console import create_app
+from tests.audit.conftest import World
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+
+@pytest.fixture(scope="module")
+def address(world: World) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app(str(world.home), trust=world.federation.id)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator[object]:  # type: ignore[no-untyped-def]
+    opened = browser.new_page(viewport={"width": 1180, "height": 900})
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    yield opened
+    opened.close()
+    assert said == []
+
+
+def violations(page) -> list[str]:  # type: ignore[no-untyped-def]
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{v['id']}: {[node['html'][:120] for node in v['nodes'][:2]]}" for v in found]
+
+
+def test_an_officer_finds_every_use_of_a_dataset_and_opens_both_reports(  # type: ignore[no-untyped-def]
+    page, address: str, world: World
+) -> None:
+    page.goto(address)
+    assert "Checked on this machine" in page.get_by_role("status").inner_text()
+    page.get_by_role("link", name="Datasets", exact=True).click()
+    page.get_by_role("link", name="basel-heart").click()
+    rows = page.get_by_role("region", name="Every use").get_by_role("row")
+    assert rows.count() == 1 + sum(
+        any(site.dataset == "basel-heart" for site in e.plan.sites)
+        for e in world.federation.state.experiments.values()
+    )
+    page.get_by_role("link", name="Data-use report").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "Data use of basel-heart"
+    assert page.get_by_role("heading", name="9 · What this report cannot show").is_visible()
+    page.go_back()
+    page.get_by_role("link", name="first").click()
+    page.get_by_role("link", name="Contribution report").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "Contributions to first"
+    assert page.get_by_role("cell", name="basel-heart").count() == 0
+    assert page.get_by_role("rowheader", name="basel-heart").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_an_accessibility_violation(  # type: ignore[no-untyped-def]
+    page, address: str, world: World, scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    experiment = f"/experiments/{world.experiment}"
+    for url in (
+        "/",
+        "/datasets",
+        "/datasets/basel-heart",
+        "/datasets/basel-heart/report",
+        "/experiments",
+        experiment,
+        f"{experiment}/contribution",
+        "/members",
+        "/ledger",
+        "/entries/29",
+        "/verify",
+        "/reports",
+    ):
+        page.goto(address + url)
+        assert violations(page) == [], url
+
+
+def test_the_pages_are_whole_at_360_pixels_and_without_scripts(  # type: ignore[no-untyped-def]
+    browser, address: str, world: World
+) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, java_script_enabled=True)
+    small = context.new_page()
+    for url in ("/", "/datasets/basel-heart", "/entries/29", "/verify", "/ledger"):
+        small.goto(address + url)
+        assert small.evaluate("document.documentElement.scrollWidth") <= 360, url
+    context.close()
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(f"{address}/datasets/basel-heart")
+    assert plain.get_by_role("heading", name="Every use").is_visible()
+    assert plain.locator("time").first.inner_text()
+    context.close()
+
+
+def test_paper_has_no_navigation_and_the_checkpoint(  # type: ignore[no-untyped-def]
+    page, address: str
+) -> None:
+    page.goto(f"{address}/datasets/basel-heart")
+    page.emulate_media(media="print")
+    assert not page.get_by_role("navigation").is_visible()
+    line = page.locator(".onpaper")
+    assert line.is_visible()
+    assert "size 61" in line.inner_text()
+
+
+def test_keyboard_users_reach_the_content_first(page, address: str) -> None:  # type: ignore[no-untyped-def]
+    page.goto(address)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
