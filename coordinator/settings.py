@@ -90,7 +90,7 @@ def load_settings(home: Path, **flags: Any) -> CoordinatorSettings:
     toml, json = home / TOML, home / JSON
     if not (toml.is_file() or json.is_file()):
         raise HomeUnusable(
-            home, f"it is no coordinator's home (no {JSON}); make one: consilium federation found"
+            home, f"it is no coordinator's home (no {JSON}); make one: consilium federation create"
         )
 
     class FromHome(CoordinatorSettings):

@@ -102,7 +102,7 @@ def test_a_setting_that_cannot_be_is_named(tmp_path: Path, text: str, said: str)
 
 
 def test_a_directory_without_settings_is_no_home(tmp_path: Path) -> None:
-    with pytest.raises(HomeUnusable, match="make one: consilium federation found"):
+    with pytest.raises(HomeUnusable, match="make one: consilium federation create"):
         load_settings(tmp_path)
 
 

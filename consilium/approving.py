@@ -1,0 +1,136 @@
+"""What a steward sees before saying yes: purpose, and the cost to the hospital's own patients.
+
+The plan that is signed is rebuilt here from spec and schemas, as the node and any auditor will: a plan
+that does not follow from what the researcher wrote is refused before it is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from consilium.errors import InputError
+from consilium.summaries import epsilon_after, epsilon_spent
+from ledger.documents import parse_document
+from ledger.home import Membership
+from ledger.operations import SitePlan
+from ledger.plan import check_plan, sites_from
+from ledger.rules_experiments import site_of, totals
+from ledger.schema import Schema
+from ledger.spec import ExperimentSpec
+from ledger.state import Experiment, State
+
+
+@dataclass(frozen=True, slots=True)
+class CellCost:
+    """What an experiment would cost one cell of patients, as epsilon at the cell's delta.
+
+    Attributes:
+        before, after: spent and reserved, without and with the whole plan.
+        promised: for ever.
+    """
+
+    cell: str
+    before: float
+    after: float
+    promised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An experiment as one hospital's steward should see it.
+
+    Attributes:
+        spec: what the researcher wrote.
+        site: the plan's part for the dataset.
+        epsilon: of the whole plan for this dataset, metrics included.
+        costs: per cell.
+    """
+
+    experiment: Experiment
+    dataset: str
+    spec: ExperimentSpec
+    site: SitePlan
+    epsilon: float
+    costs: tuple[CellCost, ...]
+
+    def lines(self) -> list[str]:
+        """The request, for people."""
+        spec, plan = self.spec, self.experiment.plan
+        steps = plan.rounds_with_spare * plan.steps_per_round
+        lines = [
+            f"{spec.title} ({self.experiment.name}, {self.experiment.id[:8]})",
+            f"  asked by    {self.experiment.researcher} of {self.experiment.organisation}",
+            f"  purpose     {' '.join(spec.purpose.split())}",
+            f"  basis       {spec.lawful_basis}",
+            f"  learns      {spec.task.target} from {', '.join(spec.features)}",
+            f"  until       {spec.until}",
+            f"  rounds      {plan.rounds} and {plan.spare_rounds} spare, {steps} noisy steps at most",
+            f"  costs {self.dataset} epsilon {self.epsilon:.3g} at most, its measures included",
+        ]
+        lines += [
+            f"    cell {cost.cell}: {cost.before:.3g} spent now, {cost.after:.3g} after, "
+            f"of {cost.promised:g} promised for ever"
+            for cost in self.costs
+        ]
+        return lines
+
+
+def request_of(member: Membership, experiment: Experiment, dataset: str | None) -> Request:
+    """An experiment as it concerns this member's hospital.
+
+    Args:
+        member: of the hospital, up to date.
+        experiment: what is asked.
+        dataset: which of the hospital's datasets; None when it asks for one only.
+
+    Raises:
+        InputError: the experiment does not ask for (one) such dataset.
+        PlanRefused: the plan is not what the spec implies.
+    """
+    state = member.replica.state
+    name = dataset_of(state, member.config.organisation, experiment, dataset)
+    spec = parse_document(member.fetch(experiment.spec), ExperimentSpec)
+    names = spec.federation.datasets
+    schemas = {
+        known: parse_document(member.fetch(state.datasets[known].terms.schema_), Schema)
+        for known in names
+        if known in state.datasets
+    }
+    check_plan(spec, sites_from(state, schemas, names), experiment.plan)
+    site = site_of(experiment.plan, name)
+    assert site is not None
+    held = name in experiment.reservations
+    costs = []
+    for charge in totals(site.releases):
+        cell = state.cells[charge.cell]
+        before = epsilon_spent(cell)
+        after = before if held else epsilon_after(cell, charge.g, charge.r)
+        costs.append(CellCost(charge.cell, before, after, cell.terms.epsilon_micro / 1e6))
+    return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
+
+
+def dataset_of(state: State, organisation: str, experiment: Experiment, given: str | None) -> str:
+    """The dataset of an organisation that an experiment asks for.
+
+    Args:
+        state: up to date.
+        organisation: the hospital.
+        experiment: what is asked.
+        given: the dataset's name, or None when there is only one.
+
+    Raises:
+        InputError: there is none such, or several and no name.
+    """
+    asked = [site.dataset for site in experiment.plan.sites]
+    own = [name for name in asked if state.datasets[name].organisation == organisation]
+    if given is None and len(own) == 1:
+        return own[0]
+    if given in own:
+        return given
+    listed = ", ".join(own) or "none"
+    if given is None:
+        raise InputError(f"name one of {organisation}'s datasets with --dataset: {listed}")
+    raise InputError(
+        f"{experiment.name} does not ask for a dataset {given!r} of {organisation}; "
+        f"it asks for: {listed}"
+    )

@@ -1,0 +1,140 @@
+"""The command ``consilium``: groups of commands, and the outermost shell.
+
+Every error that is raised on purpose becomes one message on standard error and an exit code:
+
+    0  done
+    1  a verification refuted something, or what was begun failed
+    2  bad input or usage; nothing was changed
+    3  the coordinator cannot be reached
+    4  the federation refused: not admitted, not permitted, or void by its rules
+
+A traceback is shown with ``--debug`` alone. Nothing heavy is imported here: each command imports what
+it needs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from consilium import (
+    audit_commands,
+    coordinator_commands,
+    dataset_commands,
+    demo_command,
+    experiment_commands,
+    federation_commands,
+    ledger_commands,
+    member_commands,
+    model_commands,
+    node_commands,
+)
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="consilium",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Hospitals train a model together; records stay home; the ledger proves what was done.",
+)
+app.add_typer(federation_commands.app, name="federation")
+app.add_typer(member_commands.app, name="member")
+app.add_typer(coordinator_commands.app, name="coordinator")
+app.add_typer(node_commands.app, name="node")
+app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(experiment_commands.app, name="experiment")
+app.add_typer(model_commands.app, name="model")
+app.add_typer(ledger_commands.app, name="ledger")
+app.add_typer(audit_commands.app, name="audit")
+app.command("demo")(demo_command.demo)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback when something fails.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; None for those of this process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = typer.main.get_command(app).main(
+            given, prog_name="consilium", standalone_mode=False
+        )
+    except typer.TyperException as error:
+        return _show_usage(error)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("stopped\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough of it (head, less).
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if given[:1] == ["--debug"]:
+            raise
+        code, message = explain_failure(error)
+        sys.stderr.write(f"consilium: {message}\n")
+        return code
+    return result if isinstance(result, int) else 0
+
+
+def _show_usage(error: typer.TyperException) -> int:
+    """Say what was wrong with the command line, and how the command is used."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    if context is not None and message != context.get_help():
+        message = f"{context.get_usage()}\nconsilium: {message}"
+    sys.stderr.write(message + "\n")
+    return error.exit_code
+
+
+def explain_failure(error: Exception) -> tuple[int, str]:
+    """The exit code and the message for an error."""
+    from consilium.errors import BAD_INPUT, FAILED, REFUSED, UNREACHABLE, ConsiliumError
+    from ledger.errors import (
+        CoordinatorUnreachable,
+        ForkDetected,
+        LedgerError,
+        NotAdmitted,
+        RequestRefused,
+    )
+    from privacy.errors import PrivacyError
+
+    if isinstance(error, ConsiliumError):
+        return error.exit_code, str(error)
+    if isinstance(error, CoordinatorUnreachable):
+        return UNREACHABLE, str(error)
+    if isinstance(error, RequestRefused | NotAdmitted):
+        return REFUSED, str(error)
+    if isinstance(error, ForkDetected):
+        return FAILED, f"{error} (they are in your copy of the ledger)"
+    if isinstance(error, LedgerError | PrivacyError):
+        return BAD_INPUT, str(error)
+    if type(error).__module__ in _ON_PURPOSE:
+        # Loaded already if it was raised; importing a package to find out would be slow.
+        return BAD_INPUT, str(error)
+    kind = type(error).__name__
+    return FAILED, (
+        f"unexpected {kind}: {error}\n"
+        "This is a mistake in Consilium. `consilium --debug ...` shows where; please report it."
+    )
+
+
+_ON_PURPOSE = frozenset({"node.errors", "coordinator.errors", "audit.errors"})

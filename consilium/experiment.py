@@ -1,0 +1,191 @@
+"""An experiment before it is proposed: read, checked against schemas, rehearsed.
+
+``Experiment`` holds a spec and nothing else; what it will cost follows from the datasets' registrations
+(``Client.propose``) or, before there are any, from public schemas alone (``check``, ``rehearse``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from consilium.errors import InputError
+from consilium.written import parse_written, read_written
+from ledger.average import initial_model
+from ledger.blobs import blob_ref
+from ledger.documents import encode_document, parse_document
+from ledger.network_spec import parameter_shapes
+from ledger.operations import (
+    CellLimit,
+    CellRegistered,
+    CellUse,
+    DatasetRegistered,
+    ExperimentProposed,
+    Plan,
+)
+from ledger.plan import Site, compile_plan, network_of, sites_from
+from ledger.schema import Schema
+from ledger.spec import ExperimentSpec
+from ledger.tensors import Shapes, pack_model
+from privacy.filters import limit_for
+
+if TYPE_CHECKING:
+    from consilium.reading import LedgerView
+    from consilium.rehearsal import Rehearsal
+
+DELTA_MAX = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What is published and signed when an experiment is proposed.
+
+    Attributes:
+        operation: with the plan.
+        spec, model: the documents that it names.
+    """
+
+    operation: ExperimentProposed
+    spec: bytes
+    model: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A researcher's experiment, as a spec describes it."""
+
+    spec: ExperimentSpec
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a spec from a YAML or JSON file.
+
+        Raises:
+            InputError: it is no spec; names the field.
+        """
+        return cls(read_written(Path(path), ExperimentSpec))
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Make a spec of a mapping with the fields of the YAML form.
+
+        Raises:
+            InputError: it is no spec; names the field.
+        """
+        import orjson
+
+        return cls(parse_written(orjson.dumps(fields), ExperimentSpec, "experiment"))
+
+    def check(self, schemas: Sequence[Schema]) -> Plan:
+        """Compile the plan as if these schemas were registered, each with the spec's own epsilon.
+
+        Raises:
+            PlanRefused: the spec does not fit; says where.
+        """
+        return self.propose_for(schemas).operation.plan
+
+    def propose_for(self, schemas: Sequence[Schema]) -> Proposal:
+        """`propose` for imagined registrations of these schemas (`imagined_site`)."""
+        return self.propose(tuple(imagined_site(schema, self.spec) for schema in schemas))
+
+    def propose(self, sites: Sequence[Site]) -> Proposal:
+        """The proposal for these sites.
+
+        Raises:
+            PlanRefused: the spec does not fit; says where.
+        """
+        spec = encode_document(self.spec)
+        tree = network_of(self.spec, sites[0].schema)
+        model = pack_model(parameter_shapes(tree), initial_model(self.spec, tree))
+        plan = compile_plan(self.spec, sites, blob_ref(model))
+        operation = ExperimentProposed(
+            type="experiment.proposed", name=self.spec.name, spec=blob_ref(spec), plan=plan
+        )
+        return Proposal(operation, spec, model)
+
+    def sites_in(self, view: LedgerView) -> tuple[Site, ...]:
+        """The registered datasets that the spec asks for.
+
+        Raises:
+            PlanRefused: one of them is not registered, or was withdrawn.
+        """
+        datasets = self.spec.federation.datasets
+        schemas = {
+            name: parse_document(view.blob(view.state.datasets[name].terms.schema_), Schema)
+            for name in datasets
+            if name in view.state.datasets
+        }
+        return sites_from(view.state, schemas, datasets)
+
+    def shapes(self, schema: Schema) -> Shapes:
+        """Names and shapes of the model's parameters on a dataset of that schema."""
+        return parameter_shapes(network_of(self.spec, schema))
+
+    def schemas_for(self, schemas: Sequence[Schema]) -> tuple[Schema, ...]:
+        """One schema for each dataset that the spec asks for.
+
+        A single schema stands for all of them; of several, each must be of one of the datasets.
+
+        Raises:
+            InputError: a dataset has no schema.
+        """
+        if len(schemas) == 1:
+            only = schemas[0]
+            return tuple(
+                only.model_copy(update={"dataset": name}) for name in self.spec.federation.datasets
+            )
+        by_name = {schema.dataset: schema for schema in schemas}
+        lacking = [name for name in self.spec.federation.datasets if name not in by_name]
+        if lacking:
+            raise InputError(
+                f"no schema for dataset {lacking[0]!r}; give one --schema for all datasets, "
+                f"or one for each (given: {', '.join(sorted(by_name)) or 'none'})"
+            )
+        return tuple(by_name[name] for name in self.spec.federation.datasets)
+
+    def rehearse(self, schemas: Sequence[Schema], *, rounds: int | None = None) -> Rehearsal:
+        """Run it on rows made up from the public schemas; see ``rehearsal.py``."""
+        from consilium.rehearsal import rehearse
+
+        return rehearse(self, self.schemas_for(schemas), rounds=rounds)
+
+
+def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:
+    """A registration that a hospital with this schema could make, with one cell of its own.
+
+    The cell promises the spec's own target epsilon, at the largest delta that its size allows.
+    """
+    epsilon = float(spec.privacy.epsilon)
+    delta = default_delta(schema.declared_rows)
+    limit = limit_for(epsilon, delta)
+    name = f"{schema.dataset[:36]}-all"
+    cell = CellRegistered(
+        type="cell.registered",
+        cell=name,
+        block="all",
+        half="both",
+        declared_patients=schema.declared_rows,
+        epsilon_micro=int(spec.privacy.epsilon * Decimal(10**6)),
+        delta_e15=round(delta * 10**15),
+        limit=CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi),
+    )
+    terms = DatasetRegistered(
+        type="dataset.registered",
+        dataset=schema.dataset,
+        schema=blob_ref(encode_document(schema)),
+        unit="record" if schema.patient_column is None else "patient",
+        declared_train=schema.declared_train,
+        declared_test=schema.declared_test,
+        cells=(CellUse(cell=name, use="both"),),
+        snapshot="0" * 64,
+        card=None,
+    )
+    return Site("0" * 64, terms, {name: cell}, schema)
+
+
+def default_delta(declared_rows: int) -> float:
+    """The largest delta that the federation allows for that many declared patients."""
+    return min(DELTA_MAX, 1.0 / (10 * declared_rows))

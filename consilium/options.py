@@ -1,0 +1,41 @@
+"""Options that many commands share, so that they are spelled and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="Your home directory, or one that holds several. [default: ~/.consilium]",
+        show_default=False,
+    ),
+]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="File with the passphrase of your keys; without it you are asked.",
+        show_default=False,
+    ),
+]
+AtOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--at",
+        help="Read from a copy of the ledger instead (a home, a bundle, a demo's folder): "
+        "no keys, no network.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def examples(*commands: str) -> str:
+    """An epilog with commands to copy, each on its own line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
