@@ -37,4 +37,4 @@ attacks: setup
 	$(BIN)/python -m pytest tests/adversary -q --attack-table
 
 clean:
-	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) demo-out* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -55,6 +55,7 @@ GENESIS = "genesis.leaf"
 BUNDLE = "demo.consilium"
 MODEL = "model.safetensors"
 REPORTS = "reports"
+DEFAULT_OUT = "demo-out"
 RUN_TIMEOUT_S = 1800.0
 SETTLE_TIMEOUT_S = 60.0
 
@@ -76,7 +77,8 @@ def run_demo(
         hospitals: how many of the latter.
         rounds: of training.
         epsilon: each hospital's promise to its patients, all of which the experiment may use.
-        out: a new or empty folder; by default ``demo-out``, or a temporary one with ``as_json``.
+        out: a new or empty folder; by default ``demo-out`` or ``demo-out-2`` and so on,
+            or a temporary one with ``as_json``.
         keep_running: leave the services on until Ctrl-C.
         as_json: print one JSON object as the last line of standard output.
 
@@ -169,9 +171,10 @@ class _Demo:
         home = self._home(site.hospital)
         self._do("member", "join", self._invitation(site.hospital), f"--home={home}")
         schema = self._document(f"{site.schema.dataset}.json", encode_document(site.schema))
+        card = self._document(f"{site.schema.dataset}-card.json", encode_document(site.card))
         self._do(
             "dataset", "register", f"--data={site.data}", f"--schema={schema}",
-            f"--epsilon={self.epsilon:g}", f"--home={home}",
+            f"--card={card}", f"--epsilon={self.epsilon:g}", f"--home={home}",
         )  # fmt: skip
         return self._serve(services, site.hospital, "node", "run", f"--home={home}")
 
@@ -289,13 +292,22 @@ class _Demo:
 def _folder(out: Path | None, as_json: bool) -> Path:
     if out is None and as_json:
         return Path(tempfile.mkdtemp(prefix="consilium-demo-"))
-    folder = (out or Path("demo-out")).expanduser().absolute()
+    folder = _unused(DEFAULT_OUT) if out is None else out.expanduser().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; name a new folder with --out")
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from None
+    return folder
+
+
+def _unused(name: str) -> Path:
+    """That folder here, or with the next number when an earlier demo filled it."""
+    folder, number = Path(name).absolute(), 1
+    while folder.is_dir() and any(folder.iterdir()):
+        number += 1
+        folder = Path(f"{name}-{number}").absolute()
     return folder
 
 

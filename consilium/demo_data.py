@@ -17,6 +17,7 @@ from pathlib import Path
 from consilium.errors import InputError
 from consilium.examples import example
 from consilium.written import read_written
+from ledger.cards import Contact, DatasetCard
 from ledger.schema import Schema
 from ledger.spec import Baseline, ExperimentSpec, Metrics
 
@@ -26,6 +27,12 @@ _HEART_FILES = (
     ("zurich-basel", "zurich-basel-heart", "processed.switzerland.data", 120),
     ("longbeach", "longbeach-heart", "processed.va.data", 200),
 )
+_INSTITUTIONS = {
+    "cleveland": "Cleveland Clinic Foundation",
+    "budapest": "Hungarian Institute of Cardiology, Budapest",
+    "zurich-basel": "University Hospitals Zurich and Basel",
+    "longbeach": "V.A. Medical Center, Long Beach",
+}
 _SIMULATED = (
     "basel", "bern", "chur", "davos", "engadin", "fribourg", "geneva", "herisau", "ilanz", "jura",
 )  # fmt: skip
@@ -34,11 +41,12 @@ _DEAL_KEY = b"consilium demo: which simulated hospital a row goes to"
 
 @dataclass(frozen=True, slots=True)
 class DemoSite:
-    """A hospital of the demo: its name, its file, and the schema it declares."""
+    """A hospital of the demo: its name, its file, the schema it declares, and its card."""
 
     hospital: str
     data: Path
     schema: Schema
+    card: DatasetCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ def heart_disease(folder: Path) -> DemoData:
         InputError: a file is not there.
     """
     schema = read_written(example("heart-disease", "schema.yaml"), Schema)
+    card = read_written(example("heart-disease", "card.yaml"), DatasetCard)
     sites = []
     for hospital, dataset, name, rows in _HEART_FILES:
         path = folder / name
@@ -71,7 +80,9 @@ def heart_disease(folder: Path) -> DemoData:
                 "(archive.ics.uci.edu/dataset/45)"
             )
         declared = schema.model_copy(update={"dataset": dataset, "declared_rows": rows})
-        sites.append(DemoSite(hospital, path.resolve(), declared))
+        controller = Contact(name=_INSTITUTIONS[hospital])
+        own = card.model_copy(update={"controller": controller})
+        sites.append(DemoSite(hospital, path.resolve(), declared, own))
     spec = read_written(example("heart-disease", "experiment.yaml"), ExperimentSpec)
     about = "UCI heart disease: the files of the four hospitals that collected them"
     return DemoData(about, tuple(sites), spec)
@@ -91,9 +102,11 @@ def breast_cancer(folder: Path, hospitals: int) -> DemoData:
         from sklearn.datasets import load_breast_cancer
     except ImportError:
         raise InputError(
-            "without --data the demo needs scikit-learn's table: pip install 'consilium[demo]'"
+            "without --data the demo needs scikit-learn's table: install the extra demo "
+            "(make setup does)"
         ) from None
     schema = read_written(example("breast-cancer", "schema.yaml"), Schema)
+    card = read_written(example("breast-cancer", "card.yaml"), DatasetCard)
     table = load_breast_cancer()
     wanted = [column.name for column in schema.columns[:-1]]
     at = [list(table.feature_names).index(name.replace("_", " ")) for name in wanted]
@@ -114,7 +127,7 @@ def breast_cancer(folder: Path, hospitals: int) -> DemoData:
         declared = schema.model_copy(
             update={"dataset": f"{name}-cells", "declared_rows": _declared(index, hospitals)}
         )
-        sites.append(DemoSite(name, path.resolve(), declared))
+        sites.append(DemoSite(name, path.resolve(), declared, card))
     spec = read_written(example("breast-cancer", "experiment.yaml"), ExperimentSpec)
     about = f"scikit-learn's breast cancer table, dealt to {hospitals} simulated hospitals"
     return DemoData(about, tuple(sites), spec)
