@@ -89,7 +89,7 @@ def _admit_joining(state: State, entry: Entry, op: MemberJoined, where: str) -> 
     if (op.keys.witness is None) == (seat.role == "node"):
         raise NotAdmitted(where, "a node enrols a witness key, and only a node")
     if keys_in_use(state, op.keys):
-        raise NotAdmitted(where, "one of its keys is in use already; make new ones")
+        raise NotAdmitted(where, "one of its keys is or was in use; make new ones")
     one_time = bytes.fromhex(found.invitation.key.public)
     claim = claim_bytes(state.federation, body.author, op.keys)
     if not verify(one_time, "invitation", claim, bytes.fromhex(op.proof)):

@@ -3,7 +3,8 @@
 The last entry that a key signed lies in a file, written and flushed before it is sent. A crash or a
 lost answer leaves it there, and the next attempt sends the same bytes: they are taken once or are
 known already, so a chain never has a gap or a double. Nothing else is signed at that place in the
-chain, also not when a coordinator says that it refused the entry: it could sequence it later.
+chain, also not when a coordinator says that it refused the entry: it could sequence it later. Saying
+again what is still under way is not saying it twice.
 
 One process a key: a lock beside the file refuses a second one.
 """
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ledger.entry import NOTHING_SEEN, Body, Entry, Seen, parse_leaf, sign_entry
-from ledger.errors import AlreadyRunning, NotAdmitted, StoreUnusable
+from ledger.errors import AlreadyRunning, MalformedInput, NotAdmitted, StoreUnusable
 from ledger.keys import KeyRing
-from ledger.operations import EMPTY_HASH, Operation
+from ledger.operations import EMPTY_HASH, MemberJoined, Operation
 from ledger.replica import Replica
 
 
@@ -70,7 +71,7 @@ class Author:
 
         Raises:
             AlreadyRunning: another process writes with this key.
-            StoreUnusable: the file cannot be read.
+            StoreUnusable: the file cannot be read, or holds no entry.
         """
         self._keyring = keyring
         self._replica = replica
@@ -78,7 +79,11 @@ class Author:
         self._path = last_entry
         self._now_ms = now_ms
         self._lock = _lock(last_entry.with_suffix(".lock"))
-        self._last = self._read()
+        try:
+            self._last = self._read()
+        except StoreUnusable:
+            self.close()
+            raise
 
     @property
     def key(self) -> str:
@@ -104,9 +109,11 @@ class Author:
             The receipt for this operation.
 
         Raises:
-            NotAdmitted: the key is not enrolled here, or was retired.
+            NotAdmitted: the key is not enrolled here, or was retired; nothing was signed.
+            MalformedInput: the operation is too long for an entry; nothing was signed.
             LedgerError: whatever `send` raises; the entry stays and is sent again next time.
         """
+        self._check_key(op)
         waiting = self.pending
         if waiting is not None:
             if waiting.body.op == op:
@@ -123,14 +130,23 @@ class Author:
         """Let another process write with this key."""
         os.close(self._lock)
 
-    def _sign(self, op: Operation) -> Entry:
-        state = self._replica.state
-        head = state.keys.get(self.key)
+    def _check_key(self, op: Operation) -> None:
+        head = self._replica.state.keys.get(self.key)
         if head is not None and head.retired_at is not None:
             raise NotAdmitted(
                 f"key {self.key}",
                 f"it was retired at entry {head.retired_at - 1}; ask a steward for a rekey",
             )
+        begun = head is not None or (self._last is not None and self._last.body.key == self.key)
+        if not begun and not isinstance(op, MemberJoined):
+            raise NotAdmitted(
+                f"key {self.key}",
+                "it is not enrolled in this copy of the log; catch up with it, or join first",
+            )
+
+    def _sign(self, op: Operation) -> Entry:
+        state = self._replica.state
+        head = state.keys.get(self.key)
         seq, prev = (0, EMPTY_HASH) if head is None else (head.next_seq, head.head)
         last = self._last
         if last is not None and last.body.key == self.key and last.body.seq >= seq:
@@ -162,7 +178,14 @@ class Author:
             return None
         except OSError as error:
             raise StoreUnusable(str(self._path), f"cannot be read: {error.strerror}") from None
-        return parse_leaf(leaf)
+        try:
+            return parse_leaf(leaf)
+        except MalformedInput as error:
+            raise StoreUnusable(
+                str(self._path),
+                f"it does not hold the entry that this key signed last ({error}); restore it, or "
+                "ask a steward for a rekey",
+            ) from None
 
     def _write(self, entry: Entry) -> None:
         """Replace the file; it is on disk when this returns, before anything is sent."""

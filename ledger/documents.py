@@ -7,6 +7,7 @@ erased. `parse_document` accepts exactly what `encode_document` writes.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TypeVar
 
 import orjson
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ledger.errors import MalformedInput
 
 MAX_DOCUMENT = 1024 * 1024
+_MAX_ECHO = 300
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -43,10 +45,25 @@ def parse_document(data: bytes, model: type[M]) -> M:
     return document
 
 
+def plain_decimal(value: Decimal) -> Decimal:
+    """The same number without exponent or trailing zeros, so that equal numbers have equal bytes.
+
+    Args:
+        value: finite, of few digits (a zero may have any exponent).
+    """
+    if not value:
+        return Decimal(0)
+    text = format(value, "f")
+    return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+
+
 def explain(error: ValidationError) -> str:
-    """The first of a model's complaints as one line: where, and what is wrong there."""
-    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    """The first of a model's complaints as one printable line: where, and what is wrong there."""
+    first, *others = error.errors(include_url=False, include_input=False)
     place = ".".join(str(part) for part in first["loc"]) or "document"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":  # pydantic's own text repeats the foreign tag
+        message = f"it is none of {first['ctx']['expected_tags']}"
     rest = f" (and {len(others)} more)" if others else ""
-    return f"{place}: {message[:1].lower()}{message[1:]}{rest}"
+    line = f"{place[:_MAX_ECHO]}: {message[:1].lower()}{message[1:_MAX_ECHO]}{rest}"
+    return "".join(c if c.isprintable() else "?" for c in line)

@@ -129,10 +129,17 @@ def sign_entry(body: Body, key: SigningKey) -> Entry:
 
     Raises:
         ValueError: the body names another key.
+        MalformedInput: no log would take it: it is too long.
     """
     if body.key != key.id:
         raise ValueError(f"the body names key {body.key}, but {key.id} would sign")
     raw = canonical(body)
+    if len(raw) > MAX_ENTRY:
+        raise MalformedInput(
+            f"entry {body.op.type}",
+            f"it would have {len(raw)} bytes; at most {MAX_ENTRY} are accepted: name fewer things "
+            "in one entry",
+        )
     signature = key.sign("entry", raw)
     return Entry(body, raw, signature, leaf_hash(frame_leaf(raw, signature)).hex())
 

@@ -16,6 +16,8 @@ Nodes and people's commands open the same kind of home.
 from __future__ import annotations
 
 import os
+import ssl
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -25,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from ledger.author import Author
 from ledger.blobs import BlobStore
 from ledger.client import CoordinatorClient
-from ledger.errors import BlobMissing, StoreUnusable
+from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.follow import follow_once
 from ledger.invitation import InvitationFile
 from ledger.keys import KeyRing, Strength, load_keyring, save_keyring
@@ -93,15 +95,18 @@ class MemberHome:
         """Make a home from an invitation and fresh keys; the member has not joined by that.
 
         Raises:
+            MalformedInput: the invitation has no seat for the key ring's handle.
             StoreUnusable: the directory is not empty, or cannot be written.
         """
+        seat = next((s for s in invitation.seats if s.handle == keyring.handle), None)
+        if seat is None:
+            raise MalformedInput("invitation", f"it has no seat for {keyring.handle!r}")
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise StoreUnusable(str(path), "it is not empty; choose another --home")
         except OSError as error:
             raise StoreUnusable(str(path), f"cannot be made: {error.strerror}") from None
-        seat = next(s for s in invitation.seats if s.handle == keyring.handle)
         config = MemberConfig(
             consilium=1,
             federation=invitation.federation,
@@ -111,15 +116,11 @@ class MemberHome:
             organisation=invitation.organisation,
         )
         save_keyring(path / KEYRING, keyring, passphrase, strength=strength)
-        (path / GENESIS).write_bytes(invitation.genesis_leaf)
+        _write(path / GENESIS, invitation.genesis_leaf)
         if invitation.ca_pem is not None:
-            (path / CA).write_bytes(invitation.ca_pem)
-        new = path / (MEMBER + ".new")
-        with new.open("wb") as file:
-            file.write(canonical(config))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path / MEMBER)
+            _write(path / CA, invitation.ca_pem)
+        # Last: a directory without it is no home.
+        _write(path / MEMBER, canonical(config))
         return cls(path)
 
     def open(self, passphrase: bytes) -> Membership:
@@ -132,17 +133,15 @@ class MemberHome:
         """
         config = self.config
         keyring = load_keyring(self.path / KEYRING, passphrase)
-        replica = self.open_replica()
-        ca = self.path / CA
-        client = CoordinatorClient(
-            config.url,
-            federation=config.federation,
-            handle=config.handle,
-            request_key=keyring.request,
-            ca=ca if ca.exists() else None,
-        )
-        author = Author(keyring, replica, client.submit, self.path / LAST_ENTRY)
-        blobs = BlobStore(self.path / BLOBS)
+        with ExitStack() as undo:
+            replica = self.open_replica()
+            undo.callback(replica.store.close)
+            client = self._client(config, keyring)
+            undo.callback(client.close)
+            author = Author(keyring, replica, client.submit, self.path / LAST_ENTRY)
+            undo.callback(author.close)
+            blobs = BlobStore(self.path / BLOBS)
+            undo.pop_all()
         return Membership(self, config, keyring, replica, client, author, blobs)
 
     def open_replica(self) -> Replica:
@@ -150,9 +149,29 @@ class MemberHome:
         config = self.config
         store = LogStore.open(f"sqlite:///{(self.path / LEDGER).resolve()}")
         if store.size() == 0:
-            genesis = (self.path / GENESIS).read_bytes()
+            try:
+                genesis = (self.path / GENESIS).read_bytes()
+            except OSError as error:
+                raise StoreUnusable(
+                    str(self.path / GENESIS), f"cannot be read: {error.strerror}"
+                ) from None
             return Replica.create(store, genesis, config.federation)
         return Replica.open(store, config.federation)
+
+    def _client(self, config: MemberConfig, keyring: KeyRing) -> CoordinatorClient:
+        ca = self.path / CA
+        try:
+            return CoordinatorClient(
+                config.url,
+                federation=config.federation,
+                handle=config.handle,
+                request_key=keyring.request,
+                ca=ca if ca.exists() else None,
+            )
+        except ssl.SSLError:
+            raise StoreUnusable(
+                str(ca), "it holds no certificate; put the coordinator's authority there, as PEM"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +215,21 @@ class Membership:
         self.author.close()
         self.client.close()
         self.replica.store.close()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file; it is whole and on disk when this returns, or is not there."""
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None

@@ -51,7 +51,7 @@ class InvitationFile(BaseModel):
     genesis: str
     organisation: Slug
     seats: Annotated[tuple[Seat, ...], Field(min_length=1, max_length=16)]
-    secret: str
+    secret: Annotated[str, Field(repr=False)]
 
     @property
     def ca_pem(self) -> bytes | None:
@@ -114,7 +114,8 @@ def load_invitation(path: Path) -> InvitationFile:
         MalformedInput: it is no invitation, or was changed.
     """
     try:
-        data = path.read_bytes()[: MAX_INVITATION + 1]
+        with path.open("rb") as file:
+            data = file.read(MAX_INVITATION + 1)
     except OSError as error:
         raise StoreUnusable(str(path), f"cannot be read: {error.strerror}") from None
     stored = parse_canonical(data, InvitationFile, limit=MAX_INVITATION)

@@ -113,4 +113,15 @@ def _admit_genesis(entry: Entry) -> bytes:
     used = [k.public for k in (keys.entry, keys.request, keys.sealing, op.log_key)]
     if keys.witness is not None or len(set(used)) != len(used):
         raise NotAdmitted("entry 0", "a coordinator has separate keys, and no witness key")
+    if op.organisation in {invitation.organisation for invitation in op.invitations}:
+        raise NotAdmitted(
+            "entry 0",
+            f"{op.organisation} runs the coordinator and is invited too; it must not count among "
+            "those who watch it",
+        )
+    handles = [seat.handle for invitation in op.invitations for seat in invitation.seats]
+    one_time = [invitation.key.public for invitation in op.invitations]
+    for what, named in (("handle", [body.author, *handles]), ("key", [*used, *one_time])):
+        if len(set(named)) != len(named):
+            raise NotAdmitted("entry 0", f"its invitations name a {what} twice")
     return public

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_INT = 2**53 - 1
 
@@ -49,13 +49,29 @@ class PublicKey(Value):
     public: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+def _signs(key: PublicKey) -> PublicKey:
+    if key.alg != "ed25519":
+        raise ValueError("a key that signs is an ed25519 key")
+    return key
+
+
+def _seals(key: PublicKey) -> PublicKey:
+    if key.alg != "x25519":
+        raise ValueError("a key that seals is an x25519 key")
+    return key
+
+
+VerifyKey = Annotated[PublicKey, AfterValidator(_signs)]
+SealKey = Annotated[PublicKey, AfterValidator(_seals)]
+
+
 class MemberKeys(Value):
     """The separate keys of one member: a chain, a witness, HTTP requests, sealed blobs."""
 
-    entry: PublicKey
-    request: PublicKey
-    sealing: PublicKey
-    witness: PublicKey | None
+    entry: VerifyKey
+    request: VerifyKey
+    sealing: SealKey
+    witness: VerifyKey | None
 
 
 class BlobRef(Value):
@@ -69,7 +85,8 @@ class Policy(Value):
     """What the federation agreed on; a change takes effect at the k-th endorsement under the old one.
 
     Attributes:
-        endorsements: k, the distinct organisations a change needs (at most all that are admitted).
+        endorsements: k, the distinct organisations a change needs (an invitation needs at most
+            all that have a steward).
         max_lag: entries after its ``seen`` at which a permission is too old to take effect.
         max_delay_ms: the same in ``log_time``.
         max_age_ms: the age of cosignatures beyond which a node gives no permission.
@@ -94,7 +111,7 @@ class Invitation(Value):
     """Lets an organisation's people in: a one-time public key bound to their handles."""
 
     organisation: Slug
-    key: PublicKey
+    key: VerifyKey
     seats: Annotated[tuple[Seat, ...], Field(min_length=1, max_length=16)]
 
 
@@ -109,7 +126,7 @@ class FederationFounded(Value):
     policy: Policy
     organisation: Slug
     keys: MemberKeys
-    log_key: PublicKey
+    log_key: VerifyKey
     invitations: Annotated[tuple[Invitation, ...], Field(max_length=256)]
 
 
@@ -304,7 +321,7 @@ class Release(Value):
     sensitivity: Positive
     noise_sd: Positive
     sampling: Annotated[int, Field(ge=1, le=2**32)]
-    steps: Annotated[int, Field(ge=1, le=2**31)]
+    steps: Annotated[int, Field(ge=1, le=2**31 - 1)]
     charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
 
 

@@ -3,9 +3,9 @@
 `compile_plan` chooses the noise: for every cell that the experiment reads, the least noise with
 which training, metrics, baseline and spare rounds together cost the target epsilon in the cell's own
 filter (half of its lifetime delta). Metrics get a fixed share first where they read the same cell as
-training. `check_plan` is what a node and an auditor run: it rebuilds the plan around the noise that
-it states and wants the same integers, within what two machines' floating-point functions may differ
-by, and no more than the target.
+training. `check_plan` is what a node and an auditor run: it chooses the noise anew, rebuilds the plan
+around the noise that it states and wants the same integers, within what two machines' floating-point
+functions may differ by, and no more than the target.
 
 Sensitivities: clip norm times 2^20, rounded down, for a patient's gradient; 2^20 for a histogram.
 """
@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from pydantic import ValidationError
+
+from ledger.documents import explain
 from ledger.errors import PlanRefused
 from ledger.network_spec import Sequential, expand, parameter_count
 from ledger.operations import (
@@ -49,6 +52,7 @@ from privacy.histogram import Layout, layout
 
 ACTUAL_OVER_DECLARED = 2
 _TOLERANCE = Fraction(1, 10**6)
+_NOISE_TOLERANCE = Fraction(1, 10**7)
 _EPSILON_TOLERANCE_MICRO = 5
 
 
@@ -107,16 +111,25 @@ def network_of(spec: ExperimentSpec, schema: Schema) -> Sequential:
     _check_target(spec, schema)
     try:
         return expand(spec.model, width, spec.outputs)
+    except ValidationError as error:
+        raise PlanRefused("model", explain(error)) from None
     except ValueError as error:
         raise PlanRefused("model", str(error)) from None
 
 
 def metric_layout(spec: ExperimentSpec) -> Layout | None:
-    """Shape of the released histograms, or None when the spec releases no metric."""
+    """Shape of the released histograms, or None when the spec releases no metric.
+
+    Raises:
+        PlanRefused: no histogram has that many bins and classes.
+    """
     if spec.privacy.metrics is None:
         return None
     classes = 2 if spec.task.kind == "binary" else spec.outputs
-    return layout(spec.task.kind, classes, spec.privacy.metrics.bins)
+    try:
+        return layout(spec.task.kind, classes, spec.privacy.metrics.bins)
+    except PrivacyError as error:
+        raise PlanRefused("privacy.metrics", str(error)) from None
 
 
 def compile_plan(spec: ExperimentSpec, sites: Sequence[Site], initial_model: BlobRef) -> Plan:
@@ -129,16 +142,23 @@ def compile_plan(spec: ExperimentSpec, sites: Sequence[Site], initial_model: Blo
 
 
 def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
-    """Rebuild a plan around the noise that it states, and compare.
+    """Compile a plan anew, and compare.
+
+    Args:
+        spec: the experiment's.
+        sites: its datasets as registered when the plan was made, in the spec's order.
+        plan: as proposed.
 
     Raises:
         PlanRefused: it is not what the spec implies; ``where`` names the part.
     """
-    noises = []
-    for planned in plan.sites:
-        noises.append({release.purpose: release.noise_sd for release in planned.releases})
-    if [s.dataset for s in plan.sites] != [s.terms.dataset for s in sites]:
+    named = [s.terms.dataset for s in sites]
+    if named != list(spec.federation.datasets) or named != [s.dataset for s in plan.sites]:
         raise PlanRefused("plan.sites", "its datasets are not those of the spec, in their order")
+    noises = [
+        _check_noise(f"plan.sites.{stated.dataset}", _calibrate(spec, site), stated)
+        for site, stated in zip(sites, plan.sites, strict=True)
+    ]
     expected = _assemble(spec, sites, plan.initial_model, noises)
     for site, wanted, stated in zip(sites, expected.sites, plan.sites, strict=True):
         where = f"plan.sites.{stated.dataset}"
@@ -255,10 +275,23 @@ def _assemble(
         round_timeout_ms=spec.federation.round_timeout_s * 1000,
         initial_model=initial_model,
         sites=tuple(
-            _assemble_site(spec, site, parameters, noise)
+            _bounded_site(spec, site, parameters, noise)
             for site, noise in zip(sites, noises, strict=True)
         ),
     )
+
+
+def _bounded_site(
+    spec: ExperimentSpec, site: Site, parameters: int, noises: Mapping[Purpose, int]
+) -> SitePlan:
+    """A site's plan, or a refusal where a charge or a bound is more than an entry can say."""
+    where = f"plan.sites.{site.terms.dataset}"
+    try:
+        return _assemble_site(spec, site, parameters, noises)
+    except ValidationError as error:
+        raise PlanRefused(where, f"a number is out of range: {explain(error)}") from None
+    except PrivacyError as error:
+        raise PlanRefused(where, str(error)) from None
 
 
 def _assemble_site(
@@ -273,10 +306,6 @@ def _assemble_site(
     if spec.privacy.baseline is not None:
         steps["baseline_train"] = spec.privacy.baseline.rounds
         steps["baseline_evaluate"] = 1
-    if set(noises) != set(steps):
-        raise PlanRefused(
-            f"plan.sites.{site.terms.dataset}", f"its releases are not {', '.join(sorted(steps))}"
-        )
     releases = tuple(
         _release(
             site,
@@ -424,6 +453,20 @@ def _meaning(column: object) -> object:
     return column
 
 
+def _check_noise(where: str, wanted: Mapping[Purpose, int], stated: SitePlan) -> dict[Purpose, int]:
+    """The noise that a site's releases state, where it is what the spec implies."""
+    if sorted(release.purpose for release in stated.releases) != sorted(wanted):
+        raise PlanRefused(where, f"its releases are not {', '.join(sorted(wanted))}")
+    noises = {release.purpose: release.noise_sd for release in stated.releases}
+    for purpose, noise in wanted.items():
+        if abs(noises[purpose] - noise) > max(Fraction(1), _NOISE_TOLERANCE * noise):
+            raise PlanRefused(
+                f"{where}.{purpose}",
+                f"it states noise of {noises[purpose]}, but the target epsilon gives {noise}",
+            )
+    return noises
+
+
 def _compare_site(where: str, wanted: SitePlan, stated: SitePlan) -> None:
     if abs(wanted.epsilon_micro - stated.epsilon_micro) > _EPSILON_TOLERANCE_MICRO:
         raise PlanRefused(
@@ -431,9 +474,13 @@ def _compare_site(where: str, wanted: SitePlan, stated: SitePlan) -> None:
             f"it states {stated.epsilon_micro}, but its noise gives {wanted.epsilon_micro}",
         )
     for a, b in zip(wanted.releases, stated.releases, strict=True):
+        if [c.cell for c in a.charges] != [c.cell for c in b.charges]:
+            raise PlanRefused(
+                f"{where}.{b.purpose}", "it does not charge the cells that it reads, in their order"
+            )
         for mine, theirs in zip(a.charges, b.charges, strict=True):
             close = abs(mine.r - theirs.r) <= max(Fraction(2), _TOLERANCE * mine.r)
-            if mine.cell != theirs.cell or mine.g != theirs.g or not close:
+            if mine.g != theirs.g or not close:
                 raise PlanRefused(
                     f"{where}.{b.purpose}",
                     f"its charge to {theirs.cell} is not what its noise costs",

@@ -2,22 +2,31 @@
 
 One reservation per dataset and experiment, for the most that the plan may spend. It is admitted by
 the cells' filters on integers; only a settlement releases any of it, and never below the noise that
-the node said it used.
+the node said it used. Noise that a node states beyond its reservation, or after its settlement, is
+charged all the same: no gate can undo it, but it closes what it overflows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from immutables import Map
 
-from ledger.operations import BudgetRefused, BudgetReserved, BudgetSettled, CellCharge, SitePlan
+from ledger.operations import (
+    BudgetRefused,
+    BudgetReserved,
+    BudgetSettled,
+    CellCharge,
+    Release,
+    SitePlan,
+    Used,
+)
 from ledger.rules_experiments import put, site_of, totals
-from ledger.rules_rounds import merge_used
 from ledger.state import Cell, Experiment, Refusal, Reservation, State
 from ledger.verdict import Step, Void
 from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, Limit, reserve, settle
+from privacy.filters import Charge, Limit, Spend, reserve, settle
 
 
 def reserved(state: State, step: Step, op: BudgetReserved) -> State | Void:
@@ -90,7 +99,7 @@ def settled(state: State, step: Step, op: BudgetSettled) -> State | Void:
         return Void("not_reserved")
     if held.settled_at is not None:
         return Void("settled")
-    stated = merge_used(Map(), op.used)
+    stated = steps_stated(op.used)
     if any(stated.get(purpose, 0) < steps for purpose, steps in held.used.items()):
         return Void("under_reported")
     reserved_steps: dict[str, int] = {release.purpose: release.steps for release in site.releases}
@@ -119,6 +128,45 @@ def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
         for release in site.releases
     )
     return totals(unused)
+
+
+def merge_used(held: Map[str, int], steps: Iterable[tuple[str, int]]) -> Map[str, int]:
+    """The larger number of steps, by purpose."""
+    for purpose, count in steps:
+        if count > held.get(purpose, 0):
+            held = held.set(purpose, count)
+    return held
+
+
+def steps_stated(used: Iterable[Used]) -> Map[str, int]:
+    """The steps that an operation states, by purpose; of a purpose said twice, the larger."""
+    return merge_used(Map(), ((item.purpose, item.steps) for item in used))
+
+
+def charge_excess(state: State, site: SitePlan, before: Reservation, now: Reservation) -> State:
+    """Charge what a reservation's used steps exceed the charges that its cells hold.
+
+    Nothing for an honest node: it uses no more than it reserved, and nothing after it settled.
+    """
+    cells = state.cells
+    for release in site.releases:
+        more = _charged_steps(release, now) - _charged_steps(release, before)
+        for charge in release.charges if more > 0 else ():
+            cell = cells[charge.cell]
+            spend = _charge_anyway(cell, more * charge.g, more * charge.r)
+            cells = cells.set(charge.cell, replace(cell, spend=spend))
+    return state if cells is state.cells else replace(state, cells=cells)
+
+
+def _charged_steps(release: Release, held: Reservation) -> int:
+    used = held.used.get(release.purpose, 0)
+    return used if held.settled_at is not None else max(release.steps, used)
+
+
+def _charge_anyway(cell: Cell, g: int, r: int) -> Spend:
+    spend, limit = cell.spend, gate(cell)
+    g, r = spend.g + g, spend.r + r
+    return Spend(g, r, spend.g_overflowed or g > limit.g_max, spend.r_overflowed or r > limit.r_max)
 
 
 def _own_site(

@@ -1,7 +1,9 @@
 """Rules for cells of patients and the datasets that hold their rows.
 
 A cell's promise is made once and for ever; a dataset registered anew keeps its cells' spend, because
-spend is the cells'. Delta is at most min(1e-5, 1/(10 N)) of the declared size.
+spend is the cells'. A hospital's cells do not overlap by what they declare, so that a second promise
+to the same patients brings no second budget. Delta is at most min(1e-5, 1/(10 N)) of the declared
+size.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ DELTA_MAX_E15 = 10**10
 
 def cell_registered(state: State, step: Step, op: CellRegistered) -> State | Void:
     """A hospital's node states the lifetime promise to a cell of its patients."""
-    if op.cell in state.cells:
+    organisation = state.members[step.author].organisation
+    if op.cell in state.cells or _overlaps(state, organisation, op):
         return Void("cell_exists")
     if op.delta_e15 > DELTA_MAX_E15 or op.delta_e15 * 10 * op.declared_patients > 10**15:
         return Void("cell_terms")
-    organisation = state.members[step.author].organisation
     cell = Cell(organisation, step.index, op)
     return replace(state, cells=state.cells.set(op.cell, cell))
 
@@ -60,3 +62,13 @@ def dataset_withdrawn(state: State, step: Step, op: DatasetWithdrawn) -> State |
         return Void("repeated")
     gone = replace(dataset, withdrawn_at=step.index)
     return replace(state, datasets=state.datasets.set(op.dataset, gone))
+
+
+def _overlaps(state: State, organisation: str, op: CellRegistered) -> bool:
+    """Whether a cell of the hospital has the same block (or one is ``all``) and half (or ``both``)."""
+    return any(
+        cell.organisation == organisation
+        and (cell.terms.block == op.block or "all" in (cell.terms.block, op.block))
+        and (cell.terms.half == op.half or "both" in (cell.terms.half, op.half))
+        for cell in state.cells.values()
+    )

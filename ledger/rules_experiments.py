@@ -67,6 +67,8 @@ def approved(state: State, step: Step, op: ExperimentApproved) -> State | Void:
     refusal = _not_the_stewards(state, step, experiment, op.dataset)
     if refusal is not None:
         return refusal
+    if state.datasets[op.dataset].withdrawn_at is not None:
+        return Void("dataset_withdrawn")
     approval = Approval(step.author, step.index, op.epsilon_max_micro, op.until_ms)
     refusals = experiment.refusals
     if op.dataset in refusals:

@@ -14,6 +14,7 @@ from immutables import Map
 
 from ledger.keys import key_id, verify
 from ledger.operations import (
+    Change,
     ChangeEndorsed,
     ChangeProposed,
     Invitation,
@@ -68,9 +69,9 @@ def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
     found = open_seat(state, body.author, op.invitation)
     if found is None:
         return Void("invitation_conflict")
-    if keys_in_use(state, op.keys):
-        return Void("key_conflict")
     seat = next(s for s in found.invitation.seats if s.handle == body.author)
+    if not keys_fit(state, seat.role, op.keys):
+        return Void("key_conflict")
     member = Member(
         handle=body.author,
         organisation=found.invitation.organisation,
@@ -97,9 +98,10 @@ def change_proposed(state: State, step: Step, op: ChangeProposed) -> State | Voi
     if isinstance(change, InviteChange) and not _invitation_is_free(state, change.invitation):
         return Void("invitation_conflict")
     if isinstance(change, RekeyChange):
-        if change.member not in state.members:
+        member = state.members.get(change.member)
+        if member is None:
             return Void("unknown_member")
-        if keys_in_use(state, change.keys):
+        if not keys_fit(state, member.role, change.keys):
             return Void("key_conflict")
     pending = PendingChange(change, step.author, frozenset())
     return _endorse(state, step, step.entry.hash, pending)
@@ -120,7 +122,7 @@ def key_rotated(state: State, step: Step, op: KeyRotated) -> State | Void:
     claim = claim_bytes(state.federation, body.author, op.keys)
     if not verify(public, "invitation", claim, bytes.fromhex(op.proof)):
         return Void("bad_proof")
-    if keys_in_use(state, op.keys):
+    if not keys_fit(state, state.members[body.author].role, op.keys):
         return Void("key_conflict")
     return _rekey(state, step.index, body.author, op.keys)
 
@@ -162,8 +164,13 @@ def noted(state: State, step: Step, op: Value) -> State | Void:
     return state
 
 
+def keys_fit(state: State, role: str, keys: MemberKeys) -> bool:
+    """Whether a member of that role may enrol these keys: a node, and only a node, can witness."""
+    return (keys.witness is not None) == (role == "node") and not keys_in_use(state, keys)
+
+
 def keys_in_use(state: State, keys: MemberKeys) -> bool:
-    """Whether any of these keys repeats another, or is or was some member's."""
+    """Whether any of these keys repeats another, is some member's, or was an entry key."""
     new = [k.public for k in (keys.entry, keys.request, keys.sealing, keys.witness) if k]
     if len(set(new)) != len(new):
         return True
@@ -183,7 +190,10 @@ def _endorse(state: State, step: Step, change_id: str, pending: PendingChange) -
     pending = replace(pending, organisations=pending.organisations | {organisation})
     if _has_enough(state, pending):
         pending = replace(pending, effective_at=step.index)
-        state = _take_effect(state, step.index, pending)
+        changed = _take_effect(state, step.index, pending.change)
+        if isinstance(changed, Void):
+            return changed
+        state = changed
     return replace(state, changes=state.changes.set(change_id, pending))
 
 
@@ -199,18 +209,18 @@ def _has_enough(state: State, pending: PendingChange) -> bool:
     return len(pending.organisations) >= needed
 
 
-def _take_effect(state: State, index: int, pending: PendingChange) -> State:
-    change = pending.change
+def _take_effect(state: State, index: int, change: Change) -> State | Void:
+    """What was free when it was proposed may be taken by now: then the endorsement is void."""
     if isinstance(change, PolicyChange):
         return replace(state, policy=change.policy)
     if isinstance(change, InviteChange):
         invitation = change.invitation
         if not _invitation_is_free(state, invitation):
-            return state
+            return Void("invitation_conflict")
         kid = key_id(invitation.key.alg, bytes.fromhex(invitation.key.public))
         return replace(state, invitations=state.invitations.set(kid, OpenInvitation(invitation)))
     if keys_in_use(state, change.keys):
-        return state
+        return Void("key_conflict")
     return _rekey(state, index, change.member, change.keys)
 
 
@@ -221,6 +231,12 @@ def _invitation_is_free(state: State, invitation: Invitation) -> bool:
     kid = key_id(invitation.key.alg, bytes.fromhex(invitation.key.public))
     if kid in state.invitations or any(h in state.members for h in handles):
         return False
+    # An organisation may replace its own lost invitation; nobody else's handles are for it.
+    for other in state.invitations.values():
+        if other.invitation.organisation != invitation.organisation and any(
+            seat.handle in handles for seat in other.invitation.seats
+        ):
+            return False
     coordinator = state.members[state.coordinator]
     return invitation.organisation != coordinator.organisation
 

@@ -2,14 +2,13 @@
 
 Rounds are numbered through the plan: training rounds first, then one that evaluates the final model,
 then one that measures local baselines. A round that misses its quorum is opened again as the next
-attempt; a node that had answered sends the same bytes again, which costs nothing.
+attempt; a node that had answered sends the same bytes again, which costs nothing. Other bytes are
+another vector and need further noise, also when their update is void.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-
-from immutables import Map
 
 from ledger.operations import (
     Plan,
@@ -17,12 +16,13 @@ from ledger.operations import (
     RoundClosed,
     RoundKind,
     RoundOpened,
+    SitePlan,
     UpdateRefused,
     UpdateSubmitted,
-    Used,
 )
+from ledger.rules_budget import charge_excess, merge_used, steps_stated
 from ledger.rules_experiments import last_round, put, site_of
-from ledger.state import Experiment, OpenRound, Reservation, State, Update
+from ledger.state import Experiment, OpenRound, Reservation, State, Update, Vectors
 from ledger.verdict import Step, Void, VoidReason
 
 
@@ -70,27 +70,24 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
         return Void("unknown_dataset")
     if dataset.organisation != state.members[step.author].organisation:
         return Void("not_owner")
-    held = experiment.reservations.get(op.dataset)
-    if held is None:
+    before = experiment.reservations.get(op.dataset)
+    site = site_of(experiment.plan, op.dataset)
+    if before is None or site is None:
         return Void("not_reserved")
-    if held.settled_at is not None:
-        return Void("settled")
-    held = replace(held, used=merge_used(held.used, op.used))
-    experiment = replace(experiment, reservations=experiment.reservations.set(op.dataset, held))
-    reason = _why_not_counted(state, experiment, held, op)
-    if reason is not None:
-        return Void(reason, put(state, experiment))
+    held, least = _count_vector(experiment.plan, site, before, op)
+    reason = _why_not_counted(state, experiment, site, held, op)
+    stated = merge_used(before.used, steps_stated(op.used).items())
+    if reason is None and any(stated.get(purpose, 0) < n for purpose, n in least.items()):
+        reason = "under_reported"
+    state = charge_excess(state, site, before, held)
+    reservations = experiment.reservations.set(op.dataset, held)
     current = experiment.round
-    if current is None:
-        return Void("round_not_open", put(state, experiment))
+    if reason is not None or current is None:
+        used = put(state, replace(experiment, reservations=reservations))
+        return Void(reason or "round_not_open", used)
     update = Update(step.entry.hash, op.update, step.index)
-    return put(
-        state,
-        replace(
-            experiment,
-            round=replace(current, updates=current.updates.set(op.dataset, update)),
-        ),
-    )
+    current = replace(current, updates=current.updates.set(op.dataset, update))
+    return put(state, replace(experiment, reservations=reservations, round=current))
 
 
 def update_refused(state: State, step: Step, op: UpdateRefused) -> State | Void:
@@ -181,22 +178,36 @@ def waiting_for(experiment: Experiment) -> tuple[str, ...]:
     )
 
 
-def merge_used(held: Map[str, int], stated: tuple[Used, ...]) -> Map[str, int]:
-    """The largest number of steps ever stated, by purpose."""
-    for item in stated:
-        if item.steps > held.get(item.purpose, 0):
-            held = held.set(item.purpose, item.steps)
-    return held
-
-
 def _has_settled(experiment: Experiment, dataset: str) -> bool:
     held = experiment.reservations.get(dataset)
     return held is not None and held.settled_at is not None
 
 
+def _count_vector(
+    plan: Plan, site: SitePlan, held: Reservation, op: UpdateSubmitted
+) -> tuple[Reservation, dict[str, int]]:
+    """The reservation with this vector and its noise, and the noise that all vectors need."""
+    kind = round_kind(plan, op.round)
+    known = held.vectors.get(kind, Vectors(0, ""))
+    if known.newest != op.update.sha256:
+        known = Vectors(known.different + 1, op.update.sha256)
+    planned: dict[str, int] = {release.purpose: release.steps for release in site.releases}
+    if kind == "train":
+        steps = {"train": plan.steps_per_round}
+    elif kind == "evaluate":
+        steps = {"evaluate": 1}
+    else:
+        steps = {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
+    least = {purpose: known.different * count for purpose, count in steps.items()}
+    used = merge_used(merge_used(held.used, steps_stated(op.used).items()), least.items())
+    return replace(held, used=used, vectors=held.vectors.set(kind, known)), least
+
+
 def _why_not_counted(
-    state: State, experiment: Experiment, held: Reservation, op: UpdateSubmitted
+    state: State, experiment: Experiment, site: SitePlan, held: Reservation, op: UpdateSubmitted
 ) -> VoidReason | None:
+    if held.settled_at is not None:
+        return "settled"
     if experiment.ended:
         return "experiment_ended"
     approval = experiment.approvals.get(op.dataset)
@@ -204,8 +215,11 @@ def _why_not_counted(
         return "not_approved"
     if state.log_time > approval.until_ms:
         return "approval_expired"
-    if state.datasets[op.dataset].withdrawn_at is not None:
+    dataset = state.datasets[op.dataset]
+    if dataset.withdrawn_at is not None:
         return "dataset_withdrawn"
+    if dataset.registration != site.registration:
+        return "dataset_changed"
     current = experiment.round
     if current is None or (op.round, op.attempt) != (current.number, current.attempt):
         return "round_not_open"
@@ -215,23 +229,7 @@ def _why_not_counted(
         return "deadline_passed"
     if op.dataset in current.updates:
         return "duplicate_update"
-    site = site_of(experiment.plan, op.dataset)
-    if site is None:
-        return "unknown_dataset"
     reserved: dict[str, int] = {release.purpose: release.steps for release in site.releases}
     if any(steps > reserved.get(purpose, 0) for purpose, steps in held.used.items()):
         return "over_reservation"
-    if any(held.used.get(p, 0) < n for p, n in _least_used(experiment, held, current)):
-        return "under_reported"
     return None
-
-
-def _least_used(
-    experiment: Experiment, held: Reservation, current: OpenRound
-) -> tuple[tuple[str, int], ...]:
-    plan = experiment.plan
-    if current.kind == "train":
-        return (("train", (held.served + 1) * plan.steps_per_round),)
-    if current.kind == "evaluate":
-        return (("evaluate", 1),)
-    return (("baseline_train", 1), ("baseline_evaluate", 1))

@@ -11,8 +11,16 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
+from ledger.documents import plain_decimal
 from ledger.operations import Slug
 
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
@@ -22,10 +30,15 @@ Label = Annotated[
     str,
     StringConstraints(min_length=1, max_length=80, pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+$"),
 ]
-Number = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=18, ge=-(10**12), le=10**12)]
+Number = Annotated[
+    Decimal,
+    Field(allow_inf_nan=False, max_digits=18, ge=-(10**12), le=10**12),
+    AfterValidator(plain_decimal),
+]
 
 MAX_COLUMNS = 2048
 MAX_CATEGORIES = 4096
+_MAX_EXPONENT = 100
 
 
 class SchemaPart(BaseModel):
@@ -168,16 +181,19 @@ class Schema(SchemaPart):
 
 
 def normal_label(text: str) -> str:
-    """Normalise a code for comparison: numbers by value, other texts stripped of outer spaces."""
+    """Normalise a code for comparison: numbers by value, other texts stripped of outer spaces.
+
+    A number with an exponent beyond 100 is taken as a text: nobody codes a category so, and its
+    digits would fill the memory.
+    """
     stripped = text.strip(" \t")
     try:
         number = Decimal(stripped)
     except ArithmeticError:
         return stripped
-    if not number.is_finite():
+    if not number.is_finite() or (number and abs(number.adjusted()) > _MAX_EXPONENT):
         return stripped
-    normal = number.normalize()
-    return format(normal if normal != 0 else Decimal(0), "f")
+    return format(plain_decimal(number), "f")
 
 
 def feature_names(schema: Schema, features: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,8 +11,16 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
+from ledger.documents import plain_decimal
 from ledger.network_spec import LogisticRegression, Mlp, Sequential
 from ledger.operations import Slug
 from ledger.schema import ColumnName, Label, Number
@@ -27,7 +35,8 @@ Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+$"),
 ]
-Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False)]
+_Plain = AfterValidator(plain_decimal)
+Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
 
 
 class SpecPart(BaseModel):
@@ -73,7 +82,7 @@ class FedSgd(SpecPart):
     """One noisy gradient sum a round; the released model is the mean of the late rounds' models."""
 
     name: Literal["fedsgd"] = "fedsgd"
-    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12)] = Decimal(2)
+    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal(2)
     average_last: Fraction = Decimal("0.5")
 
 
@@ -82,8 +91,10 @@ class FedAvg(SpecPart):
 
     name: Literal["fedavg"]
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12)] = Decimal("0.5")
-    server_learning_rate: Annotated[Decimal, Field(gt=0, le=100, max_digits=12)] = Decimal(1)
+    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal("0.5")
+    server_learning_rate: Annotated[Decimal, Field(gt=0, le=100, max_digits=12), _Plain] = Decimal(
+        1
+    )
     average_last: Fraction = Decimal("0.5")
 
 
@@ -128,8 +139,8 @@ class Metrics(SpecPart):
     """
 
     bins: Annotated[int, Field(ge=4, le=256)] = 16
-    noise_sd: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9)] = Decimal("3.8")
-    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6)] = Decimal("0.2")
+    noise_sd: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("3.8")
+    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.2")
 
 
 class Baseline(SpecPart):
@@ -141,7 +152,7 @@ class Baseline(SpecPart):
     """
 
     rounds: Annotated[int, Field(ge=1, le=1000)] = 20
-    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6)] = Decimal("0.25")
+    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.25")
 
 
 class Privacy(SpecPart):
@@ -155,8 +166,8 @@ class Privacy(SpecPart):
         baseline: local-only comparison, or null for none.
     """
 
-    epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9)]
-    clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9)] = Decimal("0.5")
+    epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), _Plain]
+    clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("0.5")
     metrics: Metrics | None = Metrics()
     baseline: Baseline | None = None
 

@@ -5,7 +5,8 @@ microseconds. Nothing here judges; the rules do (``fold.py``). `encode` gives th
 a state and `digest` their SHA-256: two parties who folded the same entries hold the same digest.
 
 Encoding: canonical JSON. A map becomes an object with sorted keys, a set a sorted array, a record an
-object of all its fields.
+object of all its fields; an integer above 2^53 - 1 (a closed lane's sum can grow so far) the string
+of its digits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from immutables import Map
 from pydantic import BaseModel
 
 from ledger.operations import (
+    MAX_INT,
     BlobRef,
     CellCharge,
     CellRegistered,
@@ -148,18 +150,34 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """The vectors that a node handed in for one kind of round, void updates included.
+
+    Attributes:
+        different: how many; the newest one again costs nothing and counts once.
+        newest: SHA-256 of the last one.
+    """
+
+    different: int
+    newest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """What a node set aside for one experiment, and how far it has used it.
 
     Attributes:
-        used: steps by purpose whose noise may have been used, the largest ever stated.
+        used: steps by purpose whose noise may have been used: the largest number ever stated, and
+            no less than the vectors that were handed in need.
         served: training rounds for which an update counted.
+        vectors: by kind of round.
     """
 
     index: int
     charges: tuple[CellCharge, ...]
     used: Map[str, int] = Map()
     served: int = 0
+    vectors: Map[str, Vectors] = Map()
     settled_at: int | None = None
 
 
@@ -275,4 +293,6 @@ def _plain(value: object) -> object:
         return sorted(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, int) and value > MAX_INT:
+        return str(value)
     return value

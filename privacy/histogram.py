@@ -15,7 +15,7 @@ How many bins: noise in the AUC grows with the square root of the bins, the widt
 little. Mean error by noise of sd 3.2 patients a bin, with 8 / 16 / 32 bins: 0.033 / 0.047 / 0.061 at
 254 patients, 0.011 / 0.015 / 0.024 at 740; sd 1: a third of that. Clamping negative counts or
 projecting onto non-negative ones was tried on the same draws: the mean error hardly changes and
-becomes a bias (down to -0.10), so the interval would be wrong.
+becomes a bias of the AUC (by as much as -.26 at small sites), so the interval would be wrong.
 
 Promised: ``encode`` never raises over the values of rows and its result moves by at most ``GRID``
 in L2 norm when one patient is replaced by nothing. Noisy counts may be negative: they are used as

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ledger.operations import (
@@ -146,7 +145,7 @@ def test_an_update_whose_blob_never_came_is_refused_and_the_round_tried_again(
             answer(serving, experiment, name)
         held = serving.federation.blobs
         reserve(serving, experiment, "basel")
-        update = federation.update(experiment, "basel-heart", np.ones(3, dtype=np.int64))
+        update = federation.update(experiment, "basel-heart")
         assert serving.say(node_of("basel"), update).applied
         serving.until(lambda: federation.experiment(experiment).next_attempt == 2)
         refused = [e.body.op for e in federation.entries() if e.body.op.type == "update.refused"]

@@ -1,0 +1,435 @@
+"""The fold as a whole: total, deterministic, and true to the budget, whatever members say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any, get_args
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.entry import parse_leaf
+from ledger.fold import PERMISSIONS, RULES, found, is_stale, step
+from ledger.operations import (
+    EMPTY_HASH,
+    MAX_INT,
+    BlobRef,
+    BudgetRefused,
+    BudgetReserved,
+    BudgetSettled,
+    CellCharge,
+    ChangeEndorsed,
+    ChangeProposed,
+    DatasetWithdrawn,
+    ExperimentApproved,
+    ExperimentCompleted,
+    ExperimentRefused,
+    ExperimentStopped,
+    ForkReported,
+    Invitation,
+    InviteChange,
+    KeyRevoked,
+    KeyRotated,
+    LedgerReviewed,
+    ModelDownloaded,
+    ModelReleased,
+    NodeReady,
+    NodeResumed,
+    Operation,
+    Policy,
+    PolicyChange,
+    PublicKey,
+    RekeyChange,
+    RoundAggregated,
+    RoundClosed,
+    RoundOpened,
+    Seat,
+    TimeNoted,
+    UpdateRefused,
+    UpdateSubmitted,
+    Used,
+)
+from ledger.rules_experiments import totals
+from ledger.state import State, TimeMark, digest, encode
+from ledger.verdict import EXPLANATIONS, Outcome
+from tests.federation import COORDINATOR, POLICY, RESEARCHER, Federation, node_of, steward_of
+from tests.ledger.facts import HOSPITALS, STEPS, base, cell_of, dataset_of, h, keys, proposal, says
+
+PEOPLE = (COORDINATOR, RESEARCHER, *map(node_of, HOSPITALS), *map(steward_of, HOSPITALS))
+PURPOSES: tuple[Any, ...] = tuple(STEPS)
+NUMBERS = (0, 1, 2, 3, 4, 5, 10**6, 2**31 - 1, 2**40, MAX_INT)
+POSITIVE = (1, 2, 3, 10**6, 2**31, 2**40, MAX_INT)
+COUNTS = (0, 1, 1, 2, 2, 3, 3, 4, 5, 30, MAX_INT)
+
+
+HASHES = tuple(map(h, range(4)))
+BLOBS = tuple(BlobRef(sha256=sha256, bytes=7) for sha256 in HASHES)
+
+
+def any_op(rng: Random, state: State) -> Operation:
+    """Any operation: mostly about what there is, with numbers that fit or do not."""
+    pick = rng.choice
+    experiments = list(state.experiments) or [EMPTY_HASH]
+    which = pick([*experiments * 9, h("nowhere")])
+    found_ = state.experiments.get(which)
+    name = pick(["basel"] * 12 + ["bern"] * 6 + ["chur"])
+    dataset = f"{name}-heart"
+    rounds = [1, 2, 3, 4, 99]
+    attempts = [1, 2]
+    model = pick(BLOBS)
+    if found_ is not None:
+        rounds += [found_.next_round] * 8
+        attempts += [found_.next_attempt] * 4
+        model = pick([model, found_.model, found_.model, found_.model])
+    number, attempt = pick(rounds), pick(attempts)
+    kind = "train" if number <= 2 else "evaluate" if number == 3 else "baseline"
+    used = tuple(Used(purpose=pick(PURPOSES), steps=pick(COUNTS)) for _ in range(rng.randint(1, 4)))
+    if rng.random() < 0.5:
+        used = tuple(
+            Used(purpose=p, steps=rng.randint(0, most))
+            for p, most in zip(PURPOSES, STEPS.values(), strict=True)
+        )
+    hospital = name if name in HOSPITALS else "basel"
+    kinds: dict[str, Any] = {
+        "cell": lambda: cell_of(
+            hospital,
+            pick(["all", "more", "test"]),
+            pick(["all", "2024", "2025"]),
+            pick(["train", "test", "both"]),
+        ),
+        "dataset": lambda: dataset_of(hospital, pick(["all", "more"]), pick(HASHES)),
+        "withdraw": lambda: DatasetWithdrawn(
+            type="dataset.withdrawn", dataset=dataset, reason="legal"
+        ),
+        "propose": lambda: proposal(
+            state, (hospital,), sampling=pick([1, 2**31, 2**32]), baseline=rng.random() < 0.5
+        ),
+        "approve": lambda: ExperimentApproved(
+            type="experiment.approved",
+            experiment=which,
+            dataset=dataset,
+            epsilon_max_micro=pick(POSITIVE),
+            until_ms=pick([0] + [2**50] * 9),
+        ),
+        "refuse": lambda: ExperimentRefused(
+            type="experiment.refused", experiment=which, dataset=dataset, reason="other"
+        ),
+        "stop": lambda: ExperimentStopped(
+            type="experiment.stopped",
+            experiment=which,
+            reason=pick(["researcher", "expired", "invalid_plan"]),
+        ),
+        "complete": lambda: ExperimentCompleted(
+            type="experiment.completed", experiment=which, model=model
+        ),
+        "release": lambda: ModelReleased(type="model.released", experiment=which, model=model),
+        "download": lambda: ModelDownloaded(
+            type="model.downloaded", experiment=which, reader=pick([RESEARCHER, "nobody"])
+        ),
+        "open": lambda: RoundOpened(
+            type="round.opened",
+            experiment=which,
+            round=number,
+            attempt=attempt,
+            kind=kind,  # type: ignore[arg-type]
+            cohort=("basel-heart", "bern-heart")
+            if found_ is not None and len(found_.plan.sites) > 1
+            else (dataset,),
+            model=model,
+            deadline_ms=pick([0] + [2**50] * 9 + [MAX_INT]),
+        ),
+        "reserve": lambda: BudgetReserved(
+            type="budget.reserved",
+            experiment=which,
+            dataset=dataset,
+            charges=_charges(found_, dataset) or (CellCharge(cell="basel-all", g=1, r=MAX_INT),),
+        ),
+        "no budget": lambda: BudgetRefused(
+            type="budget.refused", experiment=which, dataset=dataset, reason="unavailable"
+        ),
+        "settle": lambda: BudgetSettled(
+            type="budget.settled", experiment=which, dataset=dataset, used=used, intents=EMPTY_HASH
+        ),
+        "submit": lambda: UpdateSubmitted(
+            type="update.submitted",
+            experiment=which,
+            dataset=dataset,
+            round=number,
+            attempt=attempt,
+            update=pick(BLOBS),
+            used=used,
+            intents=EMPTY_HASH,
+        ),
+        "refuse update": lambda: UpdateRefused(
+            type="update.refused", update=pick([*_updates(found_), h(0)]), reason="norm_bound"
+        ),
+        "aggregate": lambda: RoundAggregated(
+            type="round.aggregated",
+            experiment=which,
+            round=number,
+            attempt=attempt,
+            updates=tuple(sorted(_updates(found_))) or (h(0),),
+            aggregate=pick(BLOBS),
+            model=model,
+        ),
+        "close": lambda: RoundClosed(
+            type="round.closed",
+            experiment=which,
+            round=number,
+            attempt=attempt,
+            reason="quorum_missed",
+        ),
+        "time": lambda: TimeNoted(type="time.noted"),
+        "ready": lambda: NodeReady(type="node.ready", protocol=pick(POSITIVE)),
+        "resumed": lambda: NodeResumed(type="node.resumed", nonce=pick(HASHES)),
+        "fork": lambda: ForkReported(type="fork.reported", ours=pick(BLOBS), theirs=pick(BLOBS)),
+        "reviewed": lambda: LedgerReviewed(
+            type="ledger.reviewed", size=pick(NUMBERS), root=pick(HASHES), finding="incident"
+        ),
+        "revoke": lambda: KeyRevoked(
+            type="key.revoked",
+            member=pick([steward_of("bern"), "nobody"]),
+            compromised_since_ms=pick(NUMBERS),
+        ),
+        "rotate": lambda: KeyRotated(
+            type="key.rotated", keys=keys(pick(NUMBERS), rng.random() < 0.5), proof="0" * 128
+        ),
+        "change": lambda: ChangeProposed(type="change.proposed", change=_change(rng)),
+        "endorse": lambda: ChangeEndorsed(
+            type="change.endorsed", change=pick([*state.changes, h("no change")])
+        ),
+    }
+    likely = ["approve", "open", "reserve", "submit", "submit", "aggregate", "settle", "time"] * 8
+    return kinds[pick([*kinds, *likely])]()  # type: ignore[no-any-return]
+
+
+def _charges(experiment: Any, dataset: str) -> tuple[CellCharge, ...]:
+    if experiment is None:
+        return ()
+    sites = [s for s in experiment.plan.sites if s.dataset == dataset]
+    return totals(sites[0].releases) if sites else ()
+
+
+def _updates(experiment: Any) -> list[str]:
+    if experiment is None or experiment.round is None:
+        return []
+    return [u.entry for u in experiment.round.updates.values() if u.refused is None]
+
+
+def _change(rng: Random) -> Any:
+    pick = rng.choice
+    number = rng.randint(0, 2)
+    if number == 0:
+        seat = Seat(handle=pick(["basel-node", "new-node"]), role="node")
+        key = PublicKey(alg="ed25519", public=pick(HASHES))
+        return InviteChange(
+            kind="invite", invitation=Invitation(organisation="zug", key=key, seats=(seat,))
+        )
+    if number == 1:
+        member = pick([node_of("bern"), steward_of("bern"), COORDINATOR, "no"])
+        return RekeyChange(
+            kind="rekey", member=member, keys=keys(pick(NUMBERS), rng.random() < 0.5)
+        )
+    policy = Policy(
+        endorsements=rng.randint(1, 3),
+        max_lag=pick(POSITIVE),
+        max_delay_ms=pick(POSITIVE),
+        max_age_ms=1,
+        skew_ms=1,
+    )
+    return PolicyChange(kind="policy", policy=policy)
+
+
+def owed(state: State) -> dict[str, tuple[int, int]]:
+    """What every cell must hold: reserved or used, whichever is more; used once it is settled."""
+    sums = dict.fromkeys(state.cells, (0, 0))
+    for experiment in state.experiments.values():
+        for site in experiment.plan.sites:
+            held = experiment.reservations.get(site.dataset)
+            if held is None:
+                continue
+            for item in site.releases:
+                used = held.used.get(item.purpose, 0)
+                steps = used if held.settled_at is not None else max(used, item.steps)
+                for charge in item.charges:
+                    g, r = sums[charge.cell]
+                    sums[charge.cell] = g + steps * charge.g, r + steps * charge.r
+    return sums
+
+
+def check_budgets(state: State) -> None:
+    assert {c: (cell.spend.g, cell.spend.r) for c, cell in state.cells.items()} == owed(state)
+    for cell in state.cells.values():
+        spend, limit = cell.spend, cell.terms.limit
+        assert spend.g_overflowed or spend.g <= limit.g_max
+        assert spend.r_overflowed or spend.r <= limit.r_max
+
+
+def check_void_changed_nothing(before: State, after: State, op: Operation) -> None:
+    kept = {
+        "size": after.size,
+        "log_time": after.log_time,
+        "time_marks": after.time_marks,
+        "keys": after.keys,
+    }
+    if op.type == "update.submitted":
+        kept |= {"experiments": after.experiments, "cells": after.cells}
+        for name, experiment in after.experiments.items():
+            old = before.experiments[name]
+            assert replace(old, reservations=experiment.reservations) == experiment
+            for dataset, held in experiment.reservations.items():
+                was = old.reservations[dataset]
+                assert replace(was, used=held.used, vectors=held.vectors) == held
+                assert all(held.used[p] >= n for p, n in was.used.items())
+    assert replace(before, **kept) == after  # type: ignore[arg-type]
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 120))
+def test_whatever_members_say_is_applied_or_void_and_budgets_stay_true(
+    seed: int, length: int
+) -> None:
+    rng = Random(seed)
+    pick = rng.choice
+    start = state = base()
+    entries = []
+    for _ in range(length):
+        live = sorted({k.member for k in state.keys.values() if k.retired_at is None})
+        op = any_op(rng, state)
+        fitting = [m for m in live if state.members[m].role in RULES[op.type][1]]
+        author = pick(fitting * 40 + live)
+        if name := getattr(op, "dataset", None):
+            own = [m for m in fitting if name.startswith(state.members[m].organisation)]
+            author = pick(own * 40 + [author])
+        at_ms = pick([0, 1, state.log_time + 1, state.log_time + 10**9, MAX_INT])
+        at_ms = min(MAX_INT, at_ms if rng.randint(0, 9) == 0 else state.log_time + 1)
+        seen = pick([0, state.size, state.size, state.size, state.size])
+        entry = says(state, author, op, at_ms, seen)
+        entries.append(entry)
+        after, outcome = step(state, entry)
+        assert isinstance(outcome, Outcome)
+        assert after.size == state.size + 1
+        if not outcome.applied:
+            assert outcome.void in EXPLANATIONS
+            check_void_changed_nothing(state, after, op)
+        check_budgets(after)
+        state = after
+    again = start
+    for entry in entries:
+        again, _ = step(again, entry)
+    assert again == state
+    assert digest(again) == digest(state)
+
+
+def test_every_operation_has_a_rule_but_the_first() -> None:
+    union = get_args(get_args(Operation)[0])
+    names = {get_args(model.model_fields["type"].annotation)[0] for model in union}
+    assert set(RULES) == names - {"federation.founded"}
+    assert set(RULES) >= PERMISSIONS
+    roles = set().union(*(roles for _, roles in RULES.values()))
+    assert roles == {"coordinator", "node", "steward", "researcher", "auditor"}
+
+
+def test_a_second_founding_is_void() -> None:
+    federation = Federation.found(HOSPITALS)
+    genesis = parse_leaf(federation.leaves[0]).body.op
+    before = federation.state
+    federation.say(COORDINATOR, genesis, void="repeated")
+    check_void_changed_nothing(before, federation.state, genesis)
+
+
+def test_a_role_may_only_say_what_is_its_own() -> None:
+    federation = Federation.found(HOSPITALS)
+    for handle in PEOPLE:
+        if handle != COORDINATOR:
+            federation.say(handle, TimeNoted(type="time.noted"), void="not_permitted")
+    federation.say(COORDINATOR, NodeReady(type="node.ready", protocol=1), void="not_permitted")
+
+
+def test_only_the_coordinator_moves_the_time_and_never_back() -> None:
+    state = base()
+    time = state.log_time
+    noted, ready = TimeNoted(type="time.noted"), NodeResumed(type="node.resumed", nonce=h(1))
+    state, _ = step(state, says(state, node_of("basel"), ready, at_ms=time + 10**6))
+    assert state.log_time == time
+    state, _ = step(state, says(state, COORDINATOR, noted, at_ms=time + 5))
+    assert state.log_time == time + 5
+    state, _ = step(state, says(state, COORDINATOR, noted, at_ms=0))
+    assert state.log_time == time + 5
+
+
+def test_a_void_entry_of_the_coordinator_moves_the_time_too() -> None:
+    state = base()
+    ready = NodeReady(type="node.ready", protocol=1)
+    after, outcome = step(state, says(state, COORDINATOR, ready, at_ms=state.log_time + 9))
+    assert outcome.void == "not_permitted"
+    assert after.log_time == state.log_time + 9
+    check_void_changed_nothing(state, after, ready)
+
+
+def aged(policy: Policy, ticks: list[int]) -> list[State]:
+    """States after the coordinator let time pass by these steps."""
+    state = replace(base(), policy=policy)
+    states = [state]
+    for tick in ticks:
+        at_ms = states[-1].log_time + tick
+        noted = says(states[-1], COORDINATOR, TimeNoted(type="time.noted"), at_ms=at_ms)
+        states.append(step(states[-1], noted)[0])
+    return states
+
+
+def test_a_yes_that_was_kept_too_many_entries_is_stale() -> None:
+    policy = POLICY.model_copy(update={"max_lag": 10})
+    states = aged(policy, [0] * 12)
+    size = states[-1].size
+    assert not is_stale(states[-1], size - 10)
+    assert is_stale(states[-1], size - 11)
+    op = ExperimentApproved(
+        type="experiment.approved",
+        experiment=next(iter(states[-1].experiments)),
+        dataset="basel-heart",
+        epsilon_max_micro=1,
+        until_ms=2**50,
+    )
+    late = says(states[-1], steward_of("basel"), op, seen=size - 11)
+    assert step(states[-1], late)[1].void == "stale"
+    no = ExperimentRefused(
+        type="experiment.refused", experiment=op.experiment, dataset="basel-heart", reason="other"
+    )
+    assert step(states[-1], says(states[-1], steward_of("basel"), no, seen=0))[1].applied
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ticks=st.lists(st.sampled_from([0, 1, 7, 40, 100, 640, 900, 3000]), max_size=60),
+    back=st.integers(0, 60),
+)
+def test_a_permission_lapses_at_most_a_64th_early_and_never_late(
+    ticks: list[int], back: int
+) -> None:
+    policy = POLICY.model_copy(update={"max_delay_ms": 640})
+    states = aged(policy, ticks)
+    seen = states[max(0, len(states) - 1 - back)]
+    delay = states[-1].log_time - seen.log_time
+    stale = is_stale(states[-1], seen.size)
+    if delay > 640:
+        assert stale
+    elif delay <= 640 - 2 * 10 and seen.size > states[0].size:
+        assert not stale or seen.time_marks[-1].log_time < seen.log_time - 10
+
+
+def test_time_marks_do_not_grow_with_the_log() -> None:
+    states = aged(POLICY.model_copy(update={"max_delay_ms": 640}), [5] * 3000)
+    assert len(states[-1].time_marks) <= 2 * 64 + 2
+
+
+def test_a_log_in_whichever_maps_were_built_has_one_digest() -> None:
+    federation = Federation.found(HOSPITALS)
+    entries = federation.entries()
+    state = found(entries[0])
+    for entry in entries[1:]:
+        state, _ = step(state, entry)
+    assert state == federation.state
+    assert encode(state) == encode(federation.state)
+    assert state.time_marks[0] == TimeMark(1, entries[0].body.at_ms)
