@@ -12,7 +12,7 @@ through the models would take longer than what is measured. Whoever reads them j
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -88,7 +88,7 @@ class Workload:
     tree: MerkleTree = field(default_factory=MerkleTree)
 
     def __post_init__(self) -> None:
-        self._names = [f"h{at:03}" for at in range(self.hospitals)]
+        self.names = [f"h{at:03}" for at in range(self.hospitals)]
         self._chains: dict[str, _Chain] = {}
         self._at_ms = START_MS
         self._seen = NOTHING_SEEN
@@ -129,7 +129,7 @@ class Workload:
                         "round": number,
                         "attempt": 1,
                         "kind": "train",
-                        "cohort": self._names,
+                        "cohort": self.names,
                         "model": {"bytes": 7000, "sha256": model},
                         "deadline_ms": LAST_MS,
                     },
@@ -138,7 +138,7 @@ class Workload:
             yield said
             self._see()
             updates = [
-                self._quick(f"{name}-node", self._update(name, number)) for name in self._names
+                self._quick(f"{name}-node", self._update(name, number)) for name in self.names
             ]
             hashes = sorted(leaf_hash(leaf).hex() for leaf in updates)
             yield updates
@@ -219,14 +219,14 @@ class Workload:
                 Seat(handle=f"{name}-node", role="node"),
                 Seat(handle=f"{name}-steward", role="steward"),
             )
-            for name in self._names
+            for name in self.names
         } | {"institute": (Seat(handle=RESEARCHER, role="researcher"),)}
         yield self._found(seats)
         for organisation, places in seats.items():
             for seat in places:
                 yield self._join(organisation, seat)
         registrations: dict[str, str] = {}
-        for name in self._names:
+        for name in self.names:
             node = f"{name}-node"
             yield self._say(node, NodeReady(type="node.ready", protocol=1)).leaf
             yield self._say(node, _cell(name)).leaf
@@ -264,7 +264,7 @@ class Workload:
                 ),
             ).leaf
 
-    def _found(self, seats: dict[str, tuple[Seat, ...]]) -> bytes:
+    def _found(self, seats: Mapping[str, tuple[Seat, ...]]) -> bytes:
         chain = self._chains[COORDINATOR] = _Chain(_ring(COORDINATOR, "coordinator"))
         op = FederationFounded(
             type="federation.founded",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from itertools import islice
 from typing import NoReturn
 
 from ledger.errors import NotConsistent, OutsideTree
@@ -26,6 +27,8 @@ MAX_SIZE = MAX_INT
 """Sizes above 2^53 - 1 are refused on parsing: databases and JSON would not hold them."""
 EMPTY_ROOT = sha256(b"").digest()
 """The root of no leaves."""
+
+_KEPT_ROOTS = 256
 
 Subtree = Callable[[int, int], bytes]
 """Hash of the full subtree ``(level, position)``: leaves position * 2^level up to the next."""
@@ -51,12 +54,16 @@ class MerkleTree:
     def __init__(self) -> None:
         # _levels[k] holds the hashes of the full subtrees of 2^k leaves, 32 bytes each.
         self._levels: list[bytearray] = [bytearray()]
+        # Roots asked for of late: the entries of a round have all seen the same few checkpoints.
+        self._roots: dict[int, bytes] = {}
 
     @classmethod
     def from_leaves(cls, leaf_hashes: Iterable[bytes]) -> MerkleTree:
         """Build a tree from leaf hashes in order."""
         tree = cls()
-        tree.extend(leaf_hashes)
+        source = iter(leaf_hashes)
+        while some := tuple(islice(source, 4096)):  # a million at once would be 90 MB of objects
+            tree.extend(some)
         return tree
 
     @property
@@ -87,9 +94,26 @@ class MerkleTree:
         return index
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
-        """Append leaf hashes in order."""
-        for leaf in leaf_hashes:
-            self.append(leaf)
+        """Append leaf hashes in order, level by level: faster than one by one.
+
+        Raises:
+            ValueError: a hash is not 32 bytes; the tree is unchanged.
+        """
+        leaves = list(leaf_hashes)
+        for leaf in leaves:
+            if len(leaf) != HASH_BYTES:
+                raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
+        self._levels[0] += b"".join(leaves)
+        level = 0
+        while len(self._levels[level]) >= 2 * HASH_BYTES:
+            if level + 1 == len(self._levels):
+                self._levels.append(bytearray())
+            below, above = self._levels[level], self._levels[level + 1]
+            fresh = range(2 * len(above), len(below) - 2 * HASH_BYTES + 1, 2 * HASH_BYTES)
+            above += b"".join(
+                [sha256(b"\x01" + below[at : at + 2 * HASH_BYTES]).digest() for at in fresh]
+            )
+            level += 1
 
     def truncate(self, size: int) -> None:
         """Forget the leaves from ``size`` on: they were tried and not kept.
@@ -98,6 +122,7 @@ class MerkleTree:
             OutsideTree: the tree is smaller.
         """
         self._check_size(size)
+        self._roots = {}
         for level, hashes in enumerate(self._levels):
             del hashes[(size >> level) * HASH_BYTES :]
 
@@ -118,8 +143,15 @@ class MerkleTree:
             OutsideTree: the tree never had that size.
         """
         size = self.size if size is None else size
+        known = self._roots.get(size)
+        if known is not None:
+            return known
         self._check_size(size)
-        return root_over(self._full, size)
+        root = root_over(self._full, size)
+        if len(self._roots) >= _KEPT_ROOTS:
+            self._roots = {}
+        self._roots[size] = root
+        return root
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of a leaf in the tree of the first ``size`` leaves.

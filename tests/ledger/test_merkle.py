@@ -329,3 +329,45 @@ def test_every_published_consistency_case_but_one_is_judged_as_published(vectors
     assert differing == [
         "testdata/consistency/additional/sizes-are-equal-one-and-proof-is-empty.json"
     ]
+
+
+def test_leaves_added_together_give_the_tree_of_leaves_added_one_by_one() -> None:
+    hashes = [leaf_hash(entry) for entry in ENTRIES]
+    for first in range(0, SIZES + 1, 3):
+        for second in range(first, SIZES + 1, 5):
+            tree = MerkleTree()
+            for leaf in hashes[:first]:
+                tree.append(leaf)
+            tree.extend(hashes[first:second])
+            tree.extend(hashes[second:])
+            assert [tree.root(size) for size in range(SIZES + 1)] == [
+                TREE.root(size) for size in range(SIZES + 1)
+            ]
+            assert tree.subtrees(3, 0, 8) == TREE.subtrees(3, 0, 8)
+
+
+def test_a_hash_of_another_length_among_many_leaves_the_tree_unchanged() -> None:
+    tree = MerkleTree.from_leaves([leaf_hash(b"a")])
+    with pytest.raises(ValueError, match="32 bytes, not 31"):
+        tree.extend([leaf_hash(b"b"), bytes(31)])
+    assert tree.root() == leaf_hash(b"a")
+
+
+def test_a_root_that_was_asked_for_is_another_after_the_leaves_were_replaced() -> None:
+    tree = MerkleTree.from_leaves(leaf_hash(entry) for entry in ENTRIES[:5])
+    before = tree.root(5)
+    tree.truncate(4)
+    with pytest.raises(OutsideTree):
+        tree.root(5)
+    tree.append(leaf_hash(b"another"))
+    assert tree.root(5) != before
+    assert tree.root(4) == TREE.root(4)
+
+
+def test_subtrees_that_are_not_full_are_refused() -> None:
+    assert TREE.subtrees(0, 3, 5) == leaf_hash(ENTRIES[3]) + leaf_hash(ENTRIES[4])
+    assert TREE.subtrees(6, 0, 1) == TREE.root(64)
+    assert TREE.subtrees(9, 0, 0) == b""
+    for asked in ((6, 0, 2), (0, 70, 71), (0, 5, 4), (0, -1, 0)):
+        with pytest.raises(OutsideTree):
+            TREE.subtrees(*asked)
