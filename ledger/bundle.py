@@ -11,7 +11,7 @@ Sections, in this order, each kind as often as it says:
     ENTR  1..n  the framed leaf of entry 0, 1, ... (entry 0 is genesis)
     SIGN  0..n  a signed checkpoint, sizes strictly rising
     FINA  0..n  a final checkpoint with its cosignatures, sizes strictly rising
-    EVID  0..n  evidence of a fork: SHA-256 of the rest, u8 length of its kind, kind, bytes;
+    EVID  0..n  kept evidence (``evidence``): SHA-256 of the rest, u8 length of its kind, kind, bytes;
                 digests strictly rising
     BLOB  0..n  SHA-256 of the content, content; digests strictly rising
 
@@ -71,7 +71,7 @@ class Bundle:
         path: the file.
         entries: framed leaves, by index.
         checkpoints, finals: notes with the sizes that they state.
-        evidence: kept evidence of forks.
+        evidence: what the copy keeps against the log or a member.
         blobs: content by SHA-256.
         digest: the trailer, 64 hexadecimal digits.
         faults: what is wrong in content whose framing could still be followed; empty for a bundle

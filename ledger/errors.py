@@ -122,16 +122,26 @@ class ForkDetected(LedgerError):
     Attributes:
         origin: the log's origin.
         ours: the signed note that we held.
-        theirs: the signed note that contradicts it. The two together are evidence anyone can
-            check without us.
+        theirs: the signed note that contradicts it.
+        statements: both as evidence that anyone can check without us: where they are of two sizes,
+            ours carries the proof between them (``evidence.Fork``).
     """
 
-    def __init__(self, origin: str, *, ours: bytes, theirs: bytes, reason: str) -> None:
+    def __init__(
+        self,
+        origin: str,
+        *,
+        ours: bytes,
+        theirs: bytes,
+        reason: str,
+        statements: tuple[bytes, bytes] | None = None,
+    ) -> None:
         super().__init__(f"log {origin!r} is forked: {reason}; keep both signed checkpoints")
         self.origin = origin
         self.ours = ours
         self.theirs = theirs
         self.reason = reason
+        self.statements = statements or (ours, theirs)
 
 
 class CallFailed(LedgerError):

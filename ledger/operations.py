@@ -22,6 +22,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 MAX_INT = 2**53 - 1
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+# Shorter than a slug, so that "<organisation>-train" is one: cells carry their hospital's name.
+Organisation = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
@@ -110,7 +112,7 @@ class Seat(Value):
 class Invitation(Value):
     """Lets an organisation's people in: a one-time public key bound to their handles."""
 
-    organisation: Slug
+    organisation: Organisation
     key: VerifyKey
     seats: Annotated[tuple[Seat, ...], Field(min_length=1, max_length=16)]
 
@@ -124,7 +126,7 @@ class FederationFounded(Value):
     type: Literal["federation.founded"]
     name: Slug
     policy: Policy
-    organisation: Slug
+    organisation: Organisation
     keys: MemberKeys
     log_key: VerifyKey
     invitations: Annotated[tuple[Invitation, ...], Field(max_length=256)]

@@ -2,8 +2,9 @@
 
 A cell's promise is made once and for ever; a dataset registered anew keeps its cells' spend, because
 spend is the cells'. A hospital's cells do not overlap by what they declare, so that a second promise
-to the same patients brings no second budget. Delta is at most min(1e-5, 1/(10 N)) of the declared
-size.
+to the same patients brings no second budget. A cell is named after its hospital, so that nobody takes
+another's name. Delta is at most min(1e-5, 1/(10 N)) of the declared size N, and no dataset of the cell
+declares more than N.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ DELTA_MAX_E15 = 10**10
 def cell_registered(state: State, step: Step, op: CellRegistered) -> State | Void:
     """A hospital's node states the lifetime promise to a cell of its patients."""
     organisation = state.members[step.author].organisation
+    if not op.cell.startswith(f"{organisation}-"):
+        return Void("not_owner")
     if op.cell in state.cells or _overlaps(state, organisation, op):
         return Void("cell_exists")
     if op.delta_e15 > DELTA_MAX_E15 or op.delta_e15 * 10 * op.declared_patients > 10**15:
@@ -47,6 +50,8 @@ def dataset_registered(state: State, step: Step, op: DatasetRegistered) -> State
             return Void("not_owner")
         if cell.terms.half not in ("both", use.use):
             return Void("unknown_cell")
+    if _outgrows(state, op):
+        return Void("cell_terms")
     dataset = Dataset(organisation, step.author, step.index, step.entry.hash, op)
     return replace(state, datasets=state.datasets.set(op.dataset, dataset))
 
@@ -62,6 +67,20 @@ def dataset_withdrawn(state: State, step: Step, op: DatasetWithdrawn) -> State |
         return Void("repeated")
     gone = replace(dataset, withdrawn_at=step.index)
     return replace(state, datasets=state.datasets.set(op.dataset, gone))
+
+
+def _outgrows(state: State, op: DatasetRegistered) -> bool:
+    """Whether it declares more for a use than its cells for that use were promised for."""
+    declared = {
+        "train": op.declared_train,
+        "test": op.declared_test,
+        "both": op.declared_train + op.declared_test,
+    }
+    return any(
+        declared[use]
+        > sum(state.cells[u.cell].terms.declared_patients for u in op.cells if u.use == use)
+        for use in {u.use for u in op.cells}
+    )
 
 
 def _overlaps(state: State, organisation: str, op: CellRegistered) -> bool:

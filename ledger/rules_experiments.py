@@ -16,6 +16,7 @@ from ledger.operations import (
     ModelDownloaded,
     ModelReleased,
     Plan,
+    Policy,
     Release,
     SitePlan,
 )
@@ -69,7 +70,8 @@ def approved(state: State, step: Step, op: ExperimentApproved) -> State | Void:
         return refusal
     if state.datasets[op.dataset].withdrawn_at is not None:
         return Void("dataset_withdrawn")
-    approval = Approval(step.author, step.index, op.epsilon_max_micro, op.until_ms)
+    at_ms = step.entry.body.at_ms
+    approval = Approval(step.author, step.index, at_ms, op.epsilon_max_micro, op.until_ms)
     refusals = experiment.refusals
     if op.dataset in refusals:
         refusals = refusals.delete(op.dataset)
@@ -158,6 +160,21 @@ def downloaded(state: State, step: Step, op: ModelDownloaded) -> State | Void:
     if op.reader not in state.members:
         return Void("unknown_member")
     return state
+
+
+def was_held_back(at_ms: int, cosigned_s: int, policy: Policy) -> bool:
+    """Whether an approval was too old when hospitals first stood behind it.
+
+    The fold cannot tell: log time moves only with the coordinator's entries. Hospitals' cosignatures
+    carry their own clocks.
+
+    Args:
+        at_ms: of the approval, by its steward's clock.
+        cosigned_s: POSIX seconds by which a quorum had cosigned the first final checkpoint that
+            covers it (``Replica.cosigned_s``).
+        policy: in force when it is used.
+    """
+    return cosigned_s * 1000 > at_ms + policy.max_delay_ms + policy.skew_ms
 
 
 def last_round(plan: Plan) -> int:

@@ -15,13 +15,15 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     model_validator,
 )
 
 from ledger.documents import plain_decimal
-from ledger.network_spec import LogisticRegression, Mlp, Sequential
+from ledger.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.operations import Slug
 from ledger.schema import ColumnName, Label, Number
 
@@ -35,6 +37,8 @@ Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+$"),
 ]
+_EPOCH = date(1970, 1, 1)
+_DAY_MS = 86_400_000
 _Plain = AfterValidator(plain_decimal)
 Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
 
@@ -76,6 +80,36 @@ class RegressionTask(SpecPart):
 
 
 Task = Annotated[BinaryTask | MulticlassTask | RegressionTask, Field(discriminator="kind")]
+
+
+_PRESETS = {"logistic-regression": "regression", "linear-regression": "regression", "mlp": "mlp"}
+
+
+def _model_kind(model: object) -> str | None:
+    """The form that a written or a typed model has, or None where it is none that is known."""
+    fields = (
+        model if isinstance(model, dict) else dict(model) if isinstance(model, LayerPart) else {}
+    )
+    preset = fields.get("preset")
+    if isinstance(preset, str):
+        return _PRESETS.get(preset)
+    target = fields.get("_target_", fields.get("target"))
+    return "sequential" if target == "torch.nn.Sequential" else None
+
+
+Model = Annotated[
+    Annotated[LogisticRegression, Tag("regression")]
+    | Annotated[Mlp, Tag("mlp")]
+    | Annotated[Sequential, Tag("sequential")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_unknown",
+        custom_error_message=(
+            f"give `preset` as one of {', '.join(_PRESETS)}, "
+            "or `_target_: torch.nn.Sequential` with `layers`"
+        ),
+    ),
+]
 
 
 class FedSgd(SpecPart):
@@ -189,7 +223,7 @@ class ExperimentSpec(SpecPart):
     until: date
     task: Task
     features: Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=1024)]
-    model: LogisticRegression | Mlp | Sequential
+    model: Model
     federation: Federation
     privacy: Privacy
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -201,6 +235,11 @@ class ExperimentSpec(SpecPart):
         if self.task.target in self.features:
             raise ValueError(f"the target {self.task.target} is also a feature")
         return self
+
+    @property
+    def until_ms(self) -> int:
+        """The last millisecond of ``until``, UTC, as POSIX milliseconds."""
+        return (self.until.toordinal() - _EPOCH.toordinal() + 1) * _DAY_MS - 1
 
     @property
     def outputs(self) -> int:

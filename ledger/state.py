@@ -132,10 +132,16 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A steward's yes, and its conditions."""
+    """A steward's yes, and its conditions.
+
+    Attributes:
+        at_ms: the steward's clock. The fold judges nothing by it; nodes do, beside the times at
+            which hospitals cosigned.
+    """
 
     steward: str
     index: int
+    at_ms: int
     epsilon_max_micro: int
     until_ms: int
 

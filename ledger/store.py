@@ -178,14 +178,14 @@ class LogStore:
 
         Raises:
             OutsideTree: the log has no such index.
-            StoreCorrupt: it should be there, and is not.
+            StoreCorrupt: it should be there, and is not, or a column of it has another type.
         """
         with self._database.read() as connection:
             found = connection.execute(
                 sa.select(*_row_columns).where(_index == index)
             ).one_or_none()
             if found is not None:
-                return _row(found)
+                return self._row(index, found)
             size = _size(connection)
         if 0 <= index < size:
             raise StoreCorrupt(self.name, f"entry {index} of {size} is gone; {_REFILL}")
@@ -199,13 +199,14 @@ class LogStore:
             stop: bounded by the present size, which is the default.
 
         Raises:
-            StoreCorrupt: an entry within is missing; those before it were yielded.
+            StoreCorrupt: an entry within is missing, or a column of it has another type; those
+                before it were yielded.
         """
-        return self._pages(_row_columns, _row, start, stop)
+        return self._pages(_row_columns, self._row, start, stop)
 
     def leaves(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield leaf hashes, 32 bytes each, as ``rows`` yields entries."""
-        return self._pages((ENTRIES.c.leaf,), _leaf, start, stop)
+        return self._pages((ENTRIES.c.leaf,), self._leaf, start, stop)
 
     def find_leaf(self, leaf: bytes) -> int | None:
         """Return the index of the entry with a leaf hash, or None."""
@@ -224,7 +225,7 @@ class LogStore:
     def checkpoint_at(self, size: int) -> bytes | None:
         """Return the signed note over exactly ``size`` entries."""
         with self._database.read() as connection:
-            return _note_at(connection, CHECKPOINTS, size)
+            return self._note_at(connection, CHECKPOINTS, size)
 
     def checkpoints(self, after: int = -1, limit: int = 1000) -> tuple[StoredNote, ...]:
         """Return signed checkpoints above size ``after``, smallest first, at most ``limit``."""
@@ -240,7 +241,7 @@ class LogStore:
                 the log is shorter.
         """
         with self._database.write() as connection:
-            signed = _note_at(connection, CHECKPOINTS, size)
+            signed = self._note_at(connection, CHECKPOINTS, size)
             if signed is not None and note_text(signed) != note_text(note):
                 raise self._other_text("checkpoints", size)
             self._insert_note(connection, FINALS, StoredNote(size, note))
@@ -276,8 +277,12 @@ class LogStore:
             query = query.where(CONFLICTS.c.id > after).order_by(CONFLICTS.c.id).limit(PAGE)
             with self._database.read() as connection:
                 page = connection.execute(query).all()
-            for after, kind, evidence in page:  # noqa: B007
-                yield Conflict(kind, bytes(evidence))
+            for after, kind, evidence in page:
+                place = f"conflict {after}"
+                yield Conflict(
+                    self._as(str, kind, place, "kind"),
+                    self._as(bytes, evidence, place, "evidence"),
+                )
             if len(page) < PAGE:
                 return
 
@@ -286,7 +291,14 @@ class LogStore:
         query = sa.select(WITNESSED.c.size, WITNESSED.c.root, WITNESSED.c.note)
         with self._database.read() as connection:
             found = connection.execute(query.where(WITNESSED.c.origin == origin)).one_or_none()
-        return None if found is None else Witnessed(found[0], bytes(found[1]), bytes(found[2]))
+        if found is None:
+            return None
+        size, root, note = found
+        return Witnessed(
+            self._as(int, size, "the witness's memory", "size"),
+            self._as(bytes, root, "the witness's memory", "root"),
+            self._as(bytes, note, "the witness's memory", "note"),
+        )
 
     def set_witnessed(
         self, origin: str, size: int, root: bytes, note: bytes, *, expected_size: int
@@ -337,7 +349,7 @@ class LogStore:
     def _pages(
         self,
         columns: Sequence[sa.ColumnElement[Any]],
-        convert: Callable[[Sequence[Any]], T],
+        convert: Callable[[int, Sequence[Any]], T],
         start: int,
         stop: int | None,
     ) -> Iterator[T]:
@@ -357,13 +369,7 @@ class LogStore:
             for found in page:
                 if found[0] != at:
                     break
-                try:
-                    converted = convert(found[1:])
-                except TypeError:
-                    raise StoreCorrupt(
-                        self.name, f"entry {at} holds a column of another type; {_REFILL}"
-                    ) from None
-                yield converted
+                yield convert(at, found[1:])
                 at += 1
             if at < end:
                 raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {_REFILL}")
@@ -376,13 +382,45 @@ class LogStore:
         query = sa.select(table.c.size, table.c.note).order_by(table.c.size.desc()).limit(1)
         with self._database.read() as connection:
             found = connection.execute(query).one_or_none()
-        return None if found is None else StoredNote(found[0], bytes(found[1]))
+        return None if found is None else self._note(table, *found)
 
     def _notes(self, table: sa.Table, after: int, limit: int) -> tuple[StoredNote, ...]:
         query = sa.select(table.c.size, table.c.note).where(table.c.size > after)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(table.c.size).limit(limit)).all()
-        return tuple(StoredNote(size, bytes(note)) for size, note in found)
+        return tuple(self._note(table, size, note) for size, note in found)
+
+    def _note_at(self, connection: Connection, table: sa.Table, size: int) -> bytes | None:
+        query = sa.select(table.c.note).where(table.c.size == size)
+        found = connection.execute(query).one_or_none()
+        return None if found is None else self._note(table, size, found[0]).note
+
+    def _note(self, table: sa.Table, size: object, note: object) -> StoredNote:
+        place = f"{table.name[:-1]} of size {size}"
+        return StoredNote(self._as(int, size, place, "size"), self._as(bytes, note, place, "note"))
+
+    def _row(self, index: int, found: Sequence[Any]) -> Row:
+        place = f"entry {index}"
+        body, signature, leaf, key, seq = found
+        return Row(
+            self._as(bytes, body, place, "body"),
+            self._as(bytes, signature, place, "signature"),
+            self._as(bytes, leaf, place, "leaf"),
+            self._as(str, key, place, "key"),
+            self._as(int, seq, place, "seq"),
+        )
+
+    def _leaf(self, index: int, found: Sequence[Any]) -> bytes:
+        return self._as(bytes, found[0], f"entry {index}", "leaf")
+
+    def _as(self, kind: type[T], value: object, place: str, column: str) -> T:
+        if not isinstance(value, kind):
+            raise StoreCorrupt(
+                self.name,
+                f"{place}, column {column}, holds {type(value).__name__} where this program "
+                f"writes {kind.__name__}; {_REFILL}",
+            )
+        return value
 
     def _insert_note(self, connection: Connection, table: sa.Table, note: StoredNote) -> None:
         """Insert a note, or see that the one of its size says the same."""
@@ -391,7 +429,7 @@ class LogStore:
             raise StoreConflict(
                 self.name, f"a note over {note.size} entries came, but it has {size}"
             )
-        stored = _note_at(connection, table, note.size)
+        stored = self._note_at(connection, table, note.size)
         if stored is None:
             connection.execute(sa.insert(table).values(size=note.size, note=note.note))
         elif note_text(stored) != note_text(note.note):
@@ -413,18 +451,3 @@ def note_text(note: bytes) -> bytes:
 def _size(connection: Connection) -> int:
     last: int | None = connection.execute(sa.select(sa.func.max(_index))).scalar_one()
     return 0 if last is None else last + 1
-
-
-def _note_at(connection: Connection, table: sa.Table, size: int) -> bytes | None:
-    query = sa.select(table.c.note).where(table.c.size == size)
-    note: bytes | None = connection.execute(query).scalar_one_or_none()
-    return note
-
-
-def _row(found: Sequence[Any]) -> Row:
-    body, signature, leaf, key, seq = found
-    return Row(bytes(body), bytes(signature), bytes(leaf), key, seq)
-
-
-def _leaf(found: Sequence[Any]) -> bytes:
-    return bytes(found[0])

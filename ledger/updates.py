@@ -11,8 +11,7 @@ from typing import Literal
 
 from ledger.average import within_l2
 from ledger.errors import MalformedInput
-from ledger.operations import BlobRef, Plan, SitePlan
-from ledger.state import OpenRound
+from ledger.operations import BlobRef, Plan, RoundKind, SitePlan
 from ledger.tensors import (
     GRID,
     UPDATE_HEADER_BYTES,
@@ -30,12 +29,12 @@ NOISE_TAIL = 11
 (Laurent & Massart 2000, Lemma 1); one more for rounding the root down."""
 
 
-def update_size(plan: Plan, kind: str) -> int:
+def update_size(plan: Plan, kind: RoundKind) -> int:
     """Number of values in an update of such a round: parameters, or cells of the histograms."""
     return plan.parameters if kind == "train" else plan.metric_size
 
 
-def update_bound(plan: Plan, site: SitePlan, kind: str, declared_test: int) -> int:
+def update_bound(plan: Plan, site: SitePlan, kind: RoundKind, declared_test: int) -> int:
     """L2 bound on a site's update, grid units.
 
     A training update's is in the plan. A histogram's is that of twice the declared test patients,
@@ -50,24 +49,24 @@ def update_bound(plan: Plan, site: SitePlan, kind: str, declared_test: int) -> i
 
 
 def judge_update(
-    plan: Plan, site: SitePlan, current: OpenRound, declared_test: int, ref: BlobRef, data: bytes
+    plan: Plan, site: SitePlan, kind: RoundKind, declared_test: int, ref: BlobRef, data: bytes
 ) -> Int64Vector | Fault:
     """The update's values ``[n]``, or why it stays out of the sum.
 
     Args:
         plan: the experiment's.
         site: its part for the update's dataset.
-        current: the round that the update answers.
-        declared_test: the dataset's declared test patients.
+        kind: of the round that the update answers.
+        declared_test: declared test patients in the registration that the plan names.
         ref: how the entry names the blob.
         data: the blob.
     """
-    size = update_size(plan, current.kind)
+    size = update_size(plan, kind)
     if ref.bytes != UPDATE_HEADER_BYTES + VALUE_BYTES * size:
         return "wrong_size"
     try:
         values = decode_update(data, size)
     except MalformedInput:
         return "malformed"
-    bound = update_bound(plan, site, current.kind, declared_test)
+    bound = update_bound(plan, site, kind, declared_test)
     return values if within_l2(values, bound) else "norm_bound"

@@ -67,7 +67,7 @@ EXPLANATIONS: dict[str, str] = {
     "bad_proof": "the new key did not sign for itself",
     "unknown_cell": "it names a cell that is not registered",
     "cell_exists": "the cell has its lifetime promise already",
-    "cell_terms": "the promise is not allowed: delta above its limit",
+    "cell_terms": "not allowed by the promise: delta above its limit, or more patients than declared",
     "not_owner": "it belongs to another hospital",
     "unknown_dataset": "no such dataset",
     "dataset_withdrawn": "the dataset was withdrawn",

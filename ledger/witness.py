@@ -2,8 +2,8 @@
 
 The witness half is c2sp.org/tlog-witness@v1.0.0 without HTTP: ``judge_add_checkpoint`` takes a
 request body and what the witness remembers, and returns its answer and what to remember next.
-The quorum half counts organisations: a checkpoint is final with floor(2w/3)+1 of the w
-organisations whose nodes are ready, and with w = 0 when the log signed it.
+The quorum half counts organisations: a quorum is floor(2w/3)+1 of w organisations, and with w = 0
+the log's signature. Whose quorum makes a checkpoint final is in ``finality.py``.
 
 Promise: a witness that stores ``Judgement.state`` durably, in one transaction with reading it and
 BEFORE it sends the answer, never cosigns two trees that contradict each other. Each organisation
@@ -120,20 +120,41 @@ class QuorumResult:
         signed: organisation -> POSIX seconds of its newest cosignature.
         missing: organisations without one.
         needed: organisations that must have signed; 0 without any ready organisation.
+        before: the same for other witnesses who must have a quorum too, or None. Whatever is asked
+            of the whole (final, reached, fresh) must hold for both.
     """
 
     checkpoint: Checkpoint
     signed: Mapping[str, int]
     missing: frozenset[str]
     needed: int = field(default=0)
+    before: QuorumResult | None = None
 
     @property
     def final(self) -> bool:
         """Whether enough organisations cosigned."""
-        return len(self.signed) >= self.needed
+        return self.short is None
+
+    @property
+    def short(self) -> QuorumResult | None:
+        """The quorum that is missing, the witnesses' before first; None when none is."""
+        short = None if self.before is None else self.before.short
+        return short or (self if len(self.signed) < self.needed else None)
+
+    @property
+    def reached_s(self) -> int | None:
+        """POSIX seconds by which enough of them had cosigned; None where nobody needs to."""
+        if not self.final:
+            return None
+        times = [] if self.before is None else [self.before.reached_s]
+        if self.needed:
+            times.append(sorted(self.signed.values())[self.needed - 1])
+        return max((time_s for time_s in times if time_s is not None), default=None)
 
     def fresh(self, since_s: int) -> bool:
         """Say whether enough of them cosigned at or after this time (POSIX seconds)."""
+        if self.before is not None and not self.before.fresh(since_s):
+            return False
         return sum(time_s >= since_s for time_s in self.signed.values()) >= self.needed
 
     def require(self) -> None:
@@ -142,12 +163,13 @@ class QuorumResult:
         Raises:
             NotWitnessed: names who is missing.
         """
-        if not self.final:
+        short = self.short
+        if short is not None:
             raise NotWitnessed(
                 f"checkpoint {self.checkpoint.size} of {self.checkpoint.origin}",
-                signed=len(self.signed),
-                missing=self.missing,
-                needed=self.needed,
+                signed=len(short.signed),
+                missing=short.missing,
+                needed=short.needed,
             )
 
 

@@ -18,12 +18,13 @@ from typing import NamedTuple
 from ledger.blobs import BlobStore
 from ledger.checkpoint import Checkpoint, log_verifier, merge_cosignatures, sign_checkpoint
 from ledger.entry import Entry, log_origin, parse_leaf, sign_entry, split_leaf
+from ledger.finality import judge_final
 from ledger.keys import SigningKey
 from ledger.merkle import MerkleTree, leaf_hash
 from ledger.note import COSIGNATURE_V1, VerifierKey
 from ledger.operations import Operation
 from ledger.store import LogStore, Row
-from ledger.witness import judge_quorum, witness_name
+from ledger.witness import witness_name
 from tests.federation import COORDINATOR, Federation
 
 
@@ -200,11 +201,8 @@ class Coordinator:
 
     def _has_quorum(self, story: Story, size: int) -> bool:
         before = max((at for at in story.finals if at < size), default=1)
-        witnesses = {
-            organisation: frozenset(bytes.fromhex(key) for key in keys)
-            for organisation, keys in self.federation.state.witnesses_at(before).items()
-        }
-        return judge_quorum(story.notes[size], self.verifier, witnesses).final
+        note, state = story.notes[size], self.federation.state
+        return judge_final(note, self.verifier, state, before=before).final
 
     def _names(self) -> list[str]:
         members = self.federation.state.members.values()

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from immutables import Map
+
 from ledger.author import Author
 from ledger.checkpoint import open_checkpoint
 from ledger.documents import encode_document
@@ -15,7 +17,7 @@ from ledger.replica import Replica
 from ledger.rules_experiments import site_of, totals
 from ledger.store import LogStore
 from node.accounts import DatasetRecord
-from node.duty import Duty, LocalPolicy, Memory, Standing, duties
+from node.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
 from node.plan_check import CheckedPlan, check
 from node.private import PrivateRegister
 from node.witness import Witness
@@ -143,7 +145,12 @@ class Hospital:
         """
         now_ms = self.now_ms + late_ms
         final, policy = self.replica.final, self.replica.state.policy
-        standing = Standing(final.size, final.fresh((now_ms - policy.max_age_ms) // 1000))
+        times = {i: self.replica.cosigned_s(i) for i in approvals(self.replica.state, self.handle)}
+        standing = Standing(
+            final.size,
+            final.fresh((now_ms - policy.max_age_ms) // 1000),
+            cosigned_s=Map({i: time_s for i, time_s in times.items() if time_s is not None}),
+        )
         return duties(
             self.replica.state,
             self.handle,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, StoreCorrupt
 from ledger.replica import Replica
 from ledger.store import LogStore
 from tests.adversary.coordinator import copy_home, edit
@@ -92,6 +92,23 @@ def test_an_edited_row_is_named_with_its_place(
     assert (step, place.format(size=size)) in refuted(verdicts)
     world.exposed(BY)
     assert world.audit(basel.directory).exit_code == 0  # the untouched copy still holds
+
+
+@attack(
+    name="administrator puts text where a checkpoint's bytes belong",
+    exposed_by="the copy's own program on opening, and every sceptic",
+    evidence="the row and the column",
+)
+def test_a_column_of_another_type_is_a_typed_refusal(world: World) -> None:
+    home = world.hospital("basel").back_up(world.directory / "edited")
+    world.attack_begins()
+    edit(home / "ledger.db", ("UPDATE checkpoints SET note = CAST(note AS TEXT)", ()))  # the lie
+    store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
+    with pytest.raises(StoreCorrupt, match=r"checkpoint of size \d+, column note, holds str"):
+        Replica.open(store, world.federation.id)
+    store.close()
+    assert world.audit(home).exit_code == 1
+    world.exposed(BY)
 
 
 @attack(

@@ -1,5 +1,5 @@
 """The coordinator holds back or reorders entries, plays an old approval later: ``seen``, the policy's
-``max_lag`` and ``max_delay``, key chains, fresh cosignatures, and every node's own clock."""
+``max_lag`` and ``max_delay``, key chains, the times of cosignatures, and every node's own clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 
 from ledger.errors import NotAdmitted, NotWitnessed
 from ledger.operations import ExperimentRefused, TimeNoted
-from node.duty import Refuse, Wait
+from node.duty import Refuse, Reserve, Wait
 from tests.adversary.registry import attack
-from tests.adversary.world import World
+from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR, HOUR_MS, steward_of
 
 
@@ -48,6 +48,55 @@ def test_an_approval_played_after_max_delay_is_void(world: World) -> None:
     assert world.hospital("basel").follow()[-1] == late
     world.exposed("everybody's fold")
     assert list(world.federation.experiment(experiment).approvals) == ["bern-heart"]
+
+
+@attack(
+    name="coordinator says nothing for a weekend, then plays an approval",
+    exposed_by="the hospital's node",
+    evidence="hospitals cosigned it later than max_delay and skew after its steward's own time",
+)
+def test_an_approval_held_back_while_the_coordinator_says_nothing_is_not_used(
+    world: World,
+) -> None:
+    experiment = world.experiment(approved_by=["bern"])
+    kept = world.federation.entry(steward_of("basel"), world.approval(experiment, "basel"))
+    world.federation.now_ms += 30 * HOUR_MS  # max_delay is 24 h
+    assert world.federation.take(kept).outcome.applied  # the lie: the log's own time stood still
+    world.let_time_pass(0)
+    world.open_round(experiment, "basel-heart", "bern-heart")
+    world.settle()
+    basel = world.hospital("basel")
+    basel.check_plan(experiment)
+    assert basel.duties() == (Refuse(experiment, "basel-heart", "approval_expired"),)
+    world.exposed("the hospital's node")
+    world.federation.approve(experiment, "basel-heart")  # asked anew, the steward may say yes again
+    world.settle()
+    (duty,) = basel.duties()
+    assert isinstance(duty, Reserve)
+
+
+@attack(
+    name="coordinator and a node use an approval that was held back",
+    exposed_by="a sceptic with any copy",
+    evidence="the steward's time in the approval, and the times of the first quorum over it",
+)
+def test_a_reservation_on_an_approval_that_was_held_back_is_found(world: World) -> None:
+    experiment = world.experiment(approved_by=["bern"])
+    kept = world.federation.entry(steward_of("basel"), world.approval(experiment, "basel"))
+    world.federation.now_ms += 30 * HOUR_MS
+    approved = world.federation.take(kept)
+    world.let_time_pass(0)
+    world.open_round(experiment, "basel-heart", "bern-heart")
+    world.settle()
+    honest = world.federation.reserve(experiment, "bern-heart")
+    false = world.federation.reserve(experiment, "basel-heart")  # the lie
+    world.settle()
+    verdicts = world.audit(world.hospital("chur").directory)
+    assert refuted(verdicts) == [(10, f"entry {false.index}")]
+    assert f"(entry {approved.index}) that was held back" in verdicts.best.refuted[0].detail
+    assert "30.0 h" in verdicts.best.refuted[0].detail
+    assert honest.index != false.index
+    world.exposed("a sceptic with any copy")
 
 
 @attack(

@@ -53,7 +53,7 @@ def test_a_poisoned_update_does_not_count(world: World) -> None:
     update = current.updates["basel-heart"]
     data = federation.blobs[update.blob.sha256]
     world.coordinator.messages += 1
-    assert judge_update(now.plan, site, current, 90, update.blob, data) == "norm_bound"
+    assert judge_update(now.plan, site, current.kind, 90, update.blob, data) == "norm_bound"
     world.exposed("the coordinator")
     op = UpdateRefused(type="update.refused", update=update.entry, reason="norm_bound")
     federation.say(COORDINATOR, op)
@@ -81,6 +81,28 @@ def test_a_poisoned_update_that_was_summed_is_found(world: World) -> None:
     world.exposed("a sceptic with the updates")
 
 
+@attack(
+    name="coordinator sums a poisoned histogram of an evaluation",
+    exposed_by="a sceptic with the updates",
+    evidence="the histogram's own bytes: longer than twice the declared patients and the noise",
+)
+def test_a_poisoned_histogram_that_was_summed_is_found(world: World) -> None:
+    federation = world.federation
+    experiment = world.experiment()
+    for _ in range(federation.experiment(experiment).plan.rounds):
+        federation.play_round(experiment)
+    federation.open_round(experiment)
+    values = np.zeros(federation.experiment(experiment).plan.metric_size, dtype=np.int64)
+    values[0] = 2**60
+    world.attack_begins()
+    sent = federation.submit(experiment, "basel-heart", values)  # the lie
+    federation.submit(experiment, "bern-heart")
+    federation.aggregate(experiment)
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert refuted(verdicts) == [(12, f"entry {sent.index}")]
+    world.exposed("a sceptic with the updates")
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
@@ -101,7 +123,7 @@ def test_a_broken_update_is_named_for_what_it_is(world: World, broken: object, r
     assert now.round is not None
     assert site is not None
     ref = now.round.updates["basel-heart"].blob
-    assert judge_update(now.plan, site, now.round, 90, ref, data) == reason
+    assert judge_update(now.plan, site, now.round.kind, 90, ref, data) == reason
 
 
 @attack(

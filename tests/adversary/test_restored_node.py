@@ -3,13 +3,17 @@ what the log says."""
 
 from __future__ import annotations
 
+import pytest
+
 from ledger.errors import NotAdmitted
+from ledger.evidence import frame, split
 from ledger.operations import ExperimentStopped, NodeResumed
 from node.accounts import Key
 from node.duty import Adopt, Refuse, Settle
+from tests.adversary.coordinator import resigned
 from tests.adversary.registry import attack
-from tests.adversary.world import World
-from tests.federation import RESEARCHER, node_of
+from tests.adversary.world import World, refuted
+from tests.federation import COORDINATOR, RESEARCHER, node_of
 
 
 @attack(
@@ -105,3 +109,49 @@ def test_the_log_charges_a_cell_whatever_the_node_forgot(world: World) -> None:
     world.exposed("everybody's fold")
     second = world.experiment(epsilon="4", name="second")
     world.federation.reserve(second, dataset, void="budget_exhausted")
+
+
+@attack(
+    name="a node's key signs two entries for one place of its chain, one for the coordinator to play",
+    exposed_by="every follower",
+    evidence="both entries, both signed, kept; a sceptic with the copy refutes",
+)
+def test_two_entries_at_one_place_of_a_chain_are_kept_as_evidence(world: World) -> None:
+    basel, bern = world.hospital("basel"), world.hospital("bern")
+    node = node_of("basel")
+    second = world.federation.entry(node, NodeResumed(type="node.resumed", nonce="2" * 64))
+    third = world.federation.entry(node, NodeResumed(type="node.resumed", nonce="3" * 64))
+    basel.say(NodeResumed(type="node.resumed", nonce="1" * 64))
+    said = world.federation.entries()[-1]
+    world.settle()
+    world.coordinator.lie([*world.federation.leaves, second.leaf])  # the lie
+    with world.caught(NotAdmitted, by="every follower"):
+        bern.follow()
+    (kept,) = bern.store.conflicts()
+    assert (kept.kind, *split(kept.evidence)) == ("equivocation", said.leaf, second.leaf)
+    verdicts = world.audit(bern.directory)
+    assert refuted(verdicts) == [(4, "the evidence kept in this copy")]
+    assert f"{node} signed two entries" in verdicts.best.refuted[0].detail
+    world.coordinator.lie([*world.federation.leaves, third.leaf])
+    with world.caught(NotAdmitted, by="every follower"):
+        bern.follow()
+    assert list(bern.store.conflicts()) == [kept]  # one a key is enough
+
+
+def test_an_entry_that_its_key_did_not_sign_accuses_nobody(world: World) -> None:
+    bern = world.hospital("bern")
+    second = world.federation.entry(
+        node_of("basel"), NodeResumed(type="node.resumed", nonce="2" * 64)
+    )
+    world.hospital("basel").say(NodeResumed(type="node.resumed", nonce="1" * 64))
+    world.settle()
+    forged = resigned(second, world.federation.rings[COORDINATOR].entry)
+    world.coordinator.lie([*world.federation.leaves, forged])
+    with pytest.raises(NotAdmitted):
+        bern.follow()
+    assert not list(bern.store.conflicts())
+    false = frame(world.federation.entries()[-1].leaf, forged)
+    bern.store.put_conflict("equivocation", false)
+    verdicts = world.audit(bern.directory)
+    assert verdicts.exit_code == 0
+    assert verdicts.best.verdict_of(4) == "not_checkable"

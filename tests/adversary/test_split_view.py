@@ -4,13 +4,13 @@ proof."""
 from __future__ import annotations
 
 from ledger.checkpoint import open_checkpoint
-from ledger.errors import BadSignature, ForkDetected, NotWitnessed
-from ledger.operations import ForkReported, TimeNoted
+from ledger.errors import BadSignature, ForkDetected, NotConsistent, NotWitnessed
+from ledger.operations import ForkReported, NodeResumed, TimeNoted
 from ledger.witness import AddCheckpoint, Seen, judge_add_checkpoint
 from tests.adversary.coordinator import Story, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
-from tests.federation import COORDINATOR, ring_of
+from tests.federation import COORDINATOR, node_of, ring_of
 
 
 def split(world: World) -> None:
@@ -122,6 +122,26 @@ def test_an_outside_witness_refuses_the_second_half(world: World) -> None:
         assert answer.fork is not None
         assert (answer.fork.ours, answer.fork.theirs) == (basel.checkpoint, chur.checkpoint)
         world.exposed("any outside witness")
+
+
+@attack(
+    name="somebody slips a wrong entry under a genuine checkpoint",
+    exposed_by="the hospital",
+    evidence="the entries do not give the signed root; no fork is claimed",
+)
+def test_a_wrong_entry_under_a_genuine_note_is_not_called_a_fork(world: World) -> None:
+    federation, basel = world.federation, world.hospital("basel")
+    true = federation.entry(node_of("bern"), NodeResumed(type="node.resumed", nonce="1" * 64))
+    other = federation.entry(node_of("chur"), NodeResumed(type="node.resumed", nonce="2" * 64))
+    federation.take(true)
+    note = federation.checkpoint()
+    with world.caught(NotConsistent, by="the hospital", match="do not give the root"):
+        basel.replica.extend([other.leaf], note)  # the lie
+    assert [c.kind for c in basel.store.conflicts()] == ["unexplained"]
+    basel.follow()
+    verdicts = world.audit(basel.directory)
+    assert verdicts.exit_code == 0
+    assert any(c.step == 6 and "the log is not forked" in c.detail for c in verdicts.best.checks)
 
 
 @attack(

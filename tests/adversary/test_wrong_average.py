@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from ledger.average import ExactSum, server_step
-from ledger.operations import ExperimentCompleted, RoundAggregated, RoundOpened
+from ledger.operations import (
+    ExperimentCompleted,
+    RoundAggregated,
+    RoundOpened,
+    UpdateRefused,
+    UpdateSubmitted,
+)
 from ledger.tensors import decode_update, encode_update, pack_model, unpack_model
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
@@ -15,9 +21,9 @@ from tests.federation import COORDINATOR
 SCEPTIC = "a sceptic with the updates"
 
 
-def answered_round(world: World) -> str:
+def answered_round(world: World, **spec: object) -> str:
     """A training round in which both hospitals answered; the sum is still to be made."""
-    experiment = world.experiment()
+    experiment = world.experiment(**spec)  # type: ignore[arg-type]
     for dataset in world.federation.open_round(experiment).cohort:
         world.federation.reserve(experiment, dataset)
         world.federation.submit(experiment, dataset)
@@ -159,3 +165,54 @@ def test_a_final_model_from_elsewhere_is_refuted(world: World) -> None:
     assert refuted(verdicts) == [(12, f"entry {said.index}")]
     assert "is not the mean of the late rounds' models" in verdicts.best.refuted[0].detail
     world.exposed(SCEPTIC)
+
+
+def refuse(world: World, experiment: str, reason: str) -> int:
+    """The coordinator leaves basel's update out, and says why; returns the entry's index."""
+    current = world.federation.experiment(experiment).round
+    assert current is not None
+    op = UpdateRefused(
+        type="update.refused",
+        update=current.updates["basel-heart"].entry,
+        reason=reason,  # type: ignore[arg-type]
+    )
+    return world.federation.say(COORDINATOR, op).index
+
+
+@attack(
+    name="coordinator leaves a good update out of the sum with a false reason",
+    exposed_by=SCEPTIC,
+    evidence="the update's own bytes: they deserve to count",
+)
+@pytest.mark.parametrize("reason", ["norm_bound", "malformed", "wrong_size"])
+def test_a_good_update_that_was_refused_is_found(world: World, reason: str) -> None:
+    experiment = answered_round(world, quorum=1)
+    at = refuse(world, experiment, reason)  # the lie
+    world.federation.aggregate(experiment)
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert refuted(verdicts) == [(12, f"entry {at}")]
+    assert f"left out of the sum as {reason}" in verdicts.best.refuted[0].detail
+    world.exposed(SCEPTIC)
+
+
+def test_a_refusal_that_no_copy_can_judge_is_never_called_good(world: World) -> None:
+    experiment = answered_round(world, quorum=1)
+    refuse(world, experiment, "missing_blob")
+    world.federation.aggregate(experiment)
+    here = world.audit(world.coordinator.write(world.directory / "hub")).best
+    assert [c.detail for c in here.unchecked if c.step == 12] == [
+        "first, round 1: the update of basel-heart was refused as missing, and is here: "
+        "whether it came too late no copy can show"
+    ]
+    current = world.federation.experiment(experiment)
+    entry = next(
+        e.body.op
+        for e in world.federation.entries()
+        if isinstance(e.body.op, UpdateSubmitted) and e.body.op.dataset == "basel-heart"
+    )
+    assert current.next_round == 2
+    del world.federation.blobs[entry.update.sha256]
+    gone = world.audit(world.coordinator.write(world.directory / "without")).best
+    assert gone.exit_code == 0
+    (detail,) = [c.detail for c in gone.unchecked if c.step == 12]
+    assert "was refused (missing_blob), and cannot be read" in detail

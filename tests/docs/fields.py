@@ -15,6 +15,7 @@ from ledger import operations, schema, spec
 _TEXTS: dict[tuple[str | None, int | None], str] = {}
 for _name, _alias in (
     ("slug", operations.Slug),
+    ("organisation", operations.Organisation),
     ("hash", operations.Hash),
     ("key id", operations.KeyId),
     ("signature", operations.Signature),

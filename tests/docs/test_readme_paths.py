@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -71,6 +72,22 @@ class Shell:
             else:
                 self.run(line)
 
+    def status(self) -> object:
+        """Where the experiment stands, as the researcher sees it."""
+        return self.ask("consilium experiment list --home ada")[0]["status"]
+
+    def until_a_round_is_open(self) -> None:
+        """Wait until hospitals train."""
+        while self.status() != "running":
+            time.sleep(0.05)
+
+    def write_gamma(self) -> None:
+        """Files of a third hospital: alpha's rows under its own name."""
+        first = self.directory / "examples" / "first-steps"
+        for suffix in (".csv", ".yaml"):
+            text = (first / f"alpha{suffix}").read_text().replace("alpha", "gamma")
+            (self.directory / f"gamma{suffix}").write_text(text)
+
     def ask(self, line: str) -> list[dict[str, object]]:
         """Run a line that prints JSON."""
         answer: list[dict[str, object]] = json.loads(self.run(f"{line} --json {PASSPHRASE}"))
@@ -102,7 +119,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def test_the_readme_s_paths_lead_from_nothing_to_a_verified_model(shell: Shell) -> None:
     hospital = path("hospital")
     assert len(hospital) + 1 <= 4, "a hospital needs more than install and three commands"
-    assert len(path("researcher")) + 1 <= 4
+    researcher = len(path("researcher")) + len(path("model"))
+    assert researcher + 1 <= 4, "a researcher needs more than install and three commands"
 
     shell.walk(path("federation"), until='"ready"')
     shell.walk(hospital, until="node.ready")
@@ -110,14 +128,24 @@ def test_the_readme_s_paths_lead_from_nothing_to_a_verified_model(shell: Shell) 
     shell.walk(path("researcher"))
     shell.walk(path("steward"))
 
-    # Another hospital comes in while the experiment is on its way; nobody restarts anything.
-    shell.run(f"consilium member invite gamma --out gamma.invitation --home alpha {PASSPHRASE}")
-    waiting = shell.run(f"consilium member list --home beta/steward --json {PASSPHRASE}")
-    change = json.loads(waiting)["changes"][0]["change"]
-    shell.run(f"consilium member endorse {change} --home beta {PASSPHRASE}")
-    shell.run(f"consilium member join gamma.invitation --home gamma {PASSPHRASE}")
-
-    shell.walk([line.replace("alpha", "beta") for line in path("steward")])
+    # Another hospital comes in while the experiment runs; nobody restarts anything. One node is held
+    # still meanwhile, so that the open round cannot end before.
+    beta = shell.background[2]
+    beta.send_signal(signal.SIGSTOP)
+    try:
+        shell.walk([line.replace("alpha", "beta") for line in path("steward")])
+        shell.until_a_round_is_open()
+        shell.run(f"consilium member invite gamma --out gamma.invitation --home alpha {PASSPHRASE}")
+        waiting = shell.run(f"consilium member list --home beta/steward --json {PASSPHRASE}")
+        change = json.loads(waiting)["changes"][0]["change"]
+        shell.run(f"consilium member endorse {change} --home beta {PASSPHRASE}")
+        shell.write_gamma()
+        gamma = [line.replace("hub/invitations/alpha", "gamma") for line in hospital]
+        gamma = [line.replace("examples/first-steps/alpha", "gamma") for line in gamma]
+        shell.walk([line.replace("alpha", "gamma") for line in gamma], until="node.ready")
+        assert shell.status() == "running"
+    finally:
+        beta.send_signal(signal.SIGCONT)
     shell.walk(path("model"))
     shell.walk(path("audit"))
 
@@ -127,6 +155,7 @@ def test_the_readme_s_paths_lead_from_nothing_to_a_verified_model(shell: Shell) 
     ]
     members = json.loads(shell.run("consilium member list --at hub --json"))["members"]
     assert {"gamma-node", "gamma-steward"} <= {member["handle"] for member in members}
+    assert len(json.loads(shell.run("consilium dataset list --at hub --json"))) == 3
 
 
 def test_private_keys_are_in_no_file_that_a_path_hands_over() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -23,7 +24,45 @@ def test_a_cells_promise_is_made_once_and_for_ever() -> None:
     state = fold(fresh(), BASEL, cell_of("basel"))
     assert state.cells["basel-all"].organisation == "basel"
     fold(state, BASEL, cell_of("basel"), void="cell_exists")
-    fold(state, BERN, cell_of("basel"), void="cell_exists")
+    fold(state, BERN, cell_of("basel"), void="not_owner")
+
+
+def test_a_hospital_takes_no_cell_name_that_another_would_want() -> None:
+    for name in ("basel-all", "bern", "bernall"):
+        squat = cell_of("bern").model_copy(update={"cell": name})
+        fold(fresh(), BERN, squat, void="not_owner")
+
+
+def test_a_hospital_with_a_long_name_may_shorten_it_by_its_own_hash() -> None:
+    long, longer = (
+        "universitaetsspital-nord",
+        "universitaetsspital-ost",
+    )
+    state = Federation.found((long, longer)).state
+    digest = hashlib.sha256(long.encode()).hexdigest()[:6]
+    cell = cell_of("x").model_copy(update={"cell": f"universitaetsspital-{digest}-all"})
+    fold(state, node_of(longer), cell, void="not_owner")
+    fold(state, node_of(long), cell)
+
+
+@pytest.mark.parametrize(
+    ("use", "train", "test", "void"),
+    [
+        ("both", 200, 100, None),
+        ("both", 200, 101, "cell_terms"),
+        ("train", 300, 100, None),
+        ("train", 301, 0, "cell_terms"),
+        ("test", 1000, 300, None),
+        ("test", 1, 301, "cell_terms"),
+    ],
+)
+def test_a_later_dataset_declares_no_more_than_its_cell_was_promised_for(
+    use: Any, train: int, test: int, void: str | None
+) -> None:
+    state = fold(fresh(), BASEL, cell_of("basel"))
+    terms = {"declared_train": train, "declared_test": test}
+    cells = (CellUse(cell="basel-all", use=use),)
+    fold(state, BASEL, dataset_of("basel").model_copy(update={"cells": cells, **terms}), void=void)
 
 
 @pytest.mark.parametrize(

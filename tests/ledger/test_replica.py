@@ -19,6 +19,7 @@ from ledger.errors import (
     StoreConflict,
     UnknownKey,
 )
+from ledger.evidence import Fork, judge_fork, read_fork, split
 from ledger.keys import SigningKey
 from ledger.operations import KeyRevoked, NodeReady, NodeResumed, TimeNoted
 from ledger.replica import Replica, read_leaves
@@ -149,7 +150,9 @@ def test_two_roots_of_one_size_are_a_fork_and_both_notes_are_kept(store: LogStor
     with pytest.raises(ForkDetected, match=f"two roots for {federation.log.size} ent") as caught:
         replica.extend((), theirs)
     assert (caught.value.ours, caught.value.theirs) == (ours, theirs)
-    assert [(c.kind, c.evidence) for c in store.conflicts()] == [("fork", ours + b"\n" + theirs)]
+    assert [(c.kind, c.evidence) for c in store.conflicts()] == [
+        ("fork", Fork(ours, theirs).encode())
+    ]
     assert replica.state is state
     assert replica.checkpoint == ours
 
@@ -165,6 +168,13 @@ def test_an_older_checkpoint_of_another_history_is_a_fork_too(store: LogStore) -
     with pytest.raises(ForkDetected) as caught:
         replica.extend((), theirs)
     assert caught.value.ours == federation.notes[size]
+    assert caught.value.theirs == theirs
+    (kept,) = store.conflicts()
+    fork = read_fork(*split(kept.evidence))
+    assert fork == read_fork(*caught.value.statements)
+    assert (
+        judge_fork(fork, replica.log_key) == f"the log signed two different trees of {size} entries"
+    )
 
 
 def test_entries_that_do_not_lead_to_the_signed_root_move_nothing(store: LogStore) -> None:
@@ -174,10 +184,15 @@ def test_entries_that_do_not_lead_to_the_signed_root_move_nothing(store: LogStor
     before = federation.checkpoint()
     other = forked(federation, federation.log.size - 1, 2)
     federation.say(COORDINATOR, NOTED)
-    with pytest.raises(ForkDetected, match="do not give the root signed for") as caught:
+    with pytest.raises(NotConsistent, match="do not give the root signed for"):
         replica.extend(federation.leaves[-1:], other.checkpoint())
-    assert caught.value.ours == before
     assert replica.size == store.size() == federation.log.size - 1
+    (kept,) = store.conflicts()  # kept, and called no more than it is
+    assert (kept.kind, *split(kept.evidence)) == ("unexplained", before, other.checkpoint())
+    more = forked(federation, federation.log.size - 2, 4)
+    with pytest.raises(NotAdmitted):
+        replica.extend(more.leaves[replica.size :], more.checkpoint())
+    assert list(store.conflicts()) == [kept]  # a liar does not fill the store
     catch_up(replica, federation)
 
 
@@ -209,12 +224,46 @@ def test_genesis_is_final_by_definition_and_gives_no_permission(store: LogStore)
     assert (replica.final.size, replica.final.note, replica.final.fresh(0)) == (1, None, False)
 
 
+def test_a_copy_of_genesis_alone_takes_no_log_that_its_hospitals_do_not_stand_behind(
+    store: LogStore,
+) -> None:
+    federation = Federation.found()
+    replica = copy_of(federation, store)
+    catch_up(replica, federation)
+    for cosigners in ((), NODES[:2]):  # no witness counted at genesis, four count here
+        with pytest.raises(NotWitnessed) as caught:
+            replica.accept_final(federation.checkpoint(cosigners))
+        assert (caught.value.needed, len(caught.value.missing)) == (3, 4 - len(cosigners))
+        assert (replica.final.size, replica.final.fresh(0)) == (1, False)
+    final = replica.accept_final(federation.checkpoint(NODES[:3], at_s=1000))
+    assert final is not None
+    assert final.fresh(1000)
+    assert not final.fresh(1001)
+
+
+def test_a_checkpoint_is_final_and_fresh_with_both_quorums(store: LogStore) -> None:
+    federation = Federation.found(HOSPITALS[:2])
+    replica = copy_of(federation, store)
+    catch_up(replica, federation)
+    replica.accept_final(federation.finalize())
+    revoke = KeyRevoked(type="key.revoked", member=NODES[1], compromised_since_ms=None)
+    federation.say(steward_of("bern"), revoke)
+    catch_up(replica, federation)
+    federation.checkpoint(NODES[:1], at_s=2000)
+    final = replica.accept_final(federation.checkpoint(NODES[1:2], at_s=1000))
+    assert final is not None
+    assert final.quorum is not None
+    assert (final.quorum.needed, set(final.quorum.signed)) == (1, {"basel"})
+    assert final.fresh(1000)
+    assert not final.fresh(1001)  # basel is enough now; before, bern had to sign too
+    assert replica.cosigned_s(federation.log.size - 1) == 2000
+
+
 def test_a_checkpoint_is_final_with_a_quorum_of_the_final_before(store: LogStore) -> None:
     federation = Federation.found()
     replica = copy_of(federation, store)
     catch_up(replica, federation)
-    first = federation.checkpoint()
-    assert replica.accept_final(first) is not None  # no witness counted at genesis
+    assert replica.accept_final(federation.finalize()) is not None
     federation.say(COORDINATOR, NOTED)
     catch_up(replica, federation)
     with pytest.raises(NotWitnessed) as caught:
@@ -229,6 +278,28 @@ def test_a_checkpoint_is_final_with_a_quorum_of_the_final_before(store: LogStore
     again = reopen(federation, store)
     assert again.final == final
     assert final.fresh(federation.now_ms // 1000 - 5) is False
+
+
+def test_an_entry_is_as_old_as_the_first_quorum_over_it(store: LogStore) -> None:
+    federation = Federation.found()
+    replica = copy_of(federation, store)
+    catch_up(replica, federation)
+    index = federation.log.size
+    assert replica.cosigned_s(0) is None
+    for at_s in (1000, 2000):
+        federation.say(COORDINATOR, NOTED)
+        catch_up(replica, federation)
+        for node, later_s in zip(NODES, (3, 1, 2, 0), strict=True):
+            note = federation.checkpoint([node], at_s=at_s + later_s)
+        replica.accept_final(note)
+    for each in (replica, reopen(federation, store)):
+        # Three of four must: the third of 1000, 1001, 1002 and 1003.
+        assert [each.cosigned_s(at) for at in (0, index, index + 1, index + 2)] == [
+            1002,
+            1002,
+            2002,
+            None,
+        ]
 
 
 def test_the_quorum_is_that_of_the_final_before_also_when_a_hospital_left(store: LogStore) -> None:
@@ -257,7 +328,7 @@ def test_an_older_final_says_nothing_new_whoever_is_a_witness_now(store: LogStor
     replica.accept_final(old)
     federation.say(NODES[0], NodeReady(type="node.ready", protocol=1))
     catch_up(replica, federation)
-    new = replica.accept_final(federation.checkpoint())
+    new = replica.accept_final(federation.finalize())
     assert replica.accept_final(old) is None  # though basel, who counts by now, did not sign it
     assert replica.final == new
 

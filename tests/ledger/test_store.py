@@ -272,6 +272,53 @@ def test_triggers_refuse_every_change_and_deletion(url: str, log: LogStore) -> N
     assert log.witnessed("origin") == Witnessed(2, b"r" * 32, note(2))
 
 
+def read_all(log: LogStore) -> None:
+    """Everything that a program reads of a store."""
+    list(log.rows())
+    log.checkpoints()
+    log.finals()
+    list(log.conflicts())
+    log.witnessed("origin")
+
+
+# SQLite turns what it can into the column's own type: a number into text in TEXT columns, a text of
+# digits into a number in INTEGER ones.
+@pytest.mark.parametrize(
+    ("column", "wrong", "said"),
+    [
+        ("entries.body", "'text'", "entry 0, column body, holds str"),
+        ("entries.body", "12345678901", "entry 0, column body, holds int"),
+        ("entries.signature", "'text'", "entry 0, column signature, holds str"),
+        ("entries.leaf", f"'{'x' * 32}'", "entry 0, column leaf, holds str"),
+        ("entries.key", "x'00'", "entry 0, column key, holds bytes"),
+        ("entries.seq", "'text'", "entry 0, column seq, holds str"),
+        ("entries.seq", "x'00'", "entry 0, column seq, holds bytes"),
+        ("checkpoints.note", "CAST(note AS TEXT)", "checkpoint of size 2, column note, holds str"),
+        ("finals.note", "7.5", "final of size 2, column note, holds float"),
+        ("conflicts.kind", "x'00'", "conflict 1, column kind, holds bytes"),
+        ("conflicts.evidence", "'text'", "conflict 1, column evidence, holds str"),
+        ("witnessed.size", "'text'", "the witness's memory, column size, holds str"),
+        ("witnessed.root", "'text'", "the witness's memory, column root, holds str"),
+        ("witnessed.note", "12345678901", "the witness's memory, column note, holds int"),
+    ],
+)
+def test_a_column_of_another_type_is_named_with_its_place(
+    tmp_path: Path, column: str, wrong: str, said: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    log = LogStore.open(url)
+    filled(log)
+    read_all(log)
+    table, name = column.split(".")
+    for trigger in (f"{table}_no_update", "witnessed_forward"):
+        execute(url, f"DROP TRIGGER IF EXISTS {trigger}")
+    first = f"rowid = (SELECT min(rowid) FROM {table})"
+    execute(url, f"UPDATE {table} SET {name} = {wrong} WHERE {first}")
+    with pytest.raises(StoreCorrupt, match=said):
+        read_all(log)
+    log.close()
+
+
 def test_sqlite_refuses_to_replace_a_row_by_inserting(tmp_path: Path) -> None:
     """Without our pragmas, as from the sqlite3 shell: REPLACE does not fire delete triggers."""
     url = f"sqlite:///{tmp_path / 'log.db'}"
