@@ -52,7 +52,7 @@ class DatasetRecord:
 
 @dataclass(frozen=True, slots=True)
 class PrivateCell:
-    """A cell's lifetime promise and its spend over all federations of this hospital.
+    """A cell's lifetime promise and its spend in the federation of this home.
 
     Attributes:
         terms: as registered; made once and for ever.
@@ -69,6 +69,22 @@ class PrivateCell:
         """The integer gates of the promise."""
         limit = self.terms.limit
         return Limit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A reservation that a cell's spend, taken from a log, holds already.
+
+    Attributes:
+        charge: what was reserved of the one cell.
+        refund: what its settlement gave back, or None while it is not settled.
+    """
+
+    federation: str
+    experiment: str
+    dataset: str
+    charge: CellCharge
+    refund: CellCharge | None
 
 
 @dataclass(frozen=True, slots=True)

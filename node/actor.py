@@ -22,7 +22,10 @@ from ledger.operations import (
     BudgetRefused,
     BudgetReserved,
     BudgetSettled,
+    CellCharge,
     Operation,
+    Purpose,
+    SitePlan,
     UpdateSubmitted,
 )
 from ledger.rules_budget import refunds
@@ -320,7 +323,11 @@ class Actor:
     def _adopt(self, duty: Adopt) -> None:
         experiment = duty.experiment[:12]
         _log.error("reservation.unaccounted", experiment=experiment, dataset=duty.dataset)
-        self._private.adopt(self._replica.federation, duty.experiment, duty.dataset, duty.charges)
+        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
+        given = None if duty.used is None or site is None else _given_back(site, duty.used)
+        self._private.adopt(
+            self._replica.federation, duty.experiment, duty.dataset, duty.charges, given
+        )
 
     def _settle(self, duty: Settle) -> None:
         key = (duty.experiment, duty.dataset)
@@ -341,8 +348,7 @@ class Actor:
         site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
         key = (duty.experiment, duty.dataset)
         if site is not None:
-            used: Map[str, int] = Map(list(duty.used.items()))
-            self._private.settle(*key, refunds(site, used))
+            self._private.settle(*key, _given_back(site, duty.used))
         gone = {answer for answer in self._memory.answered if answer[:2] == key}
         self._memory = replace(self._memory, answered=self._memory.answered - gone)
 
@@ -351,3 +357,7 @@ class Actor:
             sealing = self._membership.keyring.sealing
             self._split_key = load_hospital_key(self._membership.home.path, sealing)
         return self._split_key
+
+
+def _given_back(site: SitePlan, used: Map[Purpose, int]) -> tuple[CellCharge, ...]:
+    return refunds(site, Map(list(used.items())))

@@ -5,7 +5,8 @@ node's own fold of the log, its private register and its local policy; the coord
 for nothing beside it. In this order:
 
 1. The dataset is this node's, is known here, was not withdrawn and not registered anew.
-2. Its steward approved, the approval holds, its conditions are met, and a final checkpoint covers it.
+2. Its steward approved, the approval holds, its conditions are met, a final checkpoint covers it, and
+   a quorum of hospitals had cosigned it before it was older than the policy's ``max_delay_ms``.
 3. Local policy allows it; the plan is what the spec implies (the shell checks that once).
 4. The private register and the log's filter both admit the charge: reserve, before data is touched.
 5. First touch of data: the reservation is applied, under a final and fresh checkpoint, and the log's
@@ -14,7 +15,8 @@ for nothing beside it. In this order:
 7. After the experiment: settle what has no intent; then close the account in the register.
 
 A reservation that the log knows better than the register is one that a restored backup forgot: it is
-spent, and nothing trains on it. No refusal depends on rows of data.
+spent, in full or as the log has it settled, and nothing trains on it. No refusal depends on rows of
+data.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from immutables import Map
 
 from ledger.operations import BudgetRefusal, CellCharge, Purpose, RoundKind, SitePlan
 from ledger.rules_budget import gate
-from ledger.rules_experiments import totals
+from ledger.rules_experiments import totals, was_held_back
 from ledger.state import Dataset, Experiment, OpenRound, Reservation, State
 from node.accounts import Key, PrivateView
 from privacy.errors import BudgetExceeded
@@ -57,11 +59,14 @@ class Standing:
         final_size: entries under the newest final checkpoint.
         fresh: whether its cosignatures are young enough to give permission.
         vouched: whether others vouched for the log since this node's last restart.
+        cosigned_s: by entry index of an approval, the POSIX seconds by which a quorum of hospitals
+            had cosigned a log that holds it; absent while none has.
     """
 
     final_size: int
     fresh: bool
     vouched: bool = True
+    cosigned_s: Map[int, int] = Map()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +134,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Count a reservation in full that this register cannot account for."""
+    """Count a reservation that this register cannot account for: in full, or as it was settled."""
 
     experiment: str
     dataset: str
     charges: tuple[CellCharge, ...]
+    used: Map[Purpose, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,16 @@ def duties(
     return tuple(dict.fromkeys(found))
 
 
+def approvals(state: State, me: str) -> Iterator[int]:
+    """Entry indexes of the approvals that this node's duties may rest on: for `Standing`."""
+    for experiment in state.experiments.values():
+        if experiment.ended:
+            continue
+        for dataset, approval in experiment.approvals.items():
+            if state.datasets[dataset].node == me:
+                yield approval.index
+
+
 def steps_of(site: SitePlan, kind: RoundKind, steps_per_round: int) -> Mapping[Purpose, int]:
     """Noisy steps that one round of a kind uses, by purpose."""
     if kind == "train":
@@ -203,6 +219,14 @@ def steps_of(site: SitePlan, kind: RoundKind, steps_per_round: int) -> Mapping[P
         return {"evaluate": 1}
     planned = {release.purpose: release.steps for release in site.releases}
     return {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
+
+
+def is_lost(view: PrivateView, key: Key, held: Reservation) -> bool:
+    """Whether the log knows of more noise for an unsettled reservation than the register does."""
+    if key not in view.charges:
+        return True
+    used = view.used_by(key)
+    return any(used.get(p, 0) < n for p, n in held.used.items())  # type: ignore[call-overload]
 
 
 def refusal_for(void_reason: str | None) -> BudgetRefusal | None:
@@ -241,14 +265,17 @@ class _Here:
         key = (experiment.id, site.dataset)
         held = experiment.reservations.get(site.dataset)
         status = self.view.charges.get(key)
-        unsettled = held is not None and held.settled_at is None
-        if held is not None and unsettled and status != "lost" and self._lost(key, held):
+        if held is not None and held.settled_at is not None:
+            if status is None:
+                yield Adopt(*key, held.charges, _purposes(held.used))
+            elif status != "settled":
+                yield CloseAccount(*key, _purposes(held.used))
+            return
+        if held is not None and status != "lost" and is_lost(self.view, key, held):
             yield Adopt(*key, held.charges)
             return
         if experiment.ended:
             yield from self._ending(key, site, held)
-            return
-        if held is not None and held.settled_at is not None:
             return
         asked = self._asked(experiment, site.dataset)
         if asked is None:
@@ -264,12 +291,6 @@ class _Here:
             yield from self._reserving(experiment, site, key)
         else:
             yield from self._round(experiment, site, held, asked, key)
-
-    def _lost(self, key: Key, held: Reservation) -> bool:
-        if key not in self.view.charges:
-            return True
-        used = self.view.used_by(key)
-        return any(used.get(p, 0) < n for p, n in held.used.items())  # type: ignore[call-overload]
 
     def _asked(self, experiment: Experiment, dataset: str) -> OpenRound | None:
         """The open round that waits for this dataset, or would if its old refusal is moot."""
@@ -301,6 +322,9 @@ class _Here:
             return "not_approved"
         if max(self.state.log_time, self.now_ms) > approval.until_ms:
             return "approval_expired"
+        cosigned_s = self.standing.cosigned_s.get(approval.index)
+        if cosigned_s is not None and was_held_back(approval.at_ms, cosigned_s, self.state.policy):
+            return "approval_expired"
         if site.epsilon_micro > approval.epsilon_max_micro:
             return "approval_conditions"
         key = (experiment.id, site.dataset)
@@ -317,8 +341,11 @@ class _Here:
         return None
 
     def _not_yet(self, experiment: Experiment, dataset: str) -> str | None:
-        if experiment.approvals[dataset].index >= self.standing.final_size:
+        index = experiment.approvals[dataset].index
+        if index >= self.standing.final_size:
             return "the steward's approval is not under a final checkpoint yet"
+        if index not in self.standing.cosigned_s:
+            return "no quorum of hospitals has cosigned the steward's approval yet"
         if not self.standing.vouched:
             return "other hospitals have not vouched for the log since this node's restart"
         return None
@@ -358,7 +385,7 @@ class _Here:
             return
         if (*key, number) in self.memory.busy:
             return
-        why = self._not_touchable(held, key)
+        why = self._not_touchable(held)
         if why is not None:
             yield Wait(*key, why)
             return
@@ -373,12 +400,12 @@ class _Here:
         else:
             yield Train(*key, number, attempt, current.kind)
 
-    def _not_touchable(self, held: Reservation, key: Key) -> str | None:
+    def _not_touchable(self, held: Reservation) -> str | None:
         if self.policy.paused:
             return "this node is paused"
         if not self.policy.working:
             return "it is outside this node's hours"
-        if self.view.used_by(key):
+        if held.used:  # by the log: an intent of a restart may have touched nothing
             return None
         if held.index >= self.standing.final_size:
             return "the reservation is not under a final checkpoint yet"
@@ -393,9 +420,6 @@ class _Here:
         if held is None:
             if status == "reserved":
                 yield CloseAccount(*key, Map())
-        elif held.settled_at is not None:
-            if status in ("reserved", "settling", "lost"):
-                yield CloseAccount(*key, _purposes(held.used))
         elif not self.standing.vouched:
             yield Wait(*key, "other hospitals have not vouched for the log since the restart")
         elif status == "lost":

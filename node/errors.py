@@ -11,6 +11,7 @@
     ├── WorkerError             the training process
     │   ├── WorkerDied          it ended or was killed; the next call starts another
     │   └── WorkerMisbehaved    it sent what the protocol does not know
+    ├── RoundFailed             a round ended by what no rule foresees, e.g. a full disk (reason)
     ├── IntentsClosed           noise was asked for without an open reservation (experiment, dataset)
     ├── RegistrationRefused     a dataset cannot be registered as it is (dataset, reason)
     └── ServiceError            the node service cannot start or go on (reason)
@@ -140,6 +141,20 @@ class WorkerMisbehaved(WorkerError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the training process broke the protocol: {reason}")
+        self.reason = reason
+
+
+class RoundFailed(NodeError):
+    """A round ended by what no rule foresees, such as a full disk; an intent it had counts as used.
+
+    Attributes:
+        reason: the error's type and text.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the round failed ({reason}); look at the node's disk, memory and log, then restart it"
+        )
         self.reason = reason
 
 

@@ -51,14 +51,15 @@ def score(
             rows = features[start : start + block]
             inputs = torch.zeros((block, features.shape[1]), dtype=torch.float32)
             inputs[: len(rows)] = torch.from_numpy(np.ascontiguousarray(rows))
-            raw = module(inputs)[: len(rows)].double()
+            raw = module(inputs).double()
             if isinstance(task, BinaryTask):
                 raw = torch.sigmoid(raw)
             elif isinstance(task, MulticlassTask):
                 raw = torch.softmax(raw, dim=1)
             else:
                 raw = (raw.clamp(-1.0, 1.0) + 1.0) / 2.0
-            scores[start : start + len(rows)] = raw.numpy()
+            # Sliced last: on fewer rows, elementwise functions may take another path (train.py).
+            scores[start : start + len(rows)] = raw[: len(rows)].numpy()
     scores[~np.isfinite(scores).all(axis=1)] = 1.0 / outputs if outputs > 1 else 0.5
     return scores
 

@@ -4,9 +4,10 @@ Promise: every write is durable (SQLite, WAL, synchronous=FULL) when its functio
 or nothing. A reservation charges the cells by the filter that decides it, in one transaction. An
 intent is recorded before its noise is used and is never changed or deleted (triggers refuse it). A
 reservation never expires: a settlement alone releases what has no intent, once. Spend is the sum over
-all federations that share the file.
+the one federation of this home.
 
-Not promised: protection from somebody who can write the file; a restored backup is found by
+Not promised: a sum over several federations; a hospital in two divides its promise between two homes by
+hand. Nor protection from somebody who can write the file; a restored backup is found by
 comparing it with the log (``duty.py``).
 
 One process has it open, under the lock of the member's pen (``ledger.author``). Threads may share it.
@@ -30,7 +31,15 @@ from ledger.merkle import MerkleTree, leaf_hash
 from ledger.operations import BlobRef, CellCharge, CellRegistered, Purpose
 from ledger.strict import canonical, parse_canonical
 from node import private_tables as tables
-from node.accounts import ChargeStatus, DatasetRecord, Key, PrivateCell, PrivateView, charged
+from node.accounts import (
+    ChargeStatus,
+    Counted,
+    DatasetRecord,
+    Key,
+    PrivateCell,
+    PrivateView,
+    charged,
+)
 from node.errors import IntentsClosed
 from privacy.filters import Charge, Spend, settle
 
@@ -116,7 +125,11 @@ class PrivateRegister:
             )
 
     def add_cell(
-        self, terms: CellRegistered, test_percent: int | None, spend: Spend = Spend()
+        self,
+        terms: CellRegistered,
+        test_percent: int | None,
+        spend: Spend = Spend(),
+        counted: Iterable[Counted] = (),
     ) -> None:
         """Make a cell's lifetime promise; one that is there keeps its terms.
 
@@ -124,6 +137,7 @@ class PrivateRegister:
             terms: the promise.
             test_percent: how its patients are divided; None for one undivided cell.
             spend: what a log has charged to it already, where this register was lost.
+            counted: the reservations in that spend, so that `adopt` does not count them again.
         """
         with self._lock:
             if terms.cell in self._view.cells:
@@ -138,6 +152,10 @@ class PrivateRegister:
                         **_spend_values(cell.spend),
                     )
                 )
+                for one in counted:
+                    connection.execute(
+                        sa.insert(tables.charges).prefix_with("OR IGNORE").values(_counted(one))
+                    )
             self._view = replace(self._view, cells=self._view.cells.set(terms.cell, cell))
 
     # --- reservations ---------------------------------------------------------------------------
@@ -158,24 +176,58 @@ class PrivateRegister:
             self._charge(federation, (experiment, dataset), charges, cells, "reserved")
 
     def adopt(
-        self, federation: str, experiment: str, dataset: str, charges: Sequence[CellCharge]
+        self,
+        federation: str,
+        experiment: str,
+        dataset: str,
+        charges: Sequence[CellCharge],
+        refunds: Iterable[CellCharge] | None = None,
     ) -> None:
-        """Count a reservation in full that the log has and this register cannot account for.
+        """Count a reservation that the log has and this register cannot account for.
 
-        It was made before a backup was taken, or by a copy of this node. It is spent: nothing
-        trains on it, and it is settled for all of its steps.
+        It was made after a backup was taken, or by a copy of this node. While it is not settled it is
+        spent in full: nothing trains on it, and it is settled for all of its steps.
+
+        Args:
+            federation: id.
+            experiment: id.
+            dataset: name.
+            charges: of the reservation.
+            refunds: what its settlement in the log gave back; None while it is not settled. What is
+                left is counted, and the account is closed.
         """
         with self._lock:
             key = (experiment, dataset)
             if key in self._view.charges:
                 self._set_status(key, "lost")
                 return
-            cells = self._view.cells
+            back = {refund.cell: refund for refund in refunds or ()}
+            cells, new = self._view.cells, []
+            before = self._refunded(key)
             for charge in charges:
+                refund = back.get(charge.cell, CellCharge(cell=charge.cell, g=0, r=0))
+                if charge.cell not in before:
+                    new.append(_counted(Counted(federation, experiment, dataset, charge, refund)))
                 cell = cells.get(charge.cell)
-                if cell is not None:
-                    cells = cells.set(charge.cell, replace(cell, spend=_forced(cell, charge)))
-            self._charge(federation, key, charges, cells, "lost")
+                if cell is None:
+                    continue
+                if charge.cell not in before:
+                    rest = Charge(charge.g - refund.g, charge.r - refund.r)
+                    spend = _forced(cell, rest)
+                elif before[charge.cell]:
+                    continue
+                else:
+                    spend = settle(cell.spend, Charge(refund.g, refund.r))
+                cells = cells.set(charge.cell, replace(cell, spend=spend))
+            status: ChargeStatus = "lost" if refunds is None else "settled"
+            with self._database.write() as connection:
+                if new:
+                    connection.execute(sa.insert(tables.charges), new)
+                touched = (cells[charge.cell] for charge in charges if charge.cell in cells)
+                self._write_spends(connection, touched)
+                _write_status(connection, key, status)
+            charged_now = self._view.charges.set(key, status)
+            self._view = replace(self._view, cells=cells, charges=charged_now)
 
     def close_intents(self, experiment: str, dataset: str) -> None:
         """No further noise for this reservation: its settlement is about to be stated."""
@@ -273,6 +325,15 @@ class PrivateRegister:
             after = before.set(purpose, before.get(purpose, 0) + steps)
             self._view = replace(self._view, used=self._view.used.set(key, after))
 
+    def intended(self, experiment: str, dataset: str, round_number: int) -> Map[Purpose, int]:
+        """Steps of one round that have an intent, by purpose."""
+        found: Map[Purpose, int] = Map()
+        query = _intents_of((experiment, dataset)).where(tables.intents.c.round == round_number)
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                found = found.set(row.purpose, found.get(row.purpose, 0) + row.steps)
+        return found
+
     def intents_root(self, experiment: str, dataset: str) -> str:
         """Merkle root (RFC 6962) over the canonical JSON of a reservation's intents, in order."""
         with self._lock:
@@ -366,6 +427,15 @@ class PrivateRegister:
             _write_status(connection, key, status)
         self._view = replace(self._view, cells=cells, charges=self._view.charges.set(key, status))
 
+    def _refunded(self, key: Key) -> dict[str, bool]:
+        """Cells in which a reservation is counted already: whether with what it gave back."""
+        query = sa.select(tables.charges).where(
+            tables.charges.c.experiment == key[0], tables.charges.c.dataset == key[1]
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return {row.cell: row.g_refunded > 0 or row.r_refunded > 0 for row in rows}
+
     def _set_status(self, key: Key, status: ChargeStatus) -> None:
         with self._database.write() as connection:
             _write_status(connection, key, status)
@@ -424,7 +494,20 @@ def _spend_values(spend: Spend) -> dict[str, Any]:
     }
 
 
-def _forced(cell: PrivateCell, charge: CellCharge) -> Spend:
+def _counted(one: Counted) -> dict[str, Any]:
+    return {
+        "federation": one.federation,
+        "experiment": one.experiment,
+        "dataset": one.dataset,
+        "cell": one.charge.cell,
+        "g": one.charge.g,
+        "r": one.charge.r,
+        "g_refunded": 0 if one.refund is None else one.refund.g,
+        "r_refunded": 0 if one.refund is None else one.refund.r,
+    }
+
+
+def _forced(cell: PrivateCell, charge: Charge) -> Spend:
     """Spend after a charge that happened whatever the filter says."""
     g, r = cell.spend.g + charge.g, cell.spend.r + charge.r
     return Spend(

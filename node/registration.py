@@ -13,7 +13,6 @@ ever, so a later dataset uses the cells that are there.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -44,12 +43,11 @@ from node.accounts import DatasetRecord, PrivateCell
 from node.errors import DatasetError, RegistrationRefused
 from node.intake import identify, read_table
 from node.private import PrivateRegister
+from node.recovery import counted_in
 from node.snapshot import SALT_BYTES, split_table, take_snapshot
 from privacy.errors import PrivacyError
 from privacy.filters import limit_for
 
-_SLUG = 40
-_DIGEST = 6
 _FOLLOW_S = 5.0
 
 Say = Callable[[Operation], str | None]
@@ -62,11 +60,13 @@ class Prepared:
 
     Attributes:
         record: for the private register.
+        organisation: the hospital's.
         cells: promises to be made, with the percentage of their patients kept for evaluation.
         dataset: what will be said of it.
     """
 
     record: DatasetRecord
+    organisation: str
     cells: tuple[tuple[CellRegistered, int | None], ...]
     dataset: DatasetRegistered
 
@@ -128,6 +128,7 @@ def prepare(
     )
     return Prepared(
         record=record,
+        organisation=organisation,
         cells=new,
         dataset=DatasetRegistered(
             type="dataset.registered",
@@ -161,20 +162,28 @@ def register(
         say: says one operation and waits for its verdict.
 
     Raises:
-        RegistrationRefused: the log did not take it.
+        RegistrationRefused: the log did not take it, or has one of its cells with another promise
+            or from another hospital; nothing of that is stored.
         LedgerError: the coordinator cannot be reached; said again, it goes on where it stopped.
     """
     name = prepared.record.name
+    for terms, _ in prepared.cells:
+        _check_known(prepared, terms, state())
     register.note_dataset(prepared.record)
     publish(prepared.record.schema_document)
     for terms, test_percent in prepared.cells:
-        known = state().cells.get(terms.cell)
-        void = None if known is not None else say(terms)
+        void = None if terms.cell in state().cells else say(terms)
         if void is not None:
             register.forget_dataset(prepared.record.snapshot)
             raise RegistrationRefused(name, f"cell {terms.cell}: {EXPLANATIONS[void]}")
-        promised = state().cells[terms.cell]
-        register.add_cell(promised.terms, test_percent, promised.spend)
+        try:
+            _check_known(prepared, terms, state())
+        except RegistrationRefused:
+            register.forget_dataset(prepared.record.snapshot)
+            raise
+        register.add_cell(
+            terms, test_percent, state().cells[terms.cell].spend, counted_in(state(), terms.cell)
+        )
     void = say(prepared.dataset)
     if void is not None:
         register.forget_dataset(prepared.record.snapshot)
@@ -196,7 +205,7 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
         for use in dataset.terms.cells:
             cell = state.cells[use.cell]
             percent = None if cell.terms.half == "both" else _percent_of(record)
-            register.add_cell(cell.terms, percent, cell.spend)
+            register.add_cell(cell.terms, percent, cell.spend, counted_in(state, use.cell))
         finished.append(register.finish_dataset(record.snapshot, dataset.registration))
     return tuple(finished)
 
@@ -239,13 +248,33 @@ def say_and_follow(
 
 
 def cell_name(organisation: str, half: str) -> str:
-    """Name of a hospital's cell: ``<organisation>-<half>``, shortened by a hash where too long."""
-    name = f"{organisation}-{half}"
-    if len(name) <= _SLUG:
-        return name
-    digest = hashlib.sha256(organisation.encode()).hexdigest()[:_DIGEST]
-    kept = organisation[: _SLUG - len(half) - _DIGEST - 2].rstrip("-")
-    return f"{kept}-{digest}-{half}"
+    """Name of a hospital's cell."""
+    return f"{organisation}-{half}"
+
+
+def _check_known(prepared: Prepared, terms: CellRegistered, state: State) -> None:
+    """Take a cell from the log only where it is this hospital's own, with this very promise."""
+    cell = state.cells.get(terms.cell)
+    if cell is None or (cell.organisation == prepared.organisation and cell.terms == terms):
+        return
+    name, theirs = prepared.record.name, cell.terms
+    said = (
+        f"cell {terms.cell} is in the log: {cell.organisation} promised its "
+        f"{theirs.declared_patients} patients epsilon {theirs.epsilon_micro / 10**6:g}, delta "
+        f"{theirs.delta_e15 / 10**15:g}"
+    )
+    if cell.organisation != prepared.organisation:
+        raise RegistrationRefused(
+            name,
+            f"{said}; that is not {prepared.organisation}. Do not go on before the federation's "
+            "stewards know why",
+        )
+    raise RegistrationRefused(
+        name,
+        f"{said}. A promise is for ever, and this would be epsilon {terms.epsilon_micro / 10**6:g}, "
+        f"delta {terms.delta_e15 / 10**15:g} for {terms.declared_patients}; register the cell's "
+        "first dataset again with its declared size and its --epsilon and --delta",
+    )
 
 
 def _check_size(schema: Schema, train_units: int, test_units: int) -> None:

@@ -22,22 +22,24 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
+from immutables import Map
 
 from ledger.author import clock_ms
 from ledger.client import Followed
 from ledger.errors import CallFailed, ForkDetected, LedgerError
+from ledger.evidence import known_fork
 from ledger.home import Membership
 from ledger.log import Sequenced
 from ledger.operations import ForkReported, NodeReady, NodeResumed
-from ledger.replica import Replica
 from ledger.state import State
 from node.accounts import DatasetRecord
 from node.actor import Actor
 from node.cosigning import Cosigning
-from node.duty import LocalPolicy, Standing
+from node.duty import LocalPolicy, Standing, approvals
 from node.errors import NodeError, ServiceError
 from node.follower import Follower, News, NoNews, Position
 from node.private import PrivateRegister
+from node.recovery import charge_rounds_under_way
 from node.registration import Prepared, finish_registrations, register, say_and_follow
 from node.settings import NodeSettings
 from node.training import Done, Trainer, TrainingThread
@@ -150,7 +152,7 @@ class NodeService:
         self._retry_s = _RETRY_S
         self._reached = False
         self._problem: str | None = None
-        self._fork = _known_fork(self._replica)
+        self._fork = known_fork(self._replica.store, self._replica.origin)
         self._fork_reported = False
         self._stopping = False
         self._picture = self._draw()
@@ -376,6 +378,7 @@ class NodeService:
                 f"{self._me} has not joined, or its keys were revoked; "
                 "run consilium member join, or ask a steward"
             )
+        charge_rounds_under_way(state, self._me, self.private, self._now_ms())
         self.membership.author.resend()
         finish_registrations(self.private, state)
         if member.ready:
@@ -388,10 +391,11 @@ class NodeService:
         self._greeted = True
 
     def _standing(self) -> Standing:
-        final = self._replica.final
-        max_age_ms = self._replica.state.policy.max_age_ms
-        fresh = final.fresh((self._now_ms() - max_age_ms) // 1000)
-        return Standing(final.size, fresh, self._cosigning.vouched)
+        final, state = self._replica.final, self._replica.state
+        fresh = final.fresh((self._now_ms() - state.policy.max_age_ms) // 1000)
+        times = {index: self._replica.cosigned_s(index) for index in approvals(state, self._me)}
+        cosigned_s = Map({index: time_s for index, time_s in times.items() if time_s is not None})
+        return Standing(final.size, fresh, self._cosigning.vouched, cosigned_s)
 
     def _policy(self) -> LocalPolicy:
         most = self.settings.epsilon_max
@@ -414,8 +418,7 @@ class NodeService:
         fork = self._fork
         if fork is None or self._fork_reported:
             return
-        ours = self.membership.publish(fork.ours)
-        theirs = self.membership.publish(fork.theirs)
+        ours, theirs = map(self.membership.publish, fork.statements)
         self._actor.say(ForkReported(type="fork.reported", ours=ours, theirs=theirs))
         self._fork_reported = True
 
@@ -438,17 +441,3 @@ class NodeService:
             rounds_done=self._actor.rounds_done,
             train_seconds=self._actor.train_seconds,
         )
-
-
-def _known_fork(replica: Replica) -> ForkDetected | None:
-    """The fork that an earlier run of this node found: a restart does not heal a log."""
-    for conflict in replica.store.conflicts():
-        if conflict.kind == "fork":
-            second = conflict.evidence.rindex(replica.origin.encode() + b"\n")
-            return ForkDetected(
-                replica.origin,
-                ours=conflict.evidence[: second - 1],
-                theirs=conflict.evidence[second:],
-                reason="two signed checkpoints contradict each other; found before this start",
-            )
-    return None

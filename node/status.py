@@ -29,7 +29,7 @@ class DatasetStatus(BaseModel):
 
 
 class CellStatus(BaseModel):
-    """A cell's lifetime promise and what was reserved or spent of it, over all federations."""
+    """A cell's lifetime promise and what was reserved or spent of it."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -54,8 +54,8 @@ MAX_SENSITIVITY = 2**30
 MAX_BLOCK_ROWS = 4096
 _MIN_BLOCK_ROWS = 64
 _MAX_BLOCK_VALUES = 2**24
-FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
-"""What torch, numpy and Opacus raise over numbers and shapes."""
+FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
+"""What torch, numpy and Opacus raise over numbers, shapes and the memory that rows need."""
 
 IntVector = npt.NDArray[np.int64]
 FloatMatrix = npt.NDArray[np.float64]

@@ -8,7 +8,6 @@ only then are they uploaded. An upload that fails is tried again without trainin
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -18,19 +17,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import structlog
 
 from ledger.blobs import BlobStore
 from ledger.errors import LedgerError
 from ledger.operations import BlobRef, Plan, Purpose, SitePlan
 from ledger.tensors import encode_update
 from node.duty import steps_of
-from node.errors import IntentsClosed, NodeError
+from node.errors import IntentsClosed, NodeError, RoundFailed
 from node.frames import Job
 from node.private import PrivateRegister
 from node.worker import OnIntent, Worker
 from privacy.noise import SecureRandom
 
 _MODELS = 2
+_log = structlog.get_logger("node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +197,7 @@ class TrainingThread:
         self._trainer.close()
 
     def _serve(self) -> None:
-        # The first task starts it again, and reports why it does not come up.
-        with contextlib.suppress(NodeError):
-            self._trainer.start()
+        self._warm()
         while (task := self._tasks.get()) is not None:
             began = time.monotonic()
             error: LedgerError | NodeError | None = None
@@ -207,9 +206,19 @@ class TrainingThread:
                 self._do(task)
             except (LedgerError, NodeError) as failure:
                 error = failure
+            except Exception as failure:  # noqa: BLE001 - the thread must not die in silence
+                _log.exception("round.crashed", dataset=task.dataset, round=task.round)
+                error = RoundFailed(f"{type(failure).__name__}: {failure}")
             finally:
                 self._working = False
             self._report(Done(task, error, time.monotonic() - began))
+
+    def _warm(self) -> None:
+        """Start the trainer; the first task starts it again, and reports why it does not come up."""
+        try:
+            self._trainer.start()
+        except Exception as failure:  # noqa: BLE001 - the thread must not die in silence
+            _log.warning("trainer.cold", error=f"{type(failure).__name__}: {failure}")
 
     def _do(self, task: Task) -> None:
         ref = self._register.view.outbox.get(task.key)

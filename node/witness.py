@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.checkpoint import cosign, parse_checkpoint
-from ledger.errors import ForkDetected
+from ledger.evidence import FORK, Fork, fork_detected
 from ledger.keys import SigningKey
 from ledger.note import parse_note
 from ledger.replica import Final, Replica
@@ -69,13 +69,14 @@ class Witness:
             if before.size > newest.size:
                 return None
             if replica.root(before.size) != before.root:
-                replica.store.put_conflict("fork", before.note + b"\n" + note)
-                raise ForkDetected(
-                    replica.origin,
-                    ours=before.note,
-                    theirs=note,
-                    reason=f"the log is not the one cosigned at size {before.size}",
-                )
+                fork = Fork(before.note, note)
+                if before.size < newest.size:
+                    root = replica.root(before.size)
+                    proof = replica.consistency(before.size, newest.size)
+                    fork = Fork(before.note, note, before.size, root, proof)
+                replica.store.put_conflict(FORK, fork.encode())
+                reason = f"the log is not the one cosigned at size {before.size}"
+                raise fork_detected(replica.origin, fork, reason)
         replica.store.set_witnessed(
             replica.origin,
             newest.size,
@@ -93,10 +94,11 @@ class Witness:
 
 
 def vouched(final: Final, index: int, organisation: str) -> bool:
-    """Whether others saw the log with this node's statement that it restarted (PRIVACY 3.4).
+    """Whether others saw the log with this node's statement that it restarted (docs/privacy.md).
 
-    The quorum must stand without this node's own organisation: min(quorum, w - 1) others. With fewer
-    than three witnesses this excludes nothing, and the interface says so.
+    The quorum must stand without this node's own organisation: min(quorum, w - 1) others, w being the
+    witnesses in the state that the final covers. With fewer than three witnesses this excludes nothing,
+    and the interface says so.
 
     Args:
         final: the newest final checkpoint.
@@ -113,9 +115,12 @@ def vouched(final: Final, index: int, organisation: str) -> bool:
 
 def others_suffice(state: State, final_size: int, organisation: str) -> bool:
     """Whether a checkpoint can become final without this organisation's cosignature."""
-    witnesses = state.witnesses_at(final_size)
-    others = len(witnesses) - (organisation in witnesses)
-    return others >= quorum_size(len(witnesses))
+    for size in (final_size, state.size):
+        witnesses = state.witnesses_at(size)
+        others = len(witnesses) - (organisation in witnesses)
+        if others < quorum_size(len(witnesses)):
+            return False
+    return True
 
 
 def awaits_final(state: State, final_size: int) -> bool:

@@ -8,8 +8,9 @@ from immutables import Map
 
 from ledger.documents import encode_document
 from node.accounts import DatasetRecord
-from node.duty import Duty, LocalPolicy, Memory, Standing, duties
+from node.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
 from node.private import PrivateRegister
+from node.recovery import charge_rounds_under_way
 from tests.federation import Federation, node_of
 
 
@@ -58,17 +59,29 @@ class Hospital:
         vouched: bool = True,
         policy: LocalPolicy = LocalPolicy(),  # noqa: B008 - frozen
         now_ms: int | None = None,
+        cosigned_ms: int | None = None,
     ) -> tuple[Duty, ...]:
-        """What it has to do, by default with everything final and fresh."""
+        """What it has to do, by default with everything final and fresh, and cosigned now.
+
+        ``cosigned_ms`` is when a quorum first cosigned the approvals; -1 for never.
+        """
+        now_ms = self.federation.now_ms if now_ms is None else now_ms
+        cosigned_s = (self.federation.now_ms if cosigned_ms is None else cosigned_ms) // 1000
+        mine = approvals(self.federation.state, node_of(self.name))
         size = self.federation.state.size if final_size is None else final_size
         return duties(
             self.federation.state,
             node_of(self.name),
             self.register.view,
-            Standing(size, fresh, vouched),
+            Standing(
+                size,
+                fresh,
+                vouched,
+                Map({i: cosigned_s for i in mine if i < size and cosigned_s >= 0}),
+            ),
             self.memory,
             policy,
-            self.federation.now_ms if now_ms is None else now_ms,
+            now_ms,
         )
 
     def reserve(self, experiment: str, dataset: str) -> None:
@@ -94,6 +107,12 @@ class Hospital:
             round_number=number,
             steps=steps,
             at_ms=1,  # type: ignore[arg-type]
+        )
+
+    def come_back(self) -> None:
+        """Charge the rounds under way, as a start does before anything else."""
+        charge_rounds_under_way(
+            self.federation.state, node_of(self.name), self.register, self.federation.now_ms
         )
 
     def restart(self) -> None:

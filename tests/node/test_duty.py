@@ -14,6 +14,8 @@ from ledger.operations import (
     ExperimentStopped,
     RoundClosed,
 )
+from ledger.rules_budget import refunds
+from ledger.rules_experiments import site_of
 from node.accounts import stated
 from node.duty import (
     Adopt,
@@ -29,6 +31,7 @@ from node.duty import (
     Wait,
     refusal_for,
 )
+from node.recovery import counted_in
 from tests.federation import COORDINATOR, HOUR_MS, RESEARCHER, Federation, node_of, steward_of
 from tests.node.hospital import Hospital
 
@@ -119,8 +122,13 @@ def test_data_waits_while_the_logs_time_is_behind(scene: Scene) -> None:
 
 def test_rounds_under_way_need_no_new_permission(scene: Scene) -> None:
     scene.reserved()
-    scene.basel.intend(scene.experiment, MINE, "train", 1, 1)
-    assert scene.basel.duties(fresh=False) == (Train(scene.experiment, MINE, 1, 1, "train"),)
+    scene.trained()
+    scene.federation.reserve(scene.experiment, "bern-heart")
+    for dataset in (MINE, "bern-heart"):
+        scene.federation.submit(scene.experiment, dataset)
+    scene.federation.aggregate(scene.experiment)
+    scene.open_round()
+    assert scene.basel.duties(fresh=False) == (Train(scene.experiment, MINE, 2, 1, "train"),)
 
 
 def test_a_round_that_nobody_approved_is_refused(tmp_path: Path) -> None:
@@ -179,6 +187,25 @@ def test_an_approval_that_expired_by_the_nodes_own_clock_ends_it(scene: Scene) -
     )
 
 
+def test_an_approval_that_hospitals_saw_too_late_is_refused(scene: Scene) -> None:
+    scene.open_round()
+    state = scene.federation.state
+    at_ms = scene.federation.experiment(scene.experiment).approvals[MINE].at_ms
+    latest = at_ms + state.policy.max_delay_ms + state.policy.skew_ms
+    assert latest % 1000 == 0
+    assert scene.basel.duties(cosigned_ms=latest) == (CheckPlan(scene.experiment),)
+    assert scene.basel.duties(cosigned_ms=latest + 1000) == (
+        Refuse(scene.experiment, MINE, "approval_expired"),
+    )
+
+
+def test_an_approval_that_no_hospital_cosigned_is_waited_for(scene: Scene) -> None:
+    scene.open_round()
+    (duty,) = scene.basel.duties(cosigned_ms=-1)
+    assert isinstance(duty, Wait)
+    assert "no quorum of hospitals has cosigned" in duty.why
+
+
 def test_more_epsilon_than_the_steward_allowed_is_refused(scene: Scene) -> None:
     scene.federation.approve(scene.experiment, MINE, epsilon_max=0.1)
     scene.open_round()
@@ -194,7 +221,7 @@ def test_a_withdrawn_dataset_is_refused(scene: Scene) -> None:
 
 def test_a_dataset_registered_anew_is_refused(scene: Scene) -> None:
     scene.open_round()
-    scene.federation.register_dataset("basel", declared_rows=400)
+    scene.federation.register_dataset("basel", declared_rows=200)
     assert scene.basel.duties() == (Refuse(scene.experiment, MINE, "dataset_changed"),)
 
 
@@ -316,9 +343,6 @@ def test_a_stopped_experiment_is_settled_for_what_was_used(scene: Scene) -> None
 
 
 def test_the_register_and_the_log_hold_the_same_spend_after_settling(scene: Scene) -> None:
-    from ledger.rules_budget import refunds
-    from ledger.rules_experiments import site_of
-
     test_a_stopped_experiment_is_settled_for_what_was_used(scene)
     site = site_of(scene.federation.experiment(scene.experiment).plan, MINE)
     assert site is not None
@@ -351,6 +375,102 @@ def test_after_a_restored_backup_the_reservation_counts_as_spent(scene: Scene) -
     assert isinstance(duty, Settle)
     assert duty.used["train"] == 3
     assert duty.used["evaluate"] == 1
+
+
+def settle_in_log(scene: Scene, train: int) -> None:
+    op = BudgetSettled(
+        type="budget.settled",
+        experiment=scene.experiment,
+        dataset=MINE,
+        used=stated(Map({"train": train})),  # type: ignore[arg-type]
+        intents="0" * 64,
+    )
+    scene.federation.say(node_of("basel"), op)
+
+
+def test_a_restored_register_learns_what_was_settled_meanwhile(scene: Scene) -> None:
+    scene.open_round()
+    scene.federation.reserve(scene.experiment, MINE)  # the register knows nothing of it
+    scene.stop()
+    settle_in_log(scene, 2)
+    charges = scene.basel.charges(scene.experiment, MINE)
+    used = Map({"train": 2})
+    assert scene.basel.duties() == (Adopt(scene.experiment, MINE, charges, used),)  # type: ignore[arg-type]
+    site = site_of(scene.federation.experiment(scene.experiment).plan, MINE)
+    assert site is not None
+    key = (scene.experiment, MINE)
+    scene.basel.register.adopt(scene.federation.id, *key, charges, refunds(site, used))  # type: ignore[arg-type]
+    scene.basel.restart()
+    assert scene.basel.duties() == ()
+    here = scene.basel.register.view.cells["basel-all"].spend
+    assert here == scene.federation.state.cells["basel-all"].spend
+    assert here.g > 0
+
+
+@pytest.mark.parametrize("settled_before", [True, False])
+def test_spend_that_came_with_the_cell_is_not_counted_again(
+    scene: Scene, tmp_path: Path, settled_before: bool
+) -> None:
+    scene.open_round()
+    scene.federation.reserve(scene.experiment, MINE)
+    scene.stop()
+    if settled_before:
+        settle_in_log(scene, 2)
+    cell = scene.federation.state.cells["basel-all"]
+    (tmp_path / "new").mkdir()
+    new = Hospital(scene.federation, "basel", tmp_path / "new")
+    counted = counted_in(scene.federation.state, "basel-all")
+    new.register.add_cell(cell.terms, None, cell.spend, counted)
+    if not settled_before:
+        settle_in_log(scene, 2)
+    (adopt,) = new.duties()
+    assert isinstance(adopt, Adopt)
+    site = site_of(scene.federation.experiment(scene.experiment).plan, MINE)
+    assert site is not None
+    given = refunds(site, Map({"train": 2}))
+    new.register.adopt(scene.federation.id, scene.experiment, MINE, adopt.charges, given)
+    here = new.register.view.cells["basel-all"].spend
+    assert here == scene.federation.state.cells["basel-all"].spend
+
+
+def test_a_start_charges_the_round_that_a_restored_register_forgot(scene: Scene) -> None:
+    scene.reserved()
+    scene.basel.register.close()
+    backup = scene.basel.path.read_bytes()
+    scene.basel.restart()
+    scene.trained()  # and its noise may have left
+    scene.basel.register.close()
+    scene.basel.path.write_bytes(backup)
+    for _ in range(2):
+        scene.basel.restart()
+        scene.basel.come_back()
+        assert dict(scene.basel.register.view.used_by((scene.experiment, MINE))) == {"train": 1}
+    final_size = scene.federation.state.size - 1
+    (wait,) = scene.basel.duties(final_size=final_size)
+    assert isinstance(wait, Wait), "an intent of a restart is no permission"
+    assert scene.basel.duties() == (Train(scene.experiment, MINE, 1, 1, "train"),)
+
+
+def test_a_start_charges_nothing_where_the_vector_is_kept_or_the_log_knows_more(
+    scene: Scene,
+) -> None:
+    scene.reserved()
+    scene.trained()
+    scene.basel.come_back()
+    key = (scene.experiment, MINE)
+    assert dict(scene.basel.register.view.used_by(key)) == {"train": 1}
+    scene.basel.register.adopt(scene.federation.id, *key, ())
+    scene.basel.come_back()
+    assert dict(scene.basel.register.view.used_by(key)) == {"train": 1}
+
+
+def test_a_start_charges_no_more_than_the_plan_has_left(scene: Scene) -> None:
+    scene.reserved()
+    scene.basel.intend(scene.experiment, MINE, "train", 7, 3)  # two rounds and one spare
+    scene.basel.come_back()
+    assert scene.basel.duties() == (Refuse(scene.experiment, MINE, "no_spare_round"),)
+    used = scene.basel.register.view.used_by((scene.experiment, MINE))
+    assert dict(used) == {"train": 3}
 
 
 def test_a_register_that_counts_less_than_the_log_is_a_restored_backup(scene: Scene) -> None:

@@ -137,3 +137,33 @@ def test_a_release_that_does_not_cover_a_patient_is_refused_before_any_intent() 
             rng=TestRng(1),
             before_noise=never,
         )
+
+
+def test_scores_are_the_same_bits_however_few_rows_a_block_holds() -> None:
+    for task in TASKS:
+        spec = heart_spec(task=TASKS[task])
+        features = random_examples(4, 67, WIDTH).features
+        module = model_of(spec)
+        alone = [score(module, features[row : row + 1], spec.task, block=64) for row in range(67)]
+        together = score(module, features, spec.task, block=64)
+        np.testing.assert_array_equal(np.concatenate(alone), together)
+
+
+def test_rows_that_need_too_much_memory_still_leave_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def starve(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("node.evaluate.score", starve)
+    spec = heart_spec(task=TASKS["binary"])
+    found = noisy_histogram(
+        model_of(spec),
+        random_examples(2, 90, WIDTH),
+        spec,
+        release("evaluate"),
+        declared=50,
+        rng=TestRng(1),
+        before_noise=lambda purpose, steps: None,
+    )
+    np.testing.assert_array_equal(found, TestRng(1).gaussian_integers(NOISE, len(found)))

@@ -41,7 +41,7 @@ def test_an_honest_plan_is_what_its_spec_implies(federation: Federation, tmp_pat
 
 def test_another_hospitals_change_does_not_matter(federation: Federation, tmp_path: Path) -> None:
     experiment = federation.say(RESEARCHER, proposal(federation)).entry.hash
-    federation.register_dataset("bern", declared_rows=500)
+    federation.register_dataset("bern", declared_rows=200)
     op = DatasetWithdrawn(type="dataset.withdrawn", dataset="bern-heart", reason="other")
     federation.say(steward_of("bern"), op)
     assert checked(federation, experiment, tmp_path).refused is None

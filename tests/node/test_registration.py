@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from ledger.blobs import blob_ref
 from ledger.keys import SealingKey
-from ledger.operations import CellRegistered, DatasetRegistered, Operation
+from ledger.operations import CellRegistered, DatasetRegistered, Invitation, Operation
 from ledger.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from node.errors import DatasetError, RegistrationRefused, ServiceError
 from node.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
@@ -251,16 +252,61 @@ def test_a_lost_register_takes_the_cells_spend_from_the_log(
     experiment = federation.propose(federation.spec(datasets))
     federation.approve(experiment, "basel-heart")
     federation.reserve(experiment, "basel-heart")
-    saying.register(prepared(private, table(tmp_path), schema()), private)
+    given = prepared(private, table(tmp_path), schema(declared=200), 5.0, 1e-5)
+    ((mine, percent),) = given.cells
+    terms = federation.state.cells["basel-all"].terms
+    assert (mine.epsilon_micro, mine.delta_e15) == (terms.epsilon_micro, terms.delta_e15)
+    saying.register(replace(given, cells=((terms, percent),)), private)
     assert private.view.cells["basel-all"].spend == federation.state.cells["basel-all"].spend
     assert private.view.cells["basel-all"].spend.g > 0
 
 
+def test_a_strangers_cell_of_the_same_name_is_refused(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    given = prepared(private, table(tmp_path), schema())
+    ((terms, _),) = given.cells
+    saying.say(terms)
+    cells = saying.federation.state.cells
+    theirs = replace(cells["basel-all"], organisation="bern")
+    state = replace(saying.federation.state, cells=cells.set("basel-all", theirs))
+    saying.said.clear()
+    with pytest.raises(
+        RegistrationRefused, match=r"bern promised its 100 patients epsilon 5.*not basel"
+    ):
+        register(
+            given,
+            private,
+            state=lambda: state,
+            publish=saying.federation.put,
+            say=saying.say,
+        )
+    assert saying.said == []
+    assert not private.view.cells
+    assert private.unfinished_datasets() == ()
+
+
+@pytest.mark.parametrize(("epsilon", "declared"), [(9.0, 100), (5.0, 90)])
+def test_another_promise_than_the_logs_is_refused(
+    tmp_path: Path, private: PrivateRegister, epsilon: float, declared: int
+) -> None:
+    saying = Saying()
+    ((terms, _),) = prepared(private, table(tmp_path), schema()).cells
+    saying.say(terms)
+    given = prepared(private, table(tmp_path), schema(declared=declared), epsilon)
+    with pytest.raises(RegistrationRefused, match=r"promised its 100 patients epsilon 5.*for ever"):
+        saying.register(given, private)
+    assert not private.view.cells
+    assert private.unfinished_datasets() == ()
+
+
 def test_cell_names_stay_within_a_slug() -> None:
-    long = "a" * 40
-    name = cell_name(long, "train")
-    assert len(name) <= 40
-    assert name != cell_name("a" * 39 + "b", "train")
+    longest = Invitation.model_fields["organisation"].metadata[0].pattern
+    organisation = "a" * 32
+    assert re.fullmatch(longest, organisation)
+    assert not re.fullmatch(longest, organisation + "a")
+    name = cell_name(organisation, "train")
     CellRegistered.model_validate(
         dict.fromkeys(("block", "cell"), name)
         | {

@@ -235,6 +235,20 @@ def test_a_crashed_training_process_costs_the_spare_round(town: Town) -> None:
     assert dict(town.experiment(experiment).reservations["basel-heart"].used)["train"] == 3
 
 
+def test_a_failure_that_no_rule_foresees_is_seen_and_the_others_go_on(town: Town) -> None:
+    class Full(NoopTrainer):
+        def start(self) -> None:
+            raise OSError(24, "Too many open files")
+
+        def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    experiment = start(town, {"basel": Full()}, quorum=1)
+    finish(town, experiment)
+    refused = town.experiment(experiment).budget_refusals
+    assert {name: r.reason for name, r in refused.items()} == {"basel-heart": "unavailable"}
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -199,6 +199,24 @@ def test_a_computation_that_fails_over_rows_sends_noise_and_says_nothing() -> No
     np.testing.assert_array_equal(result, noise)
 
 
+def test_a_batch_that_needs_too_much_memory_sends_noise() -> None:
+    def starve(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise MemoryError
+
+    tree = expand(LogisticRegression(preset="logistic-regression"), WIDTH, 1)
+    engine, _ = engine_of(tree)
+    result = noisy_gradient_sum(
+        engine,
+        random_examples(5, 20, WIDTH),
+        sensitivity=CLIP,
+        noise_sd=NOISE,
+        rng=TestRng(5),
+        loss=starve,
+        block=64,
+    )
+    np.testing.assert_array_equal(result, TestRng(5).gaussian_integers(NOISE, WIDTH + 1))
+
+
 def test_the_release_is_the_exact_sum_plus_the_generators_integers() -> None:
     training, weights = training_of("mlp", random_examples(6, 50, WIDTH))
     intents, record = recorded()

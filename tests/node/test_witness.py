@@ -6,6 +6,7 @@ import pytest
 
 from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.errors import ForkDetected
+from ledger.evidence import judge_fork, read_fork
 from ledger.note import parse_note
 from ledger.operations import TimeNoted
 from ledger.replica import Final, Replica
@@ -94,6 +95,22 @@ def test_a_copy_that_contradicts_what_was_cosigned_is_a_fork(copy: Copy) -> None
         copy.witness.cosign(copy.federation.now_ms)
     assert caught.value.ours == theirs
     assert [c.kind for c in copy.replica.store.conflicts()] == ["fork"]
+
+
+def test_a_longer_copy_that_contradicts_what_was_cosigned_is_shown_with_its_proof(
+    copy: Copy,
+) -> None:
+    log_key = copy.federation.rings[COORDINATOR].log
+    assert log_key is not None
+    other = Checkpoint(copy.replica.origin, copy.replica.size - 2, bytes(32))
+    theirs = sign_checkpoint(log_key, other)
+    copy.replica.store.set_witnessed(
+        copy.replica.origin, other.size, other.root, theirs, expected_size=0
+    )
+    with pytest.raises(ForkDetected) as caught:
+        copy.witness.cosign(copy.federation.now_ms)
+    fork = read_fork(*caught.value.statements)
+    assert "does not begin with them" in judge_fork(fork, copy.replica.log_key)
 
 
 def test_a_copy_restored_from_a_backup_cosigns_nothing_older(copy: Copy) -> None:
