@@ -17,7 +17,7 @@ from coordinator.history import History
 from ledger.average import ExactSum, final_model, initial_model, server_step
 from ledger.blobs import BlobStore, blob_ref
 from ledger.documents import parse_document
-from ledger.errors import BlobError, PlanRefused
+from ledger.errors import BlobError, MalformedInput, PlanRefused
 from ledger.network_spec import parameter_shapes
 from ledger.operations import BlobRef, RoundAggregated, UpdateRefused
 from ledger.plan import check_plan, network_of, sites_from
@@ -90,7 +90,14 @@ class Aggregator:
         self._prepared[experiment.id] = Prepared(spec, shapes)
         return self._prepared[experiment.id]
 
-    def fold(self, state: State, experiment: Experiment) -> tuple[UpdateRefused, ...]:
+    def until_ms(self, experiment: Experiment) -> int | None:
+        """The last millisecond of an experiment's spec, or None where the spec is not here."""
+        try:
+            return parse_document(self._blobs.get(experiment.spec), ExperimentSpec).until_ms
+        except (MalformedInput, BlobError):
+            return None
+
+    def fold(self, experiment: Experiment) -> tuple[UpdateRefused, ...]:
         """Take the updates that arrived for the open round into its sum.
 
         Returns:
@@ -107,7 +114,7 @@ class Aggregator:
         for dataset, update in sorted(current.updates.items()):
             if update.refused is not None or update.entry in held.folded:
                 continue
-            refusal = self._fold_one(state, experiment, held, dataset, update)
+            refusal = self._fold_one(experiment, held, dataset, update)
             if refusal is None:
                 held.folded.add(update.entry)
             else:
@@ -164,7 +171,7 @@ class Aggregator:
         self._sums.pop(experiment, None)
 
     def _fold_one(
-        self, state: State, experiment: Experiment, held: _Sum, dataset: str, update: Update
+        self, experiment: Experiment, held: _Sum, dataset: str, update: Update
     ) -> UpdateRefused | None:
         site, current = site_of(experiment.plan, dataset), experiment.round
         if site is None or current is None:
@@ -174,8 +181,8 @@ class Aggregator:
         except BlobError as error:
             _log.warning("update without its blob", update=update.entry, reason=error.reason)
             return UpdateRefused(type="update.refused", update=update.entry, reason="missing_blob")
-        declared_test = state.datasets[dataset].terms.declared_test
-        values = judge_update(experiment.plan, site, current, declared_test, update.blob, data)
+        declared = self._history.declared_test(site.registration)
+        values = judge_update(experiment.plan, site, current.kind, declared, update.blob, data)
         if isinstance(values, str):
             return UpdateRefused(type="update.refused", update=update.entry, reason=values)
         held.total.add(values)

@@ -9,7 +9,7 @@ leaves that experiment alone until the log says something new of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -47,6 +47,7 @@ class Conductor:
         self._aggregator = aggregator
         self._now_ms = now_ms
         self._held: dict[str, Experiment] = {}
+        self._known_until_ms: dict[str, int] = {}
         self._wake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
@@ -74,7 +75,7 @@ class Conductor:
         ops: list[Operation] = []
         for experiment in state.experiments.values():
             if experiment.round is not None and not self._is_held(experiment):
-                ops.extend(self._aggregator.fold(state, experiment))
+                ops.extend(self._aggregator.fold(experiment))
         if ops:
             self._say(state, ops)
             return True
@@ -86,6 +87,7 @@ class Conductor:
             now_ms=self._now_ms(),
             final_size=view.final_size,
             completed_at=self._sequencer.history.completed_at,
+            until_ms=self._until_ms(state),
         )
         for action in actions:
             held = state.experiments.get(action.experiment)
@@ -114,10 +116,25 @@ class Conductor:
 
     def _sleep_s(self) -> float:
         now_ms = self._now_ms()
-        wake_ms = next_wake_ms(self._sequencer.view.state, now_ms)
+        state = self._sequencer.view.state
+        wake_ms = next_wake_ms(state, now_ms, self._until_ms(state))
         if wake_ms is None:
             return _LONGEST_SLEEP_S
         return min(_LONGEST_SLEEP_S, max(0, wake_ms - now_ms) / 1000)
+
+    def _until_ms(self, state: State) -> Mapping[str, int]:
+        """The ends of the specs that are here, of the experiments that have not ended."""
+        ends: dict[str, int] = {}
+        for experiment in state.experiments.values():
+            if experiment.ended:
+                continue
+            end = self._known_until_ms.get(experiment.id)
+            if end is None:
+                end = self._aggregator.until_ms(experiment)
+            if end is not None:
+                ends[experiment.id] = end
+        self._known_until_ms = ends
+        return ends
 
     def _operation(self, state: State, action: Action) -> Operation:
         """What to say for an action; an experiment that cannot go on is stopped."""

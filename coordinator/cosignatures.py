@@ -1,8 +1,9 @@
 """Cosignatures on their way to a final checkpoint.
 
 Hospitals cosign the checkpoints that they follow. Here their lines are verified, merged into the
-notes that they cover and counted by organisation; with a quorum (``ledger.witness``, among the
-witnesses of the final checkpoint before) a note becomes final and is stored with its cosignatures.
+notes that they cover and counted by organisation; with its quorums (``ledger.finality``, among the
+witnesses of the final checkpoint before and among its own) a note becomes final and is stored with its
+cosignatures.
 
 Not every checkpoint becomes final: each costs a durable write here and at every follower. One that
 covers an entry somebody waits for (``URGENT``) is final as soon as it can be, others at most once an
@@ -12,16 +13,16 @@ interval. Owned by the sequencer's thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger.checkpoint import merge_cosignatures
 from ledger.errors import NotConsistent, UnknownKey
+from ledger.finality import judge_final, witness_keys
 from ledger.log import Sequenced
 from ledger.note import COSIGNATURE_V1, VerifierKey, parse_signature_lines
 from ledger.state import State
 from ledger.store import LogStore
-from ledger.witness import judge_quorum, quorum_size, witness_name
+from ledger.witness import quorum_size, witness_name
 
 MAX_OPEN = 64
 """Checkpoints that are collected for; older ones give way to newer."""
@@ -100,10 +101,10 @@ class Cosignatures:
         self._keep(size, merged, signers)
 
     def finalize(self, state: State, now_s: float) -> bool:
-        """Make the newest checkpoint with a quorum final, if it is time to.
+        """Make the newest checkpoint with its quorums final, if it is time to.
 
         Args:
-            state: of the whole log; it knows who counted as a witness at the final before.
+            state: of the whole log; it knows who counted as a witness at every size.
             now_s: a steady clock.
 
         Returns:
@@ -116,11 +117,7 @@ class Cosignatures:
         if size is None or self._wait_s(size, now_s) > 0:
             return False
         note = self._notes[size]
-        witnesses = {
-            organisation: frozenset(bytes.fromhex(key) for key in keys)
-            for organisation, keys in state.witnesses_at(self.final.size).items()
-        }
-        judge_quorum(note, self._log, witnesses, origin=self._origin).require()
+        judge_final(note, self._log, state, before=self.final.size, origin=self._origin).require()
         self._store.put_final(size, note)
         self.final = FinalNote(size, note)
         self._finalized_at_s = now_s
@@ -135,25 +132,24 @@ class Cosignatures:
         size = self._candidate(state)
         return None if size is None else self._wait_s(size, now_s)
 
-    def signed_by(self, state: State, size: int) -> Mapping[str, bool]:
-        """Which of the organisations that count now have cosigned a checkpoint being collected."""
-        signers = self._signers.get(size, frozenset())
-        return {
-            organisation: any(bytes.fromhex(key) in signers for key in keys)
-            for organisation, keys in state.witnesses_at(self.final.size).items()
-        }
-
     def _candidate(self, state: State) -> int | None:
         """The newest checkpoint beyond the final one that enough organisations cosigned."""
-        needed = quorum_size(len(state.witnesses_at(self.final.size)))
         for size in sorted(self._notes, reverse=True):
             if size <= self.final.size and self.final.note is not None:
                 return None
-            if len(self._signers[size]) < needed:
-                continue
-            if sum(self.signed_by(state, size).values()) >= needed:
+            if all(self._enough(state, size, at) for at in (self.final.size, size)):
                 return size
         return None
+
+    def _enough(self, state: State, size: int, at: int) -> bool:
+        """Whether a checkpoint has the quorum of those who count as witnesses at a size."""
+        signers = self._signers[size]
+        needed = quorum_size(len(state.witnesses_at(at)))
+        if len(signers) < needed:
+            return False
+        return (
+            sum(not signers.isdisjoint(keys) for keys in witness_keys(state, at).values()) >= needed
+        )
 
     def _wait_s(self, size: int, now_s: float) -> float:
         if self._urgent and self._urgent[0] < size:

@@ -6,13 +6,15 @@ who acts (``conduct.py``) does the I/O, says the operation, and asks again.
 
 A dataset may be asked while its approval stands (given, not taken back, not expired), it is as
 registered when the plan was made and not withdrawn, and its node neither refused the budget nor
-settled. An experiment goes on while enough such datasets are there to reach the plan's quorum.
+settled. An experiment goes on while enough such datasets are there to reach the plan's quorum. It
+waits for further approvals until the last day of its spec, and no longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from ledger.operations import (
@@ -29,6 +31,8 @@ from ledger.state import Experiment, State
 
 MAX_ATTEMPTS = 3
 """Times that a round is tried before its experiment stops."""
+
+_NOT_KNOWN: Mapping[str, int] = MappingProxyType({})
 
 CompletedAt = Callable[[str], int | None]
 """Index of the entry that completed an experiment."""
@@ -72,7 +76,12 @@ Action = Say | Open | Conclude | Complete
 
 
 def next_actions(
-    state: State, *, now_ms: int, final_size: int, completed_at: CompletedAt
+    state: State,
+    *,
+    now_ms: int,
+    final_size: int,
+    completed_at: CompletedAt,
+    until_ms: Mapping[str, int] = _NOT_KNOWN,
 ) -> tuple[Action, ...]:
     """At most one action an experiment, in the order in which they were proposed.
 
@@ -81,11 +90,14 @@ def next_actions(
         now_ms: the coordinator's clock.
         final_size: entries under the newest final checkpoint.
         completed_at: from the log's history.
+        until_ms: last millisecond of each experiment's spec, by id; who is not in it is left alone.
     """
     actions: list[Action] = []
     waiting = False
     for experiment in sorted(state.experiments.values(), key=lambda e: e.index):
         action = _next(state, experiment, now_ms, final_size, completed_at)
+        if action is None and _waits_too_long(experiment, now_ms, until_ms):
+            action = _stop(experiment, "expired")
         if action is not None:
             actions.append(action)
         elif experiment.round is not None:
@@ -95,8 +107,8 @@ def next_actions(
     return tuple(actions)
 
 
-def next_wake_ms(state: State, now_ms: int) -> int | None:
-    """When the clock alone may make something due, or None."""
+def next_wake_ms(state: State, now_ms: int, until_ms: Mapping[str, int] = _NOT_KNOWN) -> int | None:
+    """When the clock alone may make something due, or None; ``until_ms`` as in `next_actions`."""
     times: list[int] = []
     for experiment in state.experiments.values():
         if experiment.round is not None:
@@ -104,6 +116,8 @@ def next_wake_ms(state: State, now_ms: int) -> int | None:
             times.append(state.log_time + state.policy.skew_ms // 2 + 1)
         elif not experiment.ended:
             times.extend(a.until_ms + 1 for a in experiment.approvals.values())
+            if experiment.id in until_ms:
+                times.append(until_ms[experiment.id] + 1)
     later = [time for time in times if time > now_ms]
     return min(later, default=None)
 
@@ -168,6 +182,13 @@ def _open_or_stop(state: State, experiment: Experiment, now_ms: int) -> Action |
     if len(standing) - lost - expired < plan.quorum:
         return _stop(experiment, "expired")
     return None
+
+
+def _waits_too_long(experiment: Experiment, now_ms: int, until_ms: Mapping[str, int]) -> bool:
+    """Whether it waits for approvals after the last day of its spec."""
+    if experiment.ended or experiment.round is not None or experiment.id not in until_ms:
+        return False
+    return now_ms > until_ms[experiment.id]
 
 
 def _stop(

@@ -7,7 +7,8 @@ what is stored, nothing more is signed, and a restart begins with what the store
 that was lost and one that was stored but reported lost both end well. Opening replays the store by
 the same path that live entries take, and refuses a database that was rolled back.
 
-Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s.
+Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
+a place of a chain that another one has, the bytes are kept as evidence, once a key.
 
 The coordinator's own operations are signed in this thread too, at their place in the order, so that
 its chain never has a race. Cosignatures are stored here as well: one writer.
@@ -45,10 +46,11 @@ from ledger.entry import (
     sign_entry,
 )
 from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
+from ledger.evidence import ROLLBACK, Equivocations
 from ledger.keys import KeyRing
 from ledger.log import Sequenced
 from ledger.operations import Operation
-from ledger.replica import read_leaves
+from ledger.replica import leaf_at, read_leaves
 from ledger.state import State
 from ledger.store import LogStore, Row
 
@@ -148,6 +150,7 @@ class Sequencer:
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
         self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
+        self._equivocations = Equivocations(store)
         self._log = replay(store, federation, self._observe)
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
@@ -333,6 +336,7 @@ class Sequencer:
             if index is None:
                 index = self._store.find_leaf(bytes.fromhex(entry.hash))
             if index is None:
+                self._equivocations.notice(entry, self._log.state.keys, batch.leaf_at(self._store))
                 raise
             reason = batch.voids.get(index, self._voids.get(index))
             return Receipt(index, reason is None, reason)
@@ -402,7 +406,7 @@ class Sequencer:
         try:
             check_signed(self._log, checkpoint)
         except (RolledBack, NotConsistent) as error:
-            self._store.put_conflict("rollback", note)
+            self._store.put_conflict(ROLLBACK, note)
             self._stop(str(error))
             raise
 
@@ -443,6 +447,17 @@ class _Taken:
         self.taken: list[Sequenced] = []
         self.known: dict[str, int] = {}
         self.voids: dict[int, str] = {}
+
+    def leaf_at(self, store: LogStore) -> Callable[[str, int], bytes | None]:
+        """Where to look for the entry at a place of a key's chain: here, then in the store."""
+
+        def find(key: str, seq: int) -> bytes | None:
+            for item in self.taken:
+                if (item.entry.body.key, item.entry.body.seq) == (key, seq):
+                    return item.entry.leaf
+            return leaf_at(store, key, seq)
+
+        return find
 
 
 def _row(item: Sequenced) -> Row:

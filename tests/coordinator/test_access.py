@@ -62,6 +62,38 @@ def test_an_update_is_for_its_node_the_coordinator_and_auditors(federation: Fede
     assert readers(federation, update.update.sha256) == {node_of("basel"), COORDINATOR}
 
 
+def test_an_update_without_effect_is_no_more_open_than_another_and_bait_does_not_open_it() -> None:
+    federation = Federation.found((*TWO, "chur"))
+    experiment = federation.start(TWO, rounds=2)
+    federation.reserve(experiment, "basel-heart")
+    values = b"noisy sums of basel alone"
+    ref = federation.put(values)
+    federation.open_round(experiment)
+    late = federation.update(experiment, "basel-heart").model_copy(
+        update={"update": ref, "attempt": 7}
+    )
+    federation.say(node_of("basel"), late, void="round_not_open")
+    own = {node_of("basel"), COORDINATOR}
+    assert readers(federation, ref.sha256) == own
+    spec = federation.spec(["basel-heart", "bern-heart"])
+    bait = federation.proposal(spec).model_copy(update={"name": "bait", "spec": ref})
+    federation.say(RESEARCHER, bait)
+    assert readers(federation, ref.sha256) == own
+
+
+def test_calling_a_document_an_update_does_not_hide_it() -> None:
+    federation = Federation.found(TWO)
+    experiment = federation.start(TWO, rounds=2)
+    federation.reserve(experiment, "basel-heart")
+    federation.open_round(experiment)
+    spec = federation.experiment(experiment).spec
+    op = federation.update(experiment, "basel-heart").model_copy(
+        update={"update": spec, "attempt": 7}
+    )
+    federation.say(node_of("basel"), op, void="round_not_open")
+    assert readers(federation, spec.sha256) == set(federation.state.members)
+
+
 def test_the_final_model_is_for_the_nodes_that_evaluate_it_until_it_is_released(
     federation: Federation,
 ) -> None:

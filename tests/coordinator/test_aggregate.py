@@ -53,7 +53,7 @@ def test_the_sum_and_the_model_are_those_that_anyone_computes(
         federation.submit(experiment, dataset)
     ours = aggregator(federation, tmp_path)
     now = federation.experiment(experiment)
-    assert ours.fold(federation.state, now) == ()
+    assert ours.fold(now) == ()
     op = ours.aggregate(federation.state, now)
     theirs = federation.aggregate(experiment).entry.body.op
     assert isinstance(theirs, RoundAggregated)
@@ -71,10 +71,10 @@ def test_updates_are_folded_as_they_arrive_and_again_after_a_restart(
         op = federation.update(experiment, dataset)
         steady._blobs.put(federation.blobs[op.update.sha256])
         federation.say(node_of(federation.state.datasets[dataset].organisation), op)
-        assert steady.fold(federation.state, federation.experiment(experiment)) == ()
+        assert steady.fold(federation.experiment(experiment)) == ()
     now = federation.experiment(experiment)
     restarted = aggregator(federation, tmp_path)
-    restarted.fold(federation.state, now)
+    restarted.fold(now)
     assert steady.aggregate(federation.state, now) == restarted.aggregate(federation.state, now)
 
 
@@ -101,7 +101,7 @@ def test_an_update_that_does_not_deserve_to_count_is_refused_with_its_reason(
         del federation.blobs[op.update.sha256]
     update = federation.say(node_of("basel"), op).entry.hash
     ours = aggregator(federation, tmp_path)
-    (refused,) = ours.fold(federation.state, federation.experiment(experiment))
+    (refused,) = ours.fold(federation.experiment(experiment))
     assert (refused.update, refused.reason) == (update, reason)
 
 
@@ -116,7 +116,7 @@ def test_an_update_at_its_bound_counts(federation: Federation, tmp_path: Path) -
     values[0] = -site.update_bound
     federation.submit(experiment, "basel-heart", values)
     ours = aggregator(federation, tmp_path)
-    assert ours.fold(federation.state, federation.experiment(experiment)) == ()
+    assert ours.fold(federation.experiment(experiment)) == ()
 
 
 def test_the_final_model_is_the_stated_function_of_the_rounds(
@@ -141,7 +141,7 @@ def test_a_histogram_round_sums_histograms_and_keeps_the_model(
         federation.submit(experiment, dataset)
     ours = aggregator(federation, tmp_path)
     now = federation.experiment(experiment)
-    assert ours.fold(federation.state, now) == ()
+    assert ours.fold(now) == ()
     op = ours.aggregate(federation.state, now)
     assert op.model == opened.model
     stored = ours._blobs.get(op.aggregate)
@@ -193,7 +193,7 @@ def test_a_model_beyond_float64_is_not_stored(federation: Federation, tmp_path: 
         federation.submit(experiment, dataset)
     now = federation.experiment(experiment)
     ours = aggregator(federation, tmp_path)
-    ours.fold(federation.state, now)
+    ours.fold(now)
     prepared = ours.prepare(federation.state, now)
     strategy = prepared.spec.federation.strategy.model_copy(update={"learning_rate": float("inf")})
     federating = prepared.spec.federation.model_copy(update={"strategy": strategy})

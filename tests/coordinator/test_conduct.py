@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -201,3 +202,13 @@ def test_a_round_that_nobody_answers_is_closed_after_its_deadline(
         experiment = start(serving, spec(federation, rounds=1, round_timeout_s=1))
         serving.until(lambda: federation.experiment(experiment).next_attempt == 2)
         assert federation.experiment(experiment).status == "running"
+
+
+def test_an_experiment_that_nobody_answers_ends_with_its_spec(
+    federation: Federation, tmp_path: Path
+) -> None:
+    over = spec(federation).model_copy(update={"until": date(2020, 1, 1)})
+    with Serving(federation, tmp_path) as serving:
+        experiment = start(serving, over, approve=())
+        serving.until(lambda: federation.experiment(experiment).status == "stopped")
+        assert federation.experiment(experiment).reason == "expired"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from coordinator.rounds import (
@@ -40,12 +42,14 @@ def due(
     now_ms: int | None = None,
     final_size: int = 1,
     completed_at: int | None = None,
+    until_ms: dict[str, int] | None = None,
 ) -> tuple[Action, ...]:
     return next_actions(
         federation.state,
         now_ms=federation.now_ms if now_ms is None else now_ms,
         final_size=final_size,
         completed_at=lambda _: completed_at,
+        until_ms=until_ms or {},
     )
 
 
@@ -216,6 +220,28 @@ def test_approvals_that_all_expired_stop_it(federation: Federation) -> None:
     assert next_wake_ms(federation.state, federation.now_ms) == until_ms + 1
     (action,) = due(federation, now_ms=until_ms + 1)
     assert stop_reason(action) == "expired"
+
+
+def test_what_nobody_answers_is_stopped_after_the_last_day_of_its_spec(
+    federation: Federation,
+) -> None:
+    experiment = proposed(federation, quorum=2)
+    federation.approve(experiment, "basel-heart")
+    end = federation.spec_of(experiment).until_ms
+    assert end == int(datetime(2030, 1, 2, tzinfo=UTC).timestamp()) * 1000 - 1
+    until_ms = {experiment: end}
+    assert next_wake_ms(federation.state, federation.now_ms, until_ms) == end + 1
+    assert due(federation, now_ms=end, until_ms=until_ms) == ()
+    (action,) = due(federation, now_ms=end + 1, until_ms=until_ms)
+    assert stop_reason(action) == "expired"
+    assert due(federation, now_ms=end + 1) == ()
+
+
+def test_who_approved_for_longer_than_the_spec_says_is_still_asked(federation: Federation) -> None:
+    experiment = federation.start(THREE)
+    end = federation.spec_of(experiment).until_ms
+    (action,) = due(federation, now_ms=end + 1, until_ms={experiment: end})
+    assert isinstance(action, Open)
 
 
 def test_the_plan_goes_from_training_to_evaluation_to_completion(federation: Federation) -> None:

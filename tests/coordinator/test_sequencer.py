@@ -23,6 +23,7 @@ from ledger.errors import (
     StoreUnusable,
     UnknownKey,
 )
+from ledger.evidence import judge_equivocation, split
 from ledger.note import parse_note
 from ledger.operations import LedgerReviewed, NodeReady, TimeNoted
 from ledger.replica import Replica
@@ -131,6 +132,36 @@ def test_what_does_not_fit_is_refused_and_hinders_nobody(
         assert futures[2].result(WAIT_S).applied
         with pytest.raises(NotAdmitted, match="its key's chain goes on with number"):
             futures[3].result(WAIT_S)
+
+
+def test_a_second_entry_at_a_place_of_a_chain_is_kept_as_evidence_once_a_key(
+    federation: Federation, home: Path
+) -> None:
+    good = federation.entry(steward_of("basel"), reviewed(federation))
+    rivals = [federation.entry(steward_of("basel"), reviewed(federation, n)) for n in (1, 2, 3)]
+    forged = bytearray(rivals[0].leaf)
+    forged[-1] ^= 1
+
+    def refused(sequencer: Sequencer, *leaves: bytes) -> None:
+        for future in [sequencer.submit(leaf) for leaf in leaves]:
+            with pytest.raises(NotAdmitted, match="chain goes on"):
+                future.result(WAIT_S)
+
+    with sequencing(federation, home) as sequencer:
+        taken = sequencer.submit(good.leaf)
+        refused(sequencer, bytes(forged), rivals[0].leaf, rivals[1].leaf)
+        assert taken.result(WAIT_S).applied
+    with sequencing(federation, home) as sequencer:
+        refused(sequencer, rivals[2].leaf)
+    store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
+    (kept,) = store.conflicts()
+    state = federation.state
+    store.close()
+    assert split(kept.evidence) == (good.leaf, rivals[0].leaf)
+    found = judge_equivocation(kept.evidence, federation.id, state.keys)
+    assert (found.member, found.seq) == (steward_of("basel"), good.body.seq)
+    with pytest.raises(NotConsistent):
+        judge_equivocation(kept.evidence, "0" * 64, state.keys)
 
 
 def test_what_waits_becomes_durable_in_one_transaction(
@@ -375,6 +406,10 @@ def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_nee
         assert sequencer.view.final_size == opened
         ready = federation.entry(node_of("basel"), NodeReady(type="node.ready", protocol=1))
         sequencer.submit(ready.leaf).result(WAIT_S)
+        _settle(sequencer, federation)
+        assert sequencer.view.final_size == opened  # basel counts in it, and has not cosigned it
+        note, size = sequencer.view.note, sequencer.view.size
+        sequencer.cosign(size, line(federation, node_of("basel"), note)).result(WAIT_S)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == opened + 2
 
