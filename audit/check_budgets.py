@@ -9,7 +9,9 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from audit.budget import cell_budget, merged, pld, rdp
 from audit.documents import UNREADABLE, Documents
@@ -19,7 +21,7 @@ from audit.replay import Replay
 from ledger.errors import PlanRefused
 from ledger.operations import CellRegistered, Release, SitePlan
 from ledger.plan import Site, check_plan
-from ledger.rules_experiments import totals
+from ledger.rules_experiments import totals, was_held_back
 from ledger.state import State
 from privacy.crosscheck import opacus_epsilons
 from privacy.errors import CrossCheckFailed, PrivacyError
@@ -65,10 +67,16 @@ def check_plans(replay: Replay, documents: Documents) -> Iterator[Check]:
         )
 
 
-def check_charges(replay: Replay) -> Iterator[Check]:
-    """Step 10: every release's charge from its noise, and reserved >= settled >= used."""
+def check_charges(replay: Replay, cosigned: Sequence[tuple[int, int]]) -> Iterator[Check]:
+    """Step 10: every release's charge from its noise, and reserved >= settled >= used.
+
+    Args:
+        replay: of the copy.
+        cosigned: sizes of final checkpoints, rising, with the POSIX seconds by which a quorum of
+            hospitals had cosigned each.
+    """
     history, state = replay.history, replay.log.state
-    releases = reservations = refuted = 0
+    releases = reservations = refuted = untimed = 0
     for experiment in history.experiments.values():
         for site in experiment.plan.sites:
             for release in site.releases:
@@ -81,9 +89,21 @@ def check_charges(replay: Replay) -> Iterator[Check]:
                 for check in _reservation(experiment, site):
                     refuted += 1
                     yield check
+                age = _approval_age(history, experiment, site.dataset, cosigned)
+                untimed += age == "unknown"
+                if isinstance(age, Check):
+                    refuted += 1
+                    yield age
     for check in _sums(history, state):
         refuted += 1
         yield check
+    if untimed:
+        yield Check(
+            10,
+            "not_checkable",
+            f"reservations on approvals that no cosigned checkpoint of this copy covers: {untimed}; "
+            "how long the approvals were held back cannot be told",
+        )
     if not refuted:
         yield Check(
             10,
@@ -175,6 +195,38 @@ def _reservation(experiment: ExperimentRecord, site: SitePlan) -> Iterator[Check
                 f"{planned.get(purpose, 0)}",
                 place,
             )
+
+
+def _approval_age(
+    history: History,
+    experiment: ExperimentRecord,
+    dataset: str,
+    cosigned: Sequence[tuple[int, int]],
+) -> Check | Literal["young", "unknown"]:
+    """How old a reservation's approval was when hospitals first stood behind it."""
+    held = experiment.held[dataset].said
+    said = next(
+        d.said
+        for d in reversed(experiment.decisions)
+        if d.approved and d.dataset == dataset and d.said.index < held.index
+    )
+    covering = bisect_right(cosigned, said.index, key=lambda final: final[0])
+    if covering == len(cosigned):
+        return "unknown"
+    cosigned_s = cosigned[covering][1]
+    # The node judged by the policy of its copy, which reached somewhere between the two entries.
+    policies = history.policies_between(said.index, held.index)
+    if not all(was_held_back(said.at_ms, cosigned_s, policy) for policy in policies):
+        return "young"
+    hours = (cosigned_s * 1000 - said.at_ms) / 3_600_000
+    return Check(
+        10,
+        "refuted",
+        f"the node of {dataset} reserved on an approval (entry {said.index}) that was held back: "
+        f"its steward signed it {hours:.1f} h before a quorum of hospitals cosigned it, longer than "
+        "the policy allows",
+        f"entry {held.index}",
+    )
 
 
 def _used(experiment: ExperimentRecord, dataset: str) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 From the specification alone comes the first model; from each round's updates their exact integer
 sum; from sum and model the next one; from the late ones the final one. Every blob that the log names
-on the way must have exactly the bytes that come out.
+on the way must have exactly the bytes that come out. What was summed must deserve it, and what was left
+out must not, by the rule that the coordinator has to follow (``ledger.updates``).
 """
 
 from __future__ import annotations
@@ -13,27 +14,31 @@ from typing import overload
 
 from audit.documents import UNREADABLE, Documents, Shapes
 from audit.findings import Check
-from audit.history import ExperimentRecord, RoundRecord
+from audit.history import ExperimentRecord, RoundRecord, UpdateRecord
 from audit.replay import Replay
-from ledger.average import ExactSum, final_model, initial_model, server_step, within_l2
+from ledger.average import ExactSum, final_model, initial_model, server_step
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.operations import BlobRef, RoundAggregated
 from ledger.rules_experiments import site_of
-from ledger.tensors import Float64Vector, Int64Vector, encode_update, pack_model
+from ledger.tensors import Float64Vector, Int64Vector, decode_update, encode_update, pack_model
+from ledger.updates import Fault, judge_update, update_size
 
 
 def check_models(replay: Replay, documents: Documents) -> Iterator[Check]:
     """Recompute every sum, server step and final model that a log names."""
-    sums = models = 0
+    sums = models = refusals = 0
     for experiment in replay.history.experiments.values():
         work = _Experiment(experiment, documents)
         yield from work.run()
         sums += work.sums
         models += work.models
+        refusals += work.refusals
     if sums or models:
         yield Check(
             12, "proved", f"{sums} sums and {models} models recomputed, the same to the last bit"
         )
+    if refusals:
+        yield Check(12, "proved", f"{refusals} refused updates are what their refusals say")
     elif not replay.history.experiments:
         yield Check(12, "proved", "no round has ended so far")
 
@@ -47,10 +52,13 @@ class _Experiment:
         self._name = experiment.terms.name
         self.sums = 0
         self.models = 0
+        self.refusals = 0
 
     def run(self) -> Iterator[Check]:
         """Yield what differs, or cannot be recomputed."""
         experiment = self._experiment
+        for record in experiment.rounds:
+            yield from self._refused(record)
         try:
             shapes = self._documents.shapes(experiment)
         except (*UNREADABLE, PlanRefused) as error:
@@ -83,6 +91,8 @@ class _Experiment:
         except ValueError as error:
             yield Check(12, "refuted", f"{label}: its updates have no sum: {error}", place)
             return
+        if total is None:
+            return
         data = encode_update(total)
         if _names(op.aggregate, data):
             self.sums += 1
@@ -109,26 +119,59 @@ class _Experiment:
             return
         yield from self._same(after, op.model, place, f"{label}: the model is not the sum's step")
 
-    def _sum(self, record: RoundRecord) -> Generator[Check, None, Int64Vector]:
-        """Yield the updates over their bound; return the exact sum."""
-        plan = self._experiment.plan
-        train = record.terms.kind == "train"
-        total = ExactSum(plan.parameters if train else plan.metric_size)
+    def _sum(self, record: RoundRecord) -> Generator[Check, None, Int64Vector | None]:
+        """Yield the updates that should have stayed out; return the exact sum if there is one."""
+        size = update_size(self._experiment.plan, record.terms.kind)
+        total = ExactSum(size)
         for name, update in record.counted().items():
-            vector = self._documents.update(
-                update.blob, plan.parameters if train else plan.metric_size
-            )
-            site = site_of(plan, name)
-            if train and site is not None and not within_l2(vector, site.update_bound):
+            data = self._documents.raw(update.blob)
+            fault = self._fault(record, name, update, data)
+            if fault is not None:
                 yield Check(
                     12,
                     "refuted",
-                    f"{self._name}, round {update.round}: the update of {name} is longer than its "
-                    "plan's bound, and was summed",
+                    f"{self._name}, round {update.round}: the update of {name} {_FAULTS[fault]}, "
+                    "and was summed",
                     f"entry {update.said.index}",
                 )
-            total.add(vector)
+            if fault in ("malformed", "wrong_size"):
+                return None
+            total.add(decode_update(data, size))
         return total.total()
+
+    def _refused(self, record: RoundRecord) -> Iterator[Check]:
+        """A refusal's reason must be what the update's bytes give, or its hospital was left out."""
+        for name, (said, reason) in record.refused.items():
+            update = record.updates[name]
+            label = f"{self._name}, round {update.round}: the update of {name}"
+            place = f"entry {said.index}"
+            try:
+                fault = self._fault(record, name, update, self._documents.raw(update.blob))
+            except UNREADABLE as error:
+                detail = f"{label} was refused ({reason}), and cannot be read: {error}"
+                yield Check(12, "not_checkable", detail)
+                continue
+            if reason == "missing_blob":
+                # That it is here now does not show that it was there then.
+                detail = f"{label} was refused as missing, and is here: whether it came too late "
+                yield Check(12, "not_checkable", detail + "no copy can show")
+            elif fault == reason:
+                self.refusals += 1
+            else:
+                found = "deserves to count" if fault is None else _FAULTS[fault]
+                detail = f"{label} was left out of the sum as {reason}, but {found}"
+                yield Check(12, "refuted", detail, place)
+
+    def _fault(
+        self, record: RoundRecord, name: str, update: UpdateRecord, data: bytes
+    ) -> Fault | None:
+        plan = self._experiment.plan
+        site = site_of(plan, name)
+        if site is None:
+            raise ValueError(f"the fold let in an update of {name} that no plan asks for")
+        declared_test = self._experiment.sites[name].terms.declared_test
+        found = judge_update(plan, site, record.terms.kind, declared_test, update.blob, data)
+        return found if isinstance(found, str) else None
 
     def _last(self, shapes: Shapes) -> Iterator[Check]:
         """The model that was evaluated or completed is the mean of the late rounds' models."""
@@ -185,6 +228,13 @@ class _Models(Sequence[Float64Vector]):
         if isinstance(index, slice):
             return _Models(self._refs[index], self._documents, self._shapes)
         return self._documents.model(self._refs[index], self._shapes)
+
+
+_FAULTS: dict[Fault, str] = {
+    "malformed": "is no vector in our format",
+    "wrong_size": "has not the round's number of values",
+    "norm_bound": "is longer than its plan's bound",
+}
 
 
 def _names(ref: BlobRef, data: bytes) -> bool:

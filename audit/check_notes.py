@@ -1,9 +1,11 @@
-"""Checkpoints: steps 6, 7 and 14 of a verification.
+"""Checkpoints and kept evidence: steps 6, 7 and 14 of a verification, and 4 where evidence says so.
 
 A copy holds signed checkpoints, final ones with cosignatures, and a node's also what it cosigned
 itself. Each must be signed by the log's key over the root that the replayed entries have, and must
 carry no line by anybody unknown: in one's own copy a line that nobody can account for is a change.
-Finals are judged in order, each under the hospitals that counted at the final before it.
+Finals are judged in order, each under the hospitals that counted at the final before it and under
+those that count in the state which it covers. Evidence
+against the log or a member is judged by ``ledger.evidence``, as if a stranger had sent it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,20 @@ from audit.sources import Copy
 from ledger.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.entry import log_origin
 from ledger.errors import BlobError, MalformedInput, NotConsistent, Refused, UnknownKey
+from ledger.evidence import (
+    EQUIVOCATION,
+    FORK,
+    UNEXPLAINED,
+    judge_equivocation,
+    judge_fork,
+    read_fork,
+    split,
+)
+from ledger.finality import judge_final
 from ledger.note import COSIGNATURE_V1, VerifierKey, parse_note
 from ledger.operations import BlobRef
-from ledger.witness import QuorumResult, judge_quorum, witness_name
+from ledger.store import Conflict
+from ledger.witness import QuorumResult, witness_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +41,13 @@ class Notes:
     """What the checkpoints of a copy show.
 
     Attributes:
-        checks: steps 6, 7 and 14.
+        checks: steps 4, 6, 7 and 14.
         checkpoint: size of the newest signed checkpoint that fits, 0 for none.
         note: the newest final note where there is one, else the newest signed one, or None.
         note_size: the size that it covers, 0 for none.
         witnesses: who cosigned the newest final one.
+        cosigned: sizes of the finals that hospitals had to cosign, rising, each with the POSIX
+            seconds by which a quorum had.
     """
 
     checks: tuple[Check, ...]
@@ -40,6 +55,7 @@ class Notes:
     note: bytes | None
     note_size: int
     witnesses: Witnesses
+    cosigned: tuple[tuple[int, int], ...] = ()
 
 
 def check_notes(replay: Replay, copy: Copy) -> Notes:
@@ -52,13 +68,18 @@ def check_notes(replay: Replay, copy: Copy) -> Notes:
     signed = judge.signed(copy)
     finals = judge.finals(copy)
     judge.memory(copy)
-    judge.forks(copy)
+    judge.evidence(copy)
+    judge.reports(copy)
     newest = max(signed, default=0)
     judge.conclude(newest, len(signed), finals)
     checks = (*judge.checks, *_releases(replay, [q.checkpoint.size for q, _ in finals]))
     if finals:
         quorum, note = finals[-1]
-        return Notes(checks, newest, note, quorum.checkpoint.size, _witnesses(quorum))
+        cosigned = tuple(
+            (q.checkpoint.size, q.reached_s) for q, _ in finals if q.reached_s is not None
+        )
+        size = quorum.checkpoint.size
+        return Notes(checks, newest, note, size, _witnesses(quorum), cosigned)
     return Notes(checks, newest, signed.get(newest), newest, Witnesses(1))
 
 
@@ -97,20 +118,19 @@ class _Judge:
                 place = f"final checkpoint of size {stored.size}"
                 if self._open(7, place, stored.note, stored.size) is None:
                     continue
-                witnesses = {
-                    organisation: frozenset(bytes.fromhex(key) for key in keys)
-                    for organisation, keys in self._state.witnesses_at(before).items()
-                }
                 try:
-                    quorum = judge_quorum(stored.note, self._log, witnesses, origin=self._origin)
+                    quorum = judge_final(
+                        stored.note, self._log, self._state, before=before, origin=self._origin
+                    )
                 except Refused as error:
                     self._refute(7, str(error), place)
                     continue
-                if not quorum.final:
+                short = quorum.short
+                if short is not None:
                     self._refute(
                         7,
-                        f"{len(quorum.signed)} hospitals cosigned where {quorum.needed} must; "
-                        f"missing: {', '.join(sorted(quorum.missing))}",
+                        f"{len(short.signed)} hospitals cosigned where {short.needed} must; "
+                        f"missing: {', '.join(sorted(short.missing))}",
                         place,
                     )
                     continue
@@ -136,18 +156,16 @@ class _Judge:
         if checkpoint is not None and checkpoint.root != held.root:
             self._refute(7, "its root is not that of its note", place)
 
-    def forks(self, copy: Copy) -> None:
-        """Two signed roots of one size are proof against the log, wherever they are kept."""
+    def evidence(self, copy: Copy) -> None:
+        """What a copy keeps against the log or a member, judged as if a stranger had sent it."""
         try:
             for kept in copy.evidence():
-                pair = next(iter(_split(kept.evidence)), None) if kept.kind == "fork" else None
-                if pair is None:
-                    detail = f"evidence of kind {kept.kind!r} is kept here; a person must read it"
-                    self.checks.append(Check(6, "not_checkable", detail))
-                else:
-                    self._fork("the evidence kept in this copy", *pair)
+                self._kept(kept)
         except DamagedCopy as error:
             self._refute(6, error.reason, error.place)
+
+    def reports(self, copy: Copy) -> None:
+        """Forks that members published."""
         for said, op in self._replay.history.forks:
             place = f"entry {said.index}"
             try:
@@ -221,19 +239,67 @@ class _Judge:
             raise NotConsistent("checkpoint", "its root is not that of the entries")
         return checkpoint
 
+    def _kept(self, kept: Conflict) -> None:
+        place = "the evidence kept in this copy"
+        try:
+            if kept.kind == FORK:
+                self._fork(place, *split(kept.evidence))
+            elif kept.kind == UNEXPLAINED:
+                self._unexplained(*split(kept.evidence))
+            elif kept.kind == EQUIVOCATION:
+                self._equivocation(place, kept.evidence)
+            else:
+                detail = f"evidence of kind {kept.kind!r} is kept here; a person must read it"
+                self.checks.append(Check(6, "not_checkable", detail))
+        except MalformedInput as error:
+            detail = f"{place}, of kind {kept.kind!r}, cannot be read: {error}"
+            self.checks.append(Check(6, "not_checkable", detail))
+
     def _fork(self, place: str, ours: bytes, theirs: bytes) -> None:
         try:
-            a = open_checkpoint(ours, self._log, origin=self._origin)
-            b = open_checkpoint(theirs, self._log, origin=self._origin)
+            self._refute(6, judge_fork(read_fork(ours, theirs), self._log), place)
         except Refused as error:
-            detail = f"{place} is called proof of a fork, but is not two notes of this log: {error}"
+            detail = f"{place} is called proof of a fork, and proves none: {error}"
+            self.checks.append(Check(6, "not_checkable", detail))
+
+    def _unexplained(self, held: bytes, note: bytes) -> None:
+        """A note that came with entries which do not lead to it: only this copy's growth can tell."""
+        try:
+            before = open_checkpoint(held, self._log, origin=self._origin)
+            later = open_checkpoint(note, self._log, origin=self._origin)
+        except Refused as error:
+            detail = f"a note kept as unexplained is not the log's: {error}"
             self.checks.append(Check(6, "not_checkable", detail))
             return
-        if a.size == b.size and a.root != b.root:
-            self._refute(6, f"the log signed two different trees of {a.size} entries", place)
-        else:
-            detail = f"{place} holds two signed notes that do not contradict each other by size"
+        what = f"a note over {later.size} entries, kept as unexplained,"
+        if later.size > self._replay.size:
+            detail = (
+                f"{what} came with entries that do not lead from {before.size} to it: the answer was "
+                "wrong, or the log forked; a copy that reaches its size can tell"
+            )
             self.checks.append(Check(6, "not_checkable", detail))
+        elif self._replay.log.tree.root(later.size) == later.root:
+            detail = (
+                f"{what} fits this copy: an answer to its owner was wrong, the log is not forked"
+            )
+            self.checks.append(Check(6, "proved", detail))
+        else:
+            detail = f"{what} is by the log, and is not of this copy's history"
+            self._refute(6, detail, f"checkpoint of size {later.size}, kept as unexplained")
+
+    def _equivocation(self, place: str, evidence: bytes) -> None:
+        try:
+            found = judge_equivocation(evidence, self._replay.federation, self._state.keys)
+        except Refused as error:
+            detail = f"{place} is called two entries at one place, and is not: {error}"
+            self.checks.append(Check(4, "not_checkable", detail))
+            return
+        first, second = (each[:12] for each in found.hashes)
+        detail = (
+            f"{found.member} signed two entries, {first} and {second}, as number {found.seq} of the "
+            f"chain of key {found.key}: its owner, or somebody who has its key"
+        )
+        self._refute(4, detail, place)
 
     def _refute(self, step: int, detail: str, place: str) -> None:
         self.checks.append(Check(step, "refuted", detail, place))
@@ -269,21 +335,6 @@ def _witnesses(quorum: QuorumResult) -> Witnesses:
         needed=quorum.needed,
         newest_s=max(quorum.signed.values(), default=None),
     )
-
-
-def _split(evidence: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Two notes that were joined by an empty line; notes hold one themselves."""
-    at = evidence.find(b"\n\n")
-    while at >= 0:
-        ours, theirs = evidence[: at + 1], evidence[at + 2 :]
-        try:
-            parse_note(ours)
-            parse_note(theirs)
-        except MalformedInput:
-            pass
-        else:
-            yield ours, theirs
-        at = evidence.find(b"\n\n", at + 1)
 
 
 def _blob(copy: Copy, ref: BlobRef) -> bytes:

@@ -88,7 +88,7 @@ class Copy(Protocol):
         ...
 
     def evidence(self) -> Iterator[Conflict]:
-        """Evidence of forks."""
+        """What it keeps against the log or a member (``ledger.evidence``)."""
         ...
 
     def witnessed(self, origin: str) -> tuple[Witnessed | None, int]:

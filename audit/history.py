@@ -35,6 +35,7 @@ from ledger.operations import (
     ModelReleased,
     Operation,
     Plan,
+    Policy,
     RoundAggregated,
     RoundClosed,
     RoundOpened,
@@ -232,6 +233,7 @@ class History:
         log_times: the log's time after each entry.
         keys: index at which each entry key was admitted, by key id.
         witness_keys: every witness key that was ever enrolled, and by which handle.
+        policies: each policy, and the entry after which it was in force.
     """
 
     members: dict[str, MemberRecord] = field(default_factory=dict)
@@ -246,6 +248,7 @@ class History:
     keys: dict[str, int] = field(default_factory=dict)
     witness_keys: dict[str, str] = field(default_factory=dict)
     log_times: array[int] = field(default_factory=lambda: array("q"))
+    policies: list[tuple[int, Policy]] = field(default_factory=list)
     _updates: dict[str, tuple[RoundRecord, str]] = field(default_factory=dict)
     _key_count: int = 0
 
@@ -278,6 +281,17 @@ class History:
                 known(self, said, body.op, state)
         if len(state.keys) != self._key_count:
             self._new_keys(item.index, state)
+        if not self.policies or self.policies[-1][1] is not state.policy:
+            self.policies.append((item.index, state.policy))
+
+    def policies_between(self, start: int, stop: int) -> list[Policy]:
+        """The policies that were in force after one or more of these entries, ``stop`` left out."""
+        ends = [index for index, _ in self.policies[1:]] + [stop]
+        return [
+            policy
+            for (begin, policy), end in zip(self.policies, ends, strict=True)
+            if begin < stop and end > start
+        ]
 
     # --- one small method for each kind of fact ---------------------------------------------------
 

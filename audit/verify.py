@@ -4,14 +4,15 @@ The list (``findings.STEPS`` has the same, in a reader's words):
 
 1.  framing: a bundle's digest and sections, a database's pages and index columns
 2.  anchor: genesis against what the caller trusts; without it the copy is "self-anchored"
-3.  entries parse strictly                          (LEDGER: one value, one spelling)
+3.  entries parse strictly                          (docs/formats.md: one value, one spelling)
 4.  envelopes: federation, key chains, views        (``ledger.admission``)
 5.  signatures under the keys admitted              (RFC 8032, PyNaCl only)
 6.  the tree and every stored signed checkpoint     (RFC 9162 2.1, C2SP tlog-checkpoint)
 7.  cosignatures and finality                       (C2SP tlog-cosignature, floor(2w/3)+1)
 8.  the fold's verdict on every entry               (``ledger.fold``)
 9.  plans recompiled from specification and schemas (``ledger.plan.check_plan``)
-10. charges from noise; reserved >= settled >= used (``privacy.filters.step_charge``)
+10. charges from noise; reserved >= settled >= used (``privacy.filters.step_charge``), on approvals
+    that hospitals cosigned while they were young  (``ledger.rules_experiments.was_held_back``)
 11. promises by closed form and by PLD              (Balle & Wang 2018; dp-accounting)
 12. sums, server steps and final models, bit for bit (``ledger.average``)
 13. blobs: hash and length of each that is named
@@ -104,7 +105,7 @@ def verify(copy: Copy, *, trust: str | None = None, cross_check: bool = False) -
     documents = Documents(copy)
     if done.size:
         checks += check_plans(done, documents)  # 9
-        checks += check_charges(done)  # 10
+        checks += check_charges(done, notes.cosigned)  # 10
         checks += check_promises(done, cross_check=cross_check)  # 11
         checks += check_models(done, documents)  # 12
         checks += _blobs(done, copy)  # 13

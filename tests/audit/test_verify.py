@@ -15,6 +15,7 @@ from audit.findings import STEPS, Report
 from audit.sources import parse_trust
 from audit.verify import verify_at
 from ledger.checkpoint import Checkpoint, sign_checkpoint
+from ledger.evidence import Fork
 from ledger.operations import ModelReleased, RoundAggregated
 from ledger.store import LogStore
 from ledger.tensors import encode_update
@@ -279,7 +280,7 @@ def test_two_signed_trees_of_one_size_in_the_evidence_are_a_fork(
     size = federation.log.size
     lie = sign_checkpoint(log_key, Checkpoint(federation.origin, size, b"\x07" * 32))
     store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
-    store.put_conflict("fork", federation.notes[size] + b"\n" + lie)
+    store.put_conflict("fork", Fork(federation.notes[size], lie).encode())
     store.close()
     report = report_of(home)
     assert any("two different trees" in check.detail for check in report.refuted)
