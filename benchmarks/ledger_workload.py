@@ -340,7 +340,7 @@ class Workload:
                         noise_sd=_NOISE_SD,
                         sampling=2**32,
                         steps=self.rounds,
-                        charges=(CellCharge(cell=name, g=1, r=1),),
+                        charges=(CellCharge(cell=f"{name}-all", g=1, r=1),),
                     ),
                 ),
             )
@@ -377,7 +377,7 @@ def chunks(leaves: Iterator[bytes], size: int) -> Iterator[Sequence[bytes]]:
 def _cell(name: str) -> CellRegistered:
     return CellRegistered(
         type="cell.registered",
-        cell=name,
+        cell=f"{name}-all",
         block="all",
         half="both",
         declared_patients=300,
@@ -396,7 +396,7 @@ def _dataset(name: str) -> DatasetRegistered:
             "unit": "patient",
             "declared_train": 300,
             "declared_test": 100,
-            "cells": (CellUse(cell=name, use="train"),),
+            "cells": (CellUse(cell=f"{name}-all", use="train"),),
             "snapshot": _hash("snapshot", 0),
             "card": None,
         }

@@ -6,6 +6,7 @@ that does not follow from what the researcher wrote is refused before it is show
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from consilium.errors import InputError
@@ -14,10 +15,13 @@ from ledger.documents import parse_document
 from ledger.home import Membership
 from ledger.operations import SitePlan
 from ledger.plan import check_plan, sites_from
+from ledger.rules_budget import gate
 from ledger.rules_experiments import site_of, totals
 from ledger.schema import Schema
 from ledger.spec import ExperimentSpec
 from ledger.state import Experiment, State
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, reserve, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,53 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
         after = before if held else epsilon_after(cell, charge.g, charge.r)
         costs.append(CellCost(charge.cell, before, after, cell.terms.epsilon_micro / 1e6))
     return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
+
+
+def refuse_unaffordable(state: State, request: Request) -> None:
+    """See that the dataset's promise can hold what the plan may cost.
+
+    Raises:
+        InputError: it cannot, whatever happens to the experiments that hold a part of it.
+    """
+    if request.dataset in request.experiment.reservations:
+        return
+    for line in unaffordable(state, (request.site,)):
+        raise InputError(
+            f"{line}; its node would refuse it. "
+            "Refuse the experiment with --reason privacy_cost, or have it proposed with less"
+        )
+
+
+def unaffordable(state: State, sites: Iterable[SitePlan]) -> list[str]:
+    """The cells of patients whose promise cannot hold a plan, each as a line.
+
+    Judged as the filter judges (``privacy.filters.reserve``), but as if every experiment that holds
+    a part of a cell now gave all of it back.
+    """
+    lines = []
+    for site in sites:
+        for charge in totals(site.releases):
+            cell = state.cells[charge.cell]
+            spend = cell.spend
+            for held in _open_charges(state, charge.cell):
+                spend = settle(spend, held)
+            try:
+                reserve(spend, Charge(charge.g, charge.r), gate(cell))
+            except BudgetExceeded:
+                promised = cell.terms.epsilon_micro / 1e6
+                lines.append(
+                    f"{site.dataset}: epsilon {site.epsilon_micro / 1e6:.3g} is more than what is "
+                    f"left of the {promised:g} that the patients of {charge.cell} were promised"
+                )
+    return lines
+
+
+def _open_charges(state: State, cell: str) -> Iterator[Charge]:
+    """What experiments hold of a cell and may still give back."""
+    for experiment in state.experiments.values():
+        for held in experiment.reservations.values():
+            if held.settled_at is None:
+                yield from (Charge(c.g, c.r) for c in held.charges if c.cell == cell)
 
 
 def dataset_of(state: State, organisation: str, experiment: Experiment, given: str | None) -> str:

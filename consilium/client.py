@@ -184,10 +184,13 @@ class Client:
             Its id.
 
         Raises:
+            InputError: its last day is over, or one by that name of yours has not ended.
             PlanRefused: it does not fit the datasets; nothing was proposed.
             RefusedByFederation: the rules do not allow it.
         """
+        experiment.refuse_past()
         self._membership.follow()
+        self._refuse_second(experiment.spec.name)
         proposal = experiment.propose(experiment.sites_in(self.view))
         self._membership.publish(proposal.spec)
         self._membership.publish(proposal.model)
@@ -257,6 +260,16 @@ class Client:
     def metrics(self, experiment: str) -> dict[str, dict[str, Measure]]:
         """Measures pooled over the hospitals; see `pooled_metrics`."""
         return pooled_metrics(self.view, the_experiment(self.state, experiment).id)
+
+    def _refuse_second(self, name: str) -> None:
+        own = self._membership.config.handle
+        for known in self.state.experiments.values():
+            if known.name == name and known.researcher == own and not known.ended:
+                raise InputError(
+                    f"you have an experiment {name!r} already that has not ended ({known.id[:8]}); "
+                    f"give this one another name, or stop that one: consilium experiment stop "
+                    f"{known.id[:8]}"
+                )
 
     def _say(self, operation: Operation) -> Sequenced:
         return say(self._membership, operation)

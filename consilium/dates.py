@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 
 from consilium.errors import InputError
 
@@ -18,11 +18,6 @@ def parse_time_ms(text: str) -> int:
     except ValueError:
         raise InputError(f"{text!r} is no date; write 2027-12-31 or 2027-12-31T17:00:00Z") from None
     return _ms(when if when.tzinfo else when.replace(tzinfo=UTC))
-
-
-def end_of_day_ms(day: date) -> int:
-    """The last millisecond of a day, UTC."""
-    return _ms(datetime.combine(day + timedelta(days=1), time(), UTC)) - 1
 
 
 def _ms(when: datetime) -> int:

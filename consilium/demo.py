@@ -43,7 +43,7 @@ from consilium.founding import INVITATIONS, SUFFIX
 from consilium.processes import Service, Services, free_port
 from consilium.reporting import verified, write_all
 from consilium.settings import load_settings
-from consilium.speaking import open_member
+from consilium.speaking import open_member, positive_number
 from consilium.terminal import note
 from consilium.watching import show_progress
 from ledger.documents import encode_document
@@ -87,8 +87,10 @@ def run_demo(
         RunFailed: a step failed; says which.
     """
     began = time.monotonic()
+    positive_number(epsilon, "--epsilon")
+    given = None if data is None else heart_disease(data)
     folder = _folder(out, as_json)
-    found = heart_disease(data) if data is not None else breast_cancer(folder / "data", hospitals)
+    found = given or breast_cancer(folder / "data", hospitals)
     spec = demo_spec(found, epsilon=epsilon, rounds=rounds)
     demo = _Demo(folder, found, spec, epsilon, began)
     with demo.settings(), _stopped_in_order():

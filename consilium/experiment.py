@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from consilium.errors import InputError
 from consilium.written import parse_written, read_written
+from ledger.author import clock_ms
 from ledger.average import initial_model
 from ledger.blobs import blob_ref
 from ledger.documents import encode_document, parse_document
@@ -78,6 +79,17 @@ class Experiment:
         import orjson
 
         return cls(parse_written(orjson.dumps(fields), ExperimentSpec, "experiment"))
+
+    def refuse_past(self) -> None:
+        """See that the spec's last day is not over, by this machine's clock.
+
+        Raises:
+            InputError: it is.
+        """
+        if clock_ms() > self.spec.until_ms:
+            raise InputError(
+                f"until: {self.spec.until} is over; name the last day on which the data may be used"
+            )
 
     def check(self, schemas: Sequence[Schema]) -> Plan:
         """Compile the plan as if these schemas were registered, each with the spec's own epsilon.

@@ -61,6 +61,7 @@ def check(
     from ledger.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
+    experiment.refuse_past()
     if schema:
         given = [read_written(path, Schema) for path in schema]
         plan = experiment.check(experiment.schemas_for(given))
@@ -122,20 +123,24 @@ def propose(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the hospitals for an experiment. What they approve is this very spec and plan."""
+    from consilium.approving import unaffordable
     from consilium.client import Client
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
     from consilium.speaking import open_member
     from consilium.summaries import experiment_summary
-    from consilium.terminal import say_line, show_json
+    from consilium.terminal import note, say_line, show_json
 
     experiment = Experiment.from_yaml(spec_path(spec))
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("researcher",)) as member:
         client = Client.of(member)
         proposed = client.propose(experiment)
-        summary = experiment_summary(client.state.experiments[proposed])
+        asked = client.state.experiments[proposed]
+        for line in unaffordable(client.state, asked.plan.sites):
+            note(f"warning: {line}; its steward cannot approve that")
+        summary = experiment_summary(asked)
     if as_json:
         show_json(summary)
         return
@@ -229,14 +234,15 @@ def approve(
     """Say yes for one of your hospital's datasets, after seeing what it will cost."""
     import math
 
-    from consilium.approving import request_of
-    from consilium.dates import end_of_day_ms, parse_time_ms
+    from consilium.approving import refuse_unaffordable, request_of
+    from consilium.dates import parse_time_ms
     from consilium.naming import the_experiment
     from consilium.settings import load_settings
-    from consilium.speaking import open_member, say
+    from consilium.speaking import open_member, positive_number, say
     from consilium.terminal import ask, say_line
     from ledger.operations import ExperimentApproved
 
+    positive_number(epsilon_max, "--epsilon-max")
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
@@ -244,6 +250,7 @@ def approve(
         request = request_of(member, found, dataset)
         for line in request.lines():
             say_line(line)
+        refuse_unaffordable(member.replica.state, request)
         most = request.site.epsilon_micro
         if epsilon_max is not None:
             most = math.floor(epsilon_max * 10**6)
@@ -254,7 +261,7 @@ def approve(
             experiment=found.id,
             dataset=request.dataset,
             epsilon_max_micro=max(1, most),
-            until_ms=end_of_day_ms(request.spec.until) if until is None else parse_time_ms(until),
+            until_ms=request.spec.until_ms if until is None else parse_time_ms(until),
         )
         index = say(member, operation).index
         say_line(f"approved {found.name} for {request.dataset} (entry {index})")

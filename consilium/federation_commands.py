@@ -60,7 +60,7 @@ def create(
     Invitations are written into HOME/invitations; each one lets its people in, once: hand them over
     as you would passwords. The policy is fixed in entry 0; later changes need endorsements.
     """
-    from consilium.founding import found
+    from consilium.founding import found, loopback_port
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -83,7 +83,9 @@ def create(
     say_line(f"federation {made['name']}: {made['federation']}")
     for organisation_name, path in made["invitations"].items():
         say_line(f"  invitation for {organisation_name}: {path}")
-    say_line(f"next: consilium coordinator run --home {made['home']}")
+    port = loopback_port(url)
+    listen = "" if port is None else f" --port {port}"
+    say_line(f"next: consilium coordinator run --home {made['home']}{listen}")
 
 
 @app.command(epilog=examples("consilium federation show --at demo-out --json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -104,6 +105,12 @@ def found(
         genesis=str(settings.home / GENESIS),
         invitations=written,
     )
+
+
+def loopback_port(url: str) -> int | None:
+    """The port on which a coordinator must listen for a URL of this very machine, if it names one."""
+    parts = urlsplit(url)
+    return parts.port if parts.hostname in ("127.0.0.1", "::1", "localhost") else None
 
 
 def default_policy(endorsements: int) -> Policy:

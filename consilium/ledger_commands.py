@@ -116,18 +116,23 @@ def checkpoint(
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the newest signed checkpoint (a C2SP note): a seal over the whole log to keep."""
     from consilium.errors import InputError
     from consilium.reading import open_view
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.summaries import checkpoint_summary
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
         if view.checkpoint is None:
             raise InputError(f"{view.source} holds no signed checkpoint yet")
-        say_line(view.checkpoint.decode("utf-8").rstrip("\n"))
+        if as_json:
+            show_json(checkpoint_summary(view.checkpoint))
+        else:
+            say_line(view.checkpoint.decode("utf-8").rstrip("\n"))
 
 
 @app.command(epilog=examples("consilium ledger verify --home ~/consilium"))

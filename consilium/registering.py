@@ -11,7 +11,7 @@ from immutables import Map
 
 from consilium.errors import RefusedByFederation
 from consilium.settings import Settings
-from consilium.speaking import open_member, say
+from consilium.speaking import open_member, positive_number, say
 from consilium.written import read_written
 from ledger.cards import DatasetCard, Sealed, seal_card
 from ledger.operations import Operation
@@ -96,6 +96,8 @@ def register_file(
     Raises:
         InputError, DatasetError, RegistrationRefused: why not; nothing is registered.
     """
+    positive_number(epsilon, "--epsilon")
+    positive_number(delta, "--delta")
     declared = read_written(schema, Schema)
     sealed = None if card is None else seal_card(read_written(card, DatasetCard))
     with open_member(settings.home, settings.passphrase_file, ("node",)) as member:

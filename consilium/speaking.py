@@ -6,6 +6,7 @@ copy of the log holds it, with the verdict of its own fold.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,16 @@ def _follow_to(membership: Membership, index: int) -> Sequenced:
         f"the coordinator said that it put the entry at index {index}, but its log does not show "
         f"it after {MERGE_TIMEOUT_S:.0f} s; keep your home directory and ask the coordinator"
     )
+
+
+def positive_number(given: float | None, flag: str) -> None:
+    """See that a number which was typed is finite and above 0.
+
+    Raises:
+        InputError: it is not, such as nan or inf.
+    """
+    if given is not None and not (math.isfinite(given) and given > 0):
+        raise InputError(f"{flag} {given:g} must be a finite number above 0")
 
 
 def closed_word(given: str, words: object, flag: str) -> Any:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 from consilium.naming import SHORT
+from ledger.checkpoint import parse_checkpoint
 from ledger.log import Sequenced
+from ledger.note import parse_note
 from ledger.operations import InviteChange, Plan, RekeyChange
 from ledger.rules_budget import gate
 from ledger.schema import CategoryColumn, NumberColumn, Schema
@@ -88,6 +90,16 @@ class ChangeSummary(TypedDict):
     proposed_by: str
     organisations: str
     in_force: bool
+
+
+class CheckpointSummary(TypedDict):
+    """A signed checkpoint: root in hexadecimal, names of the keys under it, and the note itself."""
+
+    origin: str
+    size: int
+    root: str
+    signed_by: list[str]
+    note: str
 
 
 class EntrySummary(TypedDict):
@@ -198,6 +210,23 @@ def entry_summary(item: Sequenced) -> EntrySummary:
         at=iso_time(body.at_ms),
         verdict="applied" if item.outcome.applied else f"void: {item.outcome.void}",
         hash=item.entry.hash,
+    )
+
+
+def checkpoint_summary(note: bytes) -> CheckpointSummary:
+    """A signed checkpoint; its signatures are named, not verified.
+
+    Raises:
+        MalformedInput: it is none.
+    """
+    parsed = parse_note(note)
+    checkpoint = parse_checkpoint(parsed.text)
+    return CheckpointSummary(
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        root=checkpoint.root.hex(),
+        signed_by=[signature.name for signature in parsed.signatures],
+        note=note.decode("utf-8"),
     )
 
 

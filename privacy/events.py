@@ -1,7 +1,7 @@
 """What was released: mechanism events, in integers.
 
 An event states the mechanism and its parameters, never an epsilon: epsilons do not compose, events
-do (PRIVACY: "store the mechanism"). Both lanes of a budget and every accountant are computed from
+do (docs/privacy.md). Both lanes of a budget and every accountant are computed from
 the same event.
 
 All lengths are in grid units of 2^-20 of whatever is released (gradient, histogram count), so an

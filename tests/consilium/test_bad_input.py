@@ -84,6 +84,18 @@ BAD_SPECS = {
         SPEC.replace("{preset: logistic-regression}", "{preset: mlp, hidden: [4000, 4000]}"),
         ["model", "parameters, over the limit of 5,000,000"],
     ),
+    "a last day that is over": (
+        SPEC.replace("2035-12-31", "2020-12-31"),
+        ["until: 2020-12-31 is over"],
+    ),
+    "a foreign layer as the model": (
+        SPEC.replace("{preset: logistic-regression}", "{_target_: torch.nn.Evil}"),
+        ["model: give `preset` as one of logistic-regression", "torch.nn.Sequential"],
+    ),
+    "an unknown preset": (
+        SPEC.replace("{preset: logistic-regression}", "{preset: resnet}"),
+        ["model: give `preset` as one of logistic-regression, linear-regression, mlp"],
+    ),
     "an unknown field": (SPEC + "colour: blue\n", ["colour", "not permitted"]),
     "a field twice": (SPEC + "name: second\n", ["line 12", "'name' is given twice"]),
     "no YAML": (SPEC + "  : : :\n", ["line 12"]),
@@ -148,13 +160,17 @@ def test_nothing_is_half_registered_or_half_proposed(run: Run, live: Live, tmp_p
         assert said.code == 2
         assert said.err.count("\n") == 1
     data.write_text(rows())
-    for flag, value in (("--epsilon", -1), ("--delta", 0.5)):
+    for flag, value in (
+        ("--epsilon", -1), ("--epsilon", "nan"), ("--epsilon", "inf"),
+        ("--delta", 0.5), ("--delta", "nan"),
+    ):  # fmt: skip
         flags = {"--epsilon": 8, flag: value}
         said = run(
             "dataset", "register", "--data", data, "--schema", schema, "--home", basel, *secret,
             *(word for pair in flags.items() for word in pair),
         )  # fmt: skip
         assert said.code == 2, said
+        assert flag.removeprefix("--") in said.err
     with offline_view(live.home) as view:
         before = view.state.size
         assert not view.state.cells

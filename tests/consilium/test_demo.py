@@ -58,7 +58,7 @@ def test_a_folder_without_the_files_is_named_and_nothing_starts(run: Run, tmp_pa
     said = run("demo", "--data", tmp_path, "--out", tmp_path / "out")
     assert said.code == 2
     assert "holds no processed.cleveland.data" in said.err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_demo_that_is_told_to_stop_takes_its_services_with_it(tmp_path: Path) -> None:
@@ -80,3 +80,10 @@ def test_a_demo_that_is_told_to_stop_takes_its_services_with_it(tmp_path: Path) 
     url = f"sqlite:///{out / 'coordinator' / 'ledger.db'}"
     with closing(LogStore.open(url)) as store, exclusive_lock(url):
         assert store.size() > 1  # nobody else holds the lock: the coordinator has ended
+
+
+def test_an_epsilon_that_is_no_number_starts_nothing(run: Run, tmp_path: Path) -> None:
+    said = run("demo", "--epsilon", "nan", "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "--epsilon" in said.err
+    assert not (tmp_path / "out").exists()

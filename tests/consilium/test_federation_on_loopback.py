@@ -128,6 +128,18 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
         *secret,
     )  # fmt: skip
     assert said.code == 0, said.err
+    spec.write_text(SPEC.replace("name: first", "name: dear").replace("epsilon: 8", "epsilon: 9"))
+    said = run("experiment", "propose", spec, "--home", ada, *secret)
+    assert said.code == 0, said.err
+    assert "warning: basel-heart: epsilon" in said.err
+    said = run("experiment", "approve", "dear", "--yes", "--home", basel, *secret)
+    assert said.code == 2
+    assert "left of the 8 that the patients of" in said.err
+    again = run("experiment", "propose", spec, "--home", ada, *secret)
+    assert again.code == 2
+    assert "you have an experiment 'dear' already" in again.err
+    assert run("experiment", "stop", "dear", "--yes", "--home", ada, *secret).code == 0
+    spec.write_text(SPEC)
     with Client(ada, passphrase="open sesame") as client:
         proposed = client.propose(Experiment.from_yaml(spec))
         assert client.progress(proposed).status == "proposed"
@@ -136,6 +148,11 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
     assert "Approve for basel-heart?" in said.err
     assert "--yes" in said.err
     assert "costs basel-heart epsilon" in said.out
+    for most in ("nan", "inf", "-1"):
+        typed = ("--epsilon-max", most, "--yes", "--home", basel)
+        said_of = run("experiment", "approve", "first", *typed, *secret)
+        assert said_of.code == 2
+        assert "--epsilon-max" in said_of.err
     assert "of 8 promised for ever" in said.out
     said = run(
         "experiment", "approve", "first", "--dataset", "bern-heart", "--home", basel, *secret
@@ -151,7 +168,7 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
     watched = run("experiment", "watch", "first", "--home", ada, *secret)
     assert watched.code == 1
     assert "was stopped: no_approval" in watched.err
-    (listed,) = json.loads(run("experiment", "list", "--home", ada, "--json", *secret).out)
+    _, listed = json.loads(run("experiment", "list", "--home", ada, "--json", *secret).out)
     assert listed["refused"] == {"basel-heart": "purpose"}
     spec.write_text(SPEC.replace("name: first", "name: second"))
     assert run("experiment", "propose", spec, "--home", ada, *secret).code == 0

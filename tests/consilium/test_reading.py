@@ -95,6 +95,12 @@ def test_one_entry_is_shown_as_it_was_signed(run: Run, finished: Finished) -> No
 def test_the_newest_checkpoint_is_printed_as_the_note_it_is(run: Run, finished: Finished) -> None:
     said = run("ledger", "checkpoint", "--at", finished.home).out
     assert said.startswith(f"consilium/{finished.federation.id}\n{finished.federation.log.size}\n")
+    fields = json.loads(run("ledger", "checkpoint", "--at", finished.home, "--json").out)
+    assert fields["note"] == said
+    assert fields["size"] == finished.federation.log.size
+    assert fields["origin"] == f"consilium/{finished.federation.id}"
+    assert fields["origin"] in fields["signed_by"]
+    assert len(fields["root"]) == 64
 
 
 def test_an_export_verifies_like_the_copy_it_came_from(
