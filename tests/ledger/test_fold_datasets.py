@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pytest
@@ -31,18 +30,6 @@ def test_a_hospital_takes_no_cell_name_that_another_would_want() -> None:
     for name in ("basel-all", "bern", "bernall"):
         squat = cell_of("bern").model_copy(update={"cell": name})
         fold(fresh(), BERN, squat, void="not_owner")
-
-
-def test_a_hospital_with_a_long_name_may_shorten_it_by_its_own_hash() -> None:
-    long, longer = (
-        "universitaetsspital-nord",
-        "universitaetsspital-ost",
-    )
-    state = Federation.found((long, longer)).state
-    digest = hashlib.sha256(long.encode()).hexdigest()[:6]
-    cell = cell_of("x").model_copy(update={"cell": f"universitaetsspital-{digest}-all"})
-    fold(state, node_of(longer), cell, void="not_owner")
-    fold(state, node_of(long), cell)
 
 
 @pytest.mark.parametrize(
