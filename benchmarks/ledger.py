@@ -36,14 +36,14 @@ from nacl.signing import VerifyKey
 from benchmarks import ledger_http
 from benchmarks.ledger_postgres import postgresql
 from benchmarks.ledger_workload import Workload, chunks
-from coordinator.head import write_head
+from coordinator.sequencing.head import write_head
 from coordinator.settings import HEAD, LEDGER
-from ledger.entry import Entry, parse_leaf
-from ledger.fold import found, step
-from ledger.keys import signed_message
-from ledger.log import Log, Sequenced
-from ledger.merkle import verify_inclusion
-from ledger.store import LogStore, Row
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import Entry, parse_leaf
+from ledger.formats.keys import signed_message
+from ledger.formats.merkle import verify_inclusion
+from ledger.rules.fold import found, step
+from ledger.rules.log import Log, Sequenced
 
 HOSPITALS = 16
 AUTHORS = 64

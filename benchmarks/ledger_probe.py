@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from ledger.replica import Replica
-from ledger.reverify import SignatureWorkers, replay_rows
-from ledger.store import LogStore
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.rules.reverify import SignatureWorkers, replay_rows
 
 
 def probe(mode: str, federation: str, url: str) -> dict[str, float]:

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from ledger.checkpoint import Checkpoint, sign_checkpoint
-from ledger.entry import (
+from ledger.entries.entry import (
     NOTHING_SEEN,
     Body,
     Entry,
@@ -29,10 +28,8 @@ from ledger.entry import (
     log_origin,
     sign_entry,
 )
-from ledger.invitation import member_keys
-from ledger.keys import KeyRing, SealingKey, SigningKey
-from ledger.merkle import MerkleTree, leaf_hash
-from ledger.operations import (
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import (
     EMPTY_HASH,
     BlobRef,
     BudgetReserved,
@@ -55,8 +52,11 @@ from ledger.operations import (
     Seat,
     SitePlan,
 )
-from ledger.rules_experiments import totals
-from ledger.rules_members import claim_bytes
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.keys import KeyRing, SealingKey, SigningKey
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.rules.experiments import totals
+from ledger.rules.members import claim_bytes
 
 COORDINATOR = "hub"
 RESEARCHER = "ada"

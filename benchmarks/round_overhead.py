@@ -23,15 +23,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from consilium.actions.founding import INVITATIONS, SUFFIX
 from consilium.cli import main as consilium
-from consilium.demo_data import breast_cancer, demo_spec
-from consilium.founding import INVITATIONS, SUFFIX
-from consilium.processes import Services, free_port
-from ledger.documents import encode_document
-from ledger.entry import Body
-from ledger.operations import RoundOpened
-from ledger.store import LogStore
-from ledger.strict import parse_canonical
+from consilium.demo.data import breast_cancer, demo_spec
+from consilium.demo.processes import Services, free_port
+from ledger.copies.store import LogStore
+from ledger.entries.entry import Body
+from ledger.entries.operations import RoundOpened
+from ledger.formats.documents import encode_document
+from ledger.formats.strict import parse_canonical
 
 TIMEOUT_S = 600.0
 

@@ -29,23 +29,30 @@ import numpy.typing as npt
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ledger.average import ExactSum, final_model, initial_model, server_step
-from ledger.documents import encode_document
-from ledger.network_spec import parameter_shapes
-from ledger.operations import BlobRef, CellLimit, CellRegistered, CellUse, DatasetRegistered, Plan
-from ledger.plan import Site, compile_plan, metric_layout, network_of
-from ledger.rules_experiments import totals
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
-from ledger.strict import canonical
-from ledger.tensors import decode_update, pack_model
-from node.encode import Examples
-from node.evaluate import score
-from node.frames import Job
-from node.holdings import Holdings
-from node.network import build, load_flat
-from node.rounds import run_round
-from node.train import MAX_BLOCK_ROWS, per_sample, start_torch
+from ledger.entries.operations import (
+    BlobRef,
+    CellLimit,
+    CellRegistered,
+    CellUse,
+    DatasetRegistered,
+    Plan,
+)
+from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.plan import Site, compile_plan, metric_layout, network_of
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import decode_update, pack_model
+from ledger.formats.documents import encode_document
+from ledger.formats.strict import canonical
+from ledger.rules.experiments import totals
+from node.data.encode import Examples
+from node.data.holdings import Holdings
+from node.training.evaluate import score
+from node.training.frames import Job
+from node.training.network import build, load_flat
+from node.training.rounds import run_round
+from node.training.train import MAX_BLOCK_ROWS, per_sample, start_torch
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.events import Gaussian

@@ -20,18 +20,16 @@ from typing import Annotated
 
 import typer
 
-from consilium import (
-    audit_commands,
-    coordinator_commands,
-    dataset_commands,
-    demo_command,
-    experiment_commands,
-    federation_commands,
-    ledger_commands,
-    member_commands,
-    model_commands,
-    node_commands,
-)
+from consilium.commands import audit as audit_commands
+from consilium.commands import coordinator as coordinator_commands
+from consilium.commands import dataset as dataset_commands
+from consilium.commands import demo as demo_command
+from consilium.commands import experiment as experiment_commands
+from consilium.commands import federation as federation_commands
+from consilium.commands import ledger as ledger_commands
+from consilium.commands import member as member_commands
+from consilium.commands import model as model_commands
+from consilium.commands import node as node_commands
 
 INTERRUPTED = 130
 

@@ -24,24 +24,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from consilium.errors import InputError, RunFailed
-from consilium.experiment import Experiment
-from consilium.homes import find_home
-from consilium.naming import the_experiment
-from consilium.passphrase import read_passphrase
-from consilium.reading import LedgerView, member_view
-from consilium.rehearsal import pooled_noise
-from consilium.speaking import say
-from consilium.summaries import (
+from consilium.actions.homes import find_home
+from consilium.actions.reading import LedgerView, member_view
+from consilium.actions.speaking import say
+from consilium.commands.naming import the_experiment
+from consilium.commands.summaries import (
     DatasetSummary,
     ExperimentSummary,
     dataset_summary,
     experiment_summary,
 )
-from ledger.documents import parse_document
-from ledger.home import Membership
-from ledger.log import Sequenced
-from ledger.operations import (
+from consilium.errors import InputError, RunFailed
+from consilium.experiment import Experiment
+from consilium.passphrase import read_passphrase
+from consilium.rehearsal import pooled_noise
+from ledger.entries.operations import (
     ExperimentStopped,
     Operation,
     Purpose,
@@ -49,14 +46,17 @@ from ledger.operations import (
     RoundKind,
     UpdateSubmitted,
 )
-from ledger.plan import metric_layout
-from ledger.rules_experiments import site_of
-from ledger.rules_rounds import round_kind, waiting_for
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
-from ledger.state import Experiment as ExperimentState
-from ledger.state import State
-from ledger.tensors import decode_update
+from ledger.exchange.home import Membership
+from ledger.experiment.plan import metric_layout
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import decode_update
+from ledger.formats.documents import parse_document
+from ledger.rules.experiments import site_of
+from ledger.rules.log import Sequenced
+from ledger.rules.rounds import round_kind, waiting_for
+from ledger.rules.state import Experiment as ExperimentState
+from ledger.rules.state import State
 from privacy.histogram import Measure, measures
 
 _POLL_S = 20.0

@@ -12,14 +12,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from consilium.actions.written import parse_written, read_written
 from consilium.errors import InputError
-from consilium.written import parse_written, read_written
-from ledger.author import clock_ms
-from ledger.average import initial_model
-from ledger.blobs import blob_ref
-from ledger.documents import encode_document, parse_document
-from ledger.network_spec import parameter_shapes
-from ledger.operations import (
+from ledger.copies.blobs import blob_ref
+from ledger.entries.author import clock_ms
+from ledger.entries.operations import (
     CellLimit,
     CellRegistered,
     CellUse,
@@ -27,14 +24,17 @@ from ledger.operations import (
     ExperimentProposed,
     Plan,
 )
-from ledger.plan import Site, compile_plan, network_of, sites_from
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
-from ledger.tensors import Shapes, pack_model
+from ledger.experiment.average import initial_model
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.plan import Site, compile_plan, network_of, sites_from
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import Shapes, pack_model
+from ledger.formats.documents import encode_document, parse_document
 from privacy.filters import limit_for
 
 if TYPE_CHECKING:
-    from consilium.reading import LedgerView
+    from consilium.actions.reading import LedgerView
     from consilium.rehearsal import Rehearsal
 
 DELTA_MAX = 1e-5

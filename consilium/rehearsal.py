@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ledger.average import ExactSum, final_model, server_step
-from ledger.documents import encode_document
-from ledger.operations import Plan, Purpose, RoundKind, SitePlan
-from ledger.plan import metric_layout
-from ledger.schema import CategoryColumn, NumberColumn, Schema
-from ledger.strict import canonical
-from ledger.tensors import Int64Vector, decode_update, pack_model, unpack_model
-from node.frames import Job
-from node.worker import Worker
+from ledger.entries.operations import Plan, Purpose, RoundKind, SitePlan
+from ledger.experiment.average import ExactSum, final_model, server_step
+from ledger.experiment.plan import metric_layout
+from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
+from ledger.experiment.tensors import Int64Vector, decode_update, pack_model, unpack_model
+from ledger.formats.documents import encode_document
+from ledger.formats.strict import canonical
+from node.training.frames import Job
+from node.training.worker import Worker
 from privacy.events import GRID
 from privacy.histogram import Measure, measures
 

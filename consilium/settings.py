@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from consilium.errors import InputError
-from ledger.documents import explain
+from ledger.formats.documents import explain
 
 DEFAULT_FILE = "consilium.toml"
 DEFAULT_HOME = Path("~/.consilium")

@@ -19,19 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.errors import HomeUnusable
-from coordinator.head import write_head
+from coordinator.sequencing.head import write_head
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, KEYRING, CoordinatorSettings
-from ledger.author import clock_ms
-from ledger.blobs import BlobStore
-from ledger.checkpoint import Checkpoint, sign_checkpoint
-from ledger.entry import federation_id, genesis_body, log_origin, sign_entry
+from ledger.copies.blobs import BlobStore
+from ledger.copies.store import LogStore, Row, exclusive_lock
+from ledger.entries.author import clock_ms
+from ledger.entries.entry import federation_id, genesis_body, log_origin, sign_entry
+from ledger.entries.invitation import InvitationFile, invitation_file, member_keys, new_invitation
+from ledger.entries.operations import FederationFounded, Policy, PublicKey, Seat
 from ledger.errors import MalformedInput
-from ledger.invitation import InvitationFile, invitation_file, member_keys, new_invitation
-from ledger.keys import KeyRing, Strength, save_keyring
-from ledger.log import Log
-from ledger.operations import FederationFounded, Policy, PublicKey, Seat
-from ledger.store import LogStore, Row, exclusive_lock
-from ledger.strict import canonical
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.keys import KeyRing, Strength, save_keyring
+from ledger.formats.strict import canonical
+from ledger.rules.log import Log
 
 
 @dataclass(frozen=True, slots=True)

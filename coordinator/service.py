@@ -22,18 +22,18 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from coordinator.aggregate import Aggregator
-from coordinator.api import Services, create_app
-from coordinator.conduct import Conductor
 from coordinator.errors import HomeUnusable
-from coordinator.metrics import Metrics
-from coordinator.sequencer import Sequencer
+from coordinator.http.api import Services, create_app
+from coordinator.http.metrics import Metrics
+from coordinator.rounds.aggregate import Aggregator
+from coordinator.rounds.conduct import Conductor
+from coordinator.sequencing.sequencer import Sequencer
+from coordinator.sequencing.waking import Waker
 from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
-from coordinator.waking import Waker
-from ledger.blobs import BlobStore
-from ledger.http_auth import NonceCache
-from ledger.keys import KeyRing
-from ledger.store import LogStore, exclusive_lock
+from ledger.copies.blobs import BlobStore
+from ledger.copies.store import LogStore, exclusive_lock
+from ledger.exchange.http_auth import NonceCache
+from ledger.formats.keys import KeyRing
 
 KEEP_ALIVE_S = 75
 """Longer than our clients keep a connection, so that none dies under a request."""

@@ -20,10 +20,10 @@ from pydantic_settings import (
 )
 
 from coordinator.errors import HomeUnusable
-from coordinator.quota import Quota
-from ledger.blobs import MAX_BLOB
-from ledger.documents import explain
-from ledger.operations import Hash
+from coordinator.sequencing.quota import Quota
+from ledger.copies.blobs import MAX_BLOB
+from ledger.entries.operations import Hash
+from ledger.formats.documents import explain
 
 TOML = "coordinator.toml"
 JSON = "coordinator.json"

@@ -2,7 +2,7 @@
 
 ``Federation.found()`` founds it, lets hospitals (a node and a steward each) and a researcher join
 and makes the nodes ready; ``say`` signs an operation by a member's next entry and appends it to a
-real ``ledger.log.Log``. Everything a member signs is real; keys come from their owner's name, so a
+real ``ledger.rules.log.Log``. Everything a member signs is real; keys come from their owner's name, so a
 run repeats. Blobs are in a dictionary. ``play`` runs an experiment with noise for gradients, which
 is what an auditor or a coordinator can see of it anyway. ``persist`` writes it all where the real
 programs look.
@@ -21,11 +21,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from ledger.average import ExactSum, final_model, initial_model, server_step
-from ledger.documents import encode_document, parse_document
-from ledger.log import Sequenced
-from ledger.network_spec import LogisticRegression, parameter_shapes
-from ledger.operations import (
+from ledger.entries.operations import (
     BlobRef,
     BudgetReserved,
     BudgetSettled,
@@ -42,13 +38,17 @@ from ledger.operations import (
     UpdateSubmitted,
     Used,
 )
-from ledger.plan import compile_plan, network_of, sites_from
-from ledger.rules_experiments import last_round, site_of, totals
-from ledger.rules_rounds import round_kind
-from ledger.schema import CategoryColumn, NumberColumn, Schema
-from ledger.spec import BinaryTask, ExperimentSpec, Privacy
-from ledger.spec import Federation as FederationPart
-from ledger.tensors import encode_update, pack_model, unpack_model
+from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
+from ledger.experiment.network_spec import LogisticRegression, parameter_shapes
+from ledger.experiment.plan import compile_plan, network_of, sites_from
+from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
+from ledger.experiment.spec import BinaryTask, ExperimentSpec, Privacy
+from ledger.experiment.spec import Federation as FederationPart
+from ledger.experiment.tensors import encode_update, pack_model, unpack_model
+from ledger.formats.documents import encode_document, parse_document
+from ledger.rules.experiments import last_round, site_of, totals
+from ledger.rules.log import Sequenced
+from ledger.rules.rounds import round_kind
 from privacy.filters import limit_for
 from tests.federation_log import COORDINATOR as COORDINATOR
 from tests.federation_log import HOSPITALS as HOSPITALS

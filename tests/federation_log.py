@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ledger.blobs import BlobStore, blob_ref
-from ledger.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
-from ledger.entry import (
+from ledger.copies.blobs import BlobStore, blob_ref
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import (
     NOTHING_SEEN,
     Body,
     Entry,
@@ -23,11 +23,8 @@ from ledger.entry import (
     parse_leaf,
     sign_entry,
 )
-from ledger.invitation import member_keys
-from ledger.keys import KeyRing, SealingKey, SigningKey, key_id
-from ledger.log import Log, Sequenced
-from ledger.note import COSIGNATURE_V1, VerifierKey
-from ledger.operations import (
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import (
     BlobRef,
     FederationFounded,
     Invitation,
@@ -38,10 +35,13 @@ from ledger.operations import (
     PublicKey,
     Seat,
 )
-from ledger.rules_members import claim_bytes
-from ledger.state import Experiment, State
-from ledger.store import LogStore, Row
-from ledger.witness import witness_name
+from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
+from ledger.formats.keys import KeyRing, SealingKey, SigningKey, key_id
+from ledger.formats.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.witness import witness_name
+from ledger.rules.log import Log, Sequenced
+from ledger.rules.members import claim_bytes
+from ledger.rules.state import Experiment, State
 
 COORDINATOR = "hub"
 RESEARCHER = "ada"

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ledger.blobs import BlobStore
-from ledger.checkpoint import Checkpoint, log_verifier, merge_cosignatures, sign_checkpoint
-from ledger.entry import Entry, log_origin, parse_leaf, sign_entry, split_leaf
-from ledger.finality import judge_final
-from ledger.keys import SigningKey
-from ledger.merkle import MerkleTree, leaf_hash
-from ledger.note import COSIGNATURE_V1, VerifierKey
-from ledger.operations import Operation
-from ledger.store import LogStore, Row
-from ledger.witness import witness_name
+from ledger.copies.blobs import BlobStore
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import Entry, log_origin, parse_leaf, sign_entry, split_leaf
+from ledger.entries.operations import Operation
+from ledger.formats.checkpoint import Checkpoint, log_verifier, merge_cosignatures, sign_checkpoint
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.witness import witness_name
+from ledger.rules.finality import judge_final
 from tests.federation import COORDINATOR, Federation
 
 

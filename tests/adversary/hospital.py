@@ -8,19 +8,19 @@ from pathlib import Path
 
 from immutables import Map
 
-from ledger.author import Author
-from ledger.checkpoint import open_checkpoint
-from ledger.documents import encode_document
-from ledger.log import Sequenced
-from ledger.operations import BlobRef, Operation
-from ledger.replica import Replica
-from ledger.rules_experiments import site_of, totals
-from ledger.store import LogStore
-from node.accounts import DatasetRecord
-from node.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
-from node.plan_check import CheckedPlan, check
-from node.private import PrivateRegister
-from node.witness import Witness
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.author import Author
+from ledger.entries.operations import BlobRef, Operation
+from ledger.formats.checkpoint import open_checkpoint
+from ledger.formats.documents import encode_document
+from ledger.rules.experiments import site_of, totals
+from ledger.rules.log import Sequenced
+from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
+from node.duties.plan_check import CheckedPlan, check
+from node.following.witness import Witness
+from node.register.accounts import DatasetRecord
+from node.register.private import PrivateRegister
 from tests.adversary.coordinator import Coordinator, Receipt
 from tests.federation import node_of
 

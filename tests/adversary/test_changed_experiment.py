@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.blobs import BlobStore
+from ledger.copies.blobs import BlobStore
 from ledger.errors import BlobCorrupt
-from node.duty import Refuse
+from node.duties.duty import Refuse
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import RESEARCHER, node_of

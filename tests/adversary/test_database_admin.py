@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
 from ledger.errors import LedgerError, StoreCorrupt
-from ledger.replica import Replica
-from ledger.store import LogStore
 from tests.adversary.coordinator import copy_home, edit
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.entry import federation_id, log_origin, parse_leaf, verify_signature
+from ledger.entries.entry import federation_id, log_origin, parse_leaf, verify_signature
+from ledger.entries.operations import FederationFounded, MemberJoined, UpdateSubmitted
 from ledger.errors import NotConsistent
-from ledger.operations import FederationFounded, MemberJoined, UpdateSubmitted
-from ledger.proof import Proof, verify_proof
+from ledger.formats.proof import Proof, verify_proof
 from tests.adversary.coordinator import Story
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from coordinator.errors import RolledBack
-from coordinator.sequencer import Sequencer
-from ledger.checkpoint import open_checkpoint
+from coordinator.sequencing.sequencer import Sequencer
+from ledger.copies.evidence import Fork, judge_fork, read_fork, split
+from ledger.copies.store import LogStore
+from ledger.entries.operations import ForkReported, TimeNoted
 from ledger.errors import ForkDetected, NotAdmitted, NotConsistent
-from ledger.evidence import Fork, judge_fork, read_fork, split
-from ledger.operations import ForkReported, TimeNoted
-from ledger.store import LogStore
+from ledger.formats.checkpoint import open_checkpoint
 from tests.adversary.coordinator import Story, copy_home
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

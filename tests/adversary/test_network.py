@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.operations import NodeResumed
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, Refused, UnknownKey
-from ledger.operations import NodeResumed
-from ledger.replica import Replica
-from ledger.store import LogStore
 from tests.adversary.coordinator import Story
 from tests.adversary.registry import attack
 from tests.adversary.world import World

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from ledger.entries.operations import ExperimentRefused, TimeNoted
 from ledger.errors import NotAdmitted, NotWitnessed
-from ledger.operations import ExperimentRefused, TimeNoted
-from node.duty import Refuse, Reserve, Wait
+from node.duties.duty import Refuse, Reserve, Wait
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR, HOUR_MS, steward_of

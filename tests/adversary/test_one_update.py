@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.access import may_read
 from coordinator.errors import AccessDenied
-from coordinator.history import History
-from ledger.log import Log
-from ledger.operations import ExperimentProposed, Release
-from node.duty import Refuse
+from coordinator.http.access import may_read
+from coordinator.sequencing.history import History
+from ledger.entries.operations import ExperimentProposed, Release
+from ledger.rules.log import Log
+from node.duties.duty import Refuse
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import RESEARCHER, node_of, steward_of

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ledger.blobs import BlobStore
-from ledger.operations import UpdateRefused
-from ledger.rules_experiments import site_of
-from ledger.updates import judge_update
+from ledger.copies.blobs import BlobStore
+from ledger.entries.operations import UpdateRefused
+from ledger.experiment.updates import judge_update
+from ledger.rules.experiments import site_of
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR, node_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from ledger.copies.evidence import frame, split
+from ledger.entries.operations import ExperimentStopped, NodeResumed
 from ledger.errors import NotAdmitted
-from ledger.evidence import frame, split
-from ledger.operations import ExperimentStopped, NodeResumed
-from node.accounts import Key
-from node.duty import Adopt, Refuse, Settle
+from node.duties.duty import Adopt, Refuse, Settle
+from node.register.accounts import Key
 from tests.adversary.coordinator import resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

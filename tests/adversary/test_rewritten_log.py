@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ledger.checkpoint import cosign, open_checkpoint
-from ledger.entry import parse_leaf
+from ledger.entries.entry import parse_leaf
+from ledger.entries.operations import DatasetWithdrawn
 from ledger.errors import BadSignature, ForkDetected, NotAdmitted, NotWitnessed
-from ledger.operations import DatasetWithdrawn
-from ledger.witness import witness_name
+from ledger.formats.checkpoint import cosign, open_checkpoint
+from ledger.formats.witness import witness_name
 from tests.adversary.coordinator import Story, edit, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ledger.entry import Entry, genesis_body, parse_leaf, sign_entry
-from ledger.errors import NotAdmitted, NotWitnessed
-from ledger.invitation import member_keys
-from ledger.log import Log
-from ledger.operations import (
+from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import (
     ChangeEndorsed,
     ChangeProposed,
     FederationFounded,
@@ -21,7 +19,9 @@ from ledger.operations import (
     PublicKey,
     Seat,
 )
-from ledger.rules_members import claim_bytes
+from ledger.errors import NotAdmitted, NotWitnessed
+from ledger.rules.log import Log
+from ledger.rules.members import claim_bytes
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import (

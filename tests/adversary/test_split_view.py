@@ -3,10 +3,10 @@ proof."""
 
 from __future__ import annotations
 
-from ledger.checkpoint import open_checkpoint
+from ledger.entries.operations import ForkReported, NodeResumed, TimeNoted
 from ledger.errors import BadSignature, ForkDetected, NotConsistent, NotWitnessed
-from ledger.operations import ForkReported, NodeResumed, TimeNoted
-from ledger.witness import AddCheckpoint, Seen, judge_add_checkpoint
+from ledger.formats.checkpoint import open_checkpoint
+from ledger.formats.witness import AddCheckpoint, Seen, judge_add_checkpoint
 from tests.adversary.coordinator import Story, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

@@ -3,11 +3,11 @@ retroactive: a compromise date marks entries as disputed."""
 
 from __future__ import annotations
 
-from ledger.checkpoint import cosign
+from ledger.entries.operations import KeyRevoked, NodeResumed
 from ledger.errors import KeyFileError, NotAdmitted, WrongPassphrase
-from ledger.keys import load_keyring, save_keyring
-from ledger.operations import KeyRevoked, NodeResumed
-from ledger.witness import judge_quorum, witness_name
+from ledger.formats.checkpoint import cosign
+from ledger.formats.keys import load_keyring, save_keyring
+from ledger.formats.witness import judge_quorum, witness_name
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import node_of, steward_of

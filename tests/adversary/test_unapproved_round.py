@@ -3,16 +3,16 @@ a coordinator can make says otherwise."""
 
 from __future__ import annotations
 
-from ledger.errors import BadSignature
-from ledger.operations import (
+from ledger.entries.operations import (
     BudgetRefused,
     BudgetReserved,
     DatasetWithdrawn,
     ExperimentRefused,
     RoundAggregated,
 )
-from ledger.rules_experiments import site_of, totals
-from node.duty import CheckPlan, Refuse, Reserve
+from ledger.errors import BadSignature
+from ledger.rules.experiments import site_of, totals
+from node.duties.duty import CheckPlan, Refuse, Reserve
 from tests.adversary.coordinator import resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from ledger.operations import (
+from ledger.entries.operations import (
     BudgetReserved,
     BudgetSettled,
     CellLimit,
@@ -17,7 +17,7 @@ from ledger.operations import (
     RoundClosed,
     Used,
 )
-from ledger.rules_experiments import site_of, totals
+from ledger.rules.experiments import site_of, totals
 from privacy.filters import limit_for
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted

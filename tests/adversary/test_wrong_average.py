@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ledger.average import ExactSum, server_step
-from ledger.operations import (
+from ledger.entries.operations import (
     ExperimentCompleted,
     RoundAggregated,
     RoundOpened,
     UpdateRefused,
     UpdateSubmitted,
 )
-from ledger.tensors import decode_update, encode_update, pack_model, unpack_model
+from ledger.experiment.average import ExactSum, server_step
+from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR

@@ -1,7 +1,7 @@
 """An honest federation in memory, with hospitals that verify, which a test attacks in a line or two.
 
 The coordinator's side is a ``tests.federation.Federation`` behind a `Coordinator` that can lie; each
-hospital has a real replica, witness, pen and register; the sceptic is ``audit.verify`` over copies on
+hospital has a real replica, witness, pen and register; the sceptic is ``audit.verification.verify`` over copies on
 disk. ``world.caught`` and ``world.exposed`` note who exposes an attack, after how many messages.
 """
 
@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import pytest
 
-from audit.findings import Check, Verdicts
-from audit.sources import close_copies, open_copies
-from audit.verify import verify_all
-from ledger.operations import ExperimentApproved, NodeReady, Policy, RoundOpened, TimeNoted
+from audit.verification.findings import Check, Verdicts
+from audit.verification.sources import close_copies, open_copies
+from audit.verification.verify import verify_all
+from ledger.entries.operations import ExperimentApproved, NodeReady, Policy, RoundOpened, TimeNoted
 from tests.adversary.coordinator import Coordinator
 from tests.adversary.hospital import Hospital
 from tests.adversary.registry import Exposure

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.blobs import BlobStore
-from ledger.bundle import export_bundle
-from ledger.operations import BlobRef
-from ledger.spec import Baseline, Privacy
+from ledger.copies.blobs import BlobStore
+from ledger.copies.bundle import export_bundle
+from ledger.entries.operations import BlobRef
+from ledger.experiment.spec import Baseline, Privacy
 from tests.federation import Federation
 
 

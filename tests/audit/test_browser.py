@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from audit.console import create_app
+from audit.console.app import create_app
 from tests.audit.conftest import World
 
 pytestmark = pytest.mark.browser

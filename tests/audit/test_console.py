@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from audit.console import create_app
-from audit.render import stylesheet
-from ledger.merkle import leaf_hash
-from ledger.note import parse_note
-from ledger.operations import TimeNoted
-from ledger.proof import parse_proof
+from audit.console.app import create_app
+from audit.console.render import stylesheet
+from ledger.entries.operations import TimeNoted
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.note import parse_note
+from ledger.formats.proof import parse_proof
 from tests.audit.conftest import World
 from tests.federation import COORDINATOR, Federation
 

@@ -13,20 +13,23 @@ import numpy as np
 import orjson
 import pytest
 
-from audit.budget import dataset_budget, how_many_more
-from audit.contribution import contribution_report
-from audit.data_use import data_use_report
+from audit.console.render import contribution_html, data_use_html
 from audit.errors import NotInLedger
-from audit.render import contribution_html, data_use_html
-from audit.shapley import MAX_PLAYERS, coalition_value, gram_matrix, play_round, shapley_values
-from audit.sources import open_copies
-from audit.standing import ERASED, report_bytes, sealed_json
-from audit.verify import Verification, verify
-from ledger.cards import Contact, DatasetCard, open_card, seal_card
-from ledger.errors import MalformedInput
-from ledger.keys import SigningKey
-from ledger.keys import verify as verify_bytes
-from ledger.operations import (
+from audit.reports.budget import dataset_budget, how_many_more
+from audit.reports.contribution import contribution_report
+from audit.reports.data_use import data_use_report
+from audit.reports.shapley import (
+    MAX_PLAYERS,
+    coalition_value,
+    gram_matrix,
+    play_round,
+    shapley_values,
+)
+from audit.reports.standing import ERASED, report_bytes, sealed_json
+from audit.verification.sources import open_copies
+from audit.verification.verify import Verification, verify
+from ledger.entries.cards import Contact, DatasetCard, open_card, seal_card
+from ledger.entries.operations import (
     DatasetRegistered,
     DatasetWithdrawn,
     ExperimentRefused,
@@ -34,7 +37,10 @@ from ledger.operations import (
     ModelDownloaded,
     UpdateSubmitted,
 )
-from ledger.spec import Baseline, Privacy
+from ledger.errors import MalformedInput
+from ledger.experiment.spec import Baseline, Privacy
+from ledger.formats.keys import SigningKey
+from ledger.formats.keys import verify as verify_bytes
 from tests.audit.conftest import World, write
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.findings import STEPS, Report
-from audit.sources import parse_trust
-from audit.verify import verify_at
-from ledger.checkpoint import Checkpoint, sign_checkpoint
-from ledger.evidence import Fork
-from ledger.operations import ModelReleased, RoundAggregated
-from ledger.store import LogStore
-from ledger.tensors import encode_update
+from audit.verification.findings import STEPS, Report
+from audit.verification.sources import parse_trust
+from audit.verification.verify import verify_at
+from ledger.copies.evidence import Fork
+from ledger.copies.store import LogStore
+from ledger.entries.operations import ModelReleased, RoundAggregated
+from ledger.experiment.tensors import encode_update
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from tests.audit.conftest import World, write
 from tests.federation import COORDINATOR, RESEARCHER, Federation
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consilium.cli import main
-from consilium.processes import Services, free_port
+from consilium.demo.processes import Services, free_port
 from tests.federation import Federation
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from consilium.reading import offline_view
-from node.private import PRIVATE, PrivateRegister
+from consilium.actions.reading import offline_view
+from node.register.private import PRIVATE, PrivateRegister
 from tests.consilium.conftest import Live, Run
 
 SCHEMA = """\

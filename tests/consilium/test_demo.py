@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.store import LogStore, exclusive_lock
+from ledger.copies.store import LogStore, exclusive_lock
 from tests.consilium.conftest import Run
 
 pytestmark = pytest.mark.process

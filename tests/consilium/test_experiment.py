@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from consilium.demo_data import breast_cancer, demo_spec
+from consilium.actions.written import read_written
+from consilium.demo.data import breast_cancer, demo_spec
 from consilium.errors import InputError
 from consilium.examples import example
 from consilium.experiment import Experiment
 from consilium.rehearsal import made_up_rows
-from consilium.written import read_written
 from ledger.errors import PlanRefused
-from ledger.schema import Schema
-from node.intake import read_table
+from ledger.experiment.schema import Schema
+from node.data.intake import read_table
 from tests.consilium.conftest import Run
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from consilium.actions.homes import MOST_BLOBS, find_home
 from consilium.client import Client
 from consilium.errors import InputError
 from consilium.experiment import Experiment
-from consilium.homes import MOST_BLOBS, find_home
-from ledger.author import Author
+from ledger.entries.author import Author
 from ledger.errors import CoordinatorUnreachable, WrongPassphrase
 from tests.consilium.conftest import Live, Run
 from tests.consilium.test_bad_input import SCHEMA, SPEC, rows

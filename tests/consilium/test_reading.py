@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from consilium.actions.reading import offline_view
 from consilium.client import pooled_metrics
+from consilium.commands.naming import the_experiment
 from consilium.errors import UnknownName
-from consilium.naming import the_experiment
-from consilium.reading import offline_view
 from tests.consilium.conftest import Finished, Run
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consilium.actions.written import parse_written, read_written
 from consilium.errors import InputError
 from consilium.examples import example
-from consilium.written import parse_written, read_written
-from ledger.documents import encode_document
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.documents import encode_document
 
 
 @pytest.mark.parametrize("name", ["heart-disease", "breast-cancer"])

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 from coordinator.service import Coordinator, Server
 from coordinator.settings import CoordinatorSettings
-from ledger.checkpoint import cosign
-from ledger.client import CoordinatorClient, Receipt
-from ledger.entry import parse_leaf
-from ledger.operations import Operation
-from ledger.witness import witness_name
+from ledger.entries.entry import parse_leaf
+from ledger.entries.operations import Operation
+from ledger.exchange.client import CoordinatorClient, Receipt
+from ledger.formats.checkpoint import cosign
+from ledger.formats.witness import witness_name
 from tests.federation import COORDINATOR, Federation
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.access import may_read
 from coordinator.errors import AccessDenied
-from coordinator.history import History
-from ledger.log import Log
-from ledger.operations import RoundAggregated, UpdateSubmitted
+from coordinator.http.access import may_read
+from coordinator.sequencing.history import History
+from ledger.entries.operations import RoundAggregated, UpdateSubmitted
+from ledger.rules.log import Log
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 
 TWO = ("basel", "bern")

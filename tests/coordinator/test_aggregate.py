@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.aggregate import Aggregator
-from coordinator.history import History
-from ledger.blobs import BlobStore
+from coordinator.rounds.aggregate import Aggregator
+from coordinator.sequencing.history import History
+from ledger.copies.blobs import BlobStore
+from ledger.entries.operations import RoundAggregated
 from ledger.errors import BlobMissing, LedgerError, PlanRefused
-from ledger.log import Log
-from ledger.operations import RoundAggregated
-from ledger.plan import compile_plan, sites_from
-from ledger.rules_experiments import site_of
-from ledger.tensors import decode_update
+from ledger.experiment.plan import compile_plan, sites_from
+from ledger.experiment.tensors import decode_update
+from ledger.rules.experiments import site_of
+from ledger.rules.log import Log
 from tests.federation import RESEARCHER, Federation, node_of
 
 THREE = ("basel", "bern", "chur")

@@ -12,16 +12,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.client import CHUNK, CoordinatorClient
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.operations import KeyRevoked, LedgerReviewed, TimeNoted
 from ledger.errors import CoordinatorUnreachable, MalformedInput, NotWitnessed, RequestRefused
-from ledger.follow import follow_once
-from ledger.http_auth import sign
-from ledger.keys import SigningKey
-from ledger.merkle import verify_consistency, verify_inclusion
-from ledger.operations import KeyRevoked, LedgerReviewed, TimeNoted
-from ledger.replica import Replica
-from ledger.store import LogStore
-from ledger.strict import decode_b64
+from ledger.exchange.client import CHUNK, CoordinatorClient
+from ledger.exchange.follow import follow_once
+from ledger.exchange.http_auth import sign
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import verify_consistency, verify_inclusion
+from ledger.formats.strict import decode_b64
 from tests.coordinator.serving import Serving
 from tests.federation import RESEARCHER, Federation, node_of, steward_of
 

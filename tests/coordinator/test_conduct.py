@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from ledger.operations import (
+from ledger.entries.operations import (
     BudgetRefused,
     BudgetReserved,
     ExperimentApproved,
     RoundAggregated,
     UpdateRefused,
 )
-from ledger.rules_experiments import site_of, totals
-from ledger.spec import Baseline, ExperimentSpec, Privacy
+from ledger.experiment.spec import Baseline, ExperimentSpec, Privacy
+from ledger.rules.experiments import site_of, totals
 from tests.coordinator.serving import Serving
 from tests.federation import RESEARCHER, Federation, node_of, steward_of
 

@@ -10,12 +10,12 @@ from coordinator.errors import HomeUnusable
 from coordinator.found import Founded, found_federation
 from coordinator.service import Coordinator
 from coordinator.settings import load_settings
-from ledger.entry import federation_id, parse_leaf
+from ledger.entries.entry import federation_id, parse_leaf
+from ledger.entries.invitation import join_operation
+from ledger.entries.operations import Seat, TimeNoted
 from ledger.errors import AlreadyRunning, MalformedInput
-from ledger.invitation import join_operation
-from ledger.keys import KeyRing, load_keyring
-from ledger.log import Log
-from ledger.operations import Seat, TimeNoted
+from ledger.formats.keys import KeyRing, load_keyring
+from ledger.rules.log import Log
 from tests.federation import POLICY
 
 pytest_plugins = ("tests.postgres",)

@@ -15,11 +15,11 @@ from typing import IO, Any
 import httpx
 import pytest
 
-from ledger.entry import Entry
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.entry import Entry
+from ledger.entries.operations import LedgerReviewed
 from ledger.errors import CallFailed
-from ledger.operations import LedgerReviewed
-from ledger.replica import Replica
-from ledger.store import LogStore
 from tests.federation import Federation, steward_of
 
 pytestmark = pytest.mark.process
@@ -132,7 +132,7 @@ def _check(home: Path, federation: Federation, acknowledged: dict[str, int]) -> 
 
 
 def test_sigterm_lets_waiting_followers_go_and_closes_in_order(tmp_path: Path) -> None:
-    from ledger.client import CoordinatorClient
+    from ledger.exchange.client import CoordinatorClient
 
     federation = Federation.found(HOSPITALS)
     process = Process(home_of(federation, tmp_path))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.rounds import (
+from coordinator.rounds.actions import (
     MAX_ATTEMPTS,
     Action,
     Complete,
@@ -16,7 +16,7 @@ from coordinator.rounds import (
     next_actions,
     next_wake_ms,
 )
-from ledger.operations import (
+from ledger.entries.operations import (
     BudgetRefused,
     DatasetWithdrawn,
     ExperimentRefused,

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from coordinator.errors import NotSequencing, QuotaExceeded, RolledBack
-from coordinator.quota import Quota
-from coordinator.sequencer import Sequencer
-from ledger.checkpoint import Checkpoint, cosign, parse_checkpoint, sign_checkpoint
+from coordinator.sequencing.quota import Quota
+from coordinator.sequencing.sequencer import Sequencer
+from ledger.copies.evidence import judge_equivocation, split
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.operations import LedgerReviewed, NodeReady, TimeNoted
 from ledger.errors import (
     BadSignature,
     LedgerError,
@@ -23,12 +26,9 @@ from ledger.errors import (
     StoreUnusable,
     UnknownKey,
 )
-from ledger.evidence import judge_equivocation, split
-from ledger.note import parse_note
-from ledger.operations import LedgerReviewed, NodeReady, TimeNoted
-from ledger.replica import Replica
-from ledger.store import LogStore
-from ledger.witness import witness_name
+from ledger.formats.checkpoint import Checkpoint, cosign, parse_checkpoint, sign_checkpoint
+from ledger.formats.note import parse_note
+from ledger.formats.witness import witness_name
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
 
 WAIT_S = 10

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from coordinator.settings import CoordinatorSettings
-from node.settings import NodeSettings
+from node.service.settings import NodeSettings
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ledger.bundle import export_bundle
-from ledger.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
-from ledger.entry import (
+from ledger.copies.bundle import export_bundle
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import (
     NOTHING_SEEN,
     Body,
     Entry,
@@ -24,10 +24,7 @@ from ledger.entry import (
     log_origin,
     sign_entry,
 )
-from ledger.keys import SealingKey, SigningKey, key_id
-from ledger.log import Log
-from ledger.note import COSIGNATURE_V1, VerifierKey
-from ledger.operations import (
+from ledger.entries.operations import (
     FederationFounded,
     Invitation,
     MemberJoined,
@@ -38,11 +35,14 @@ from ledger.operations import (
     PublicKey,
     Seat,
 )
-from ledger.rules_members import claim_bytes
-from ledger.state import digest, encode
-from ledger.store import LogStore, Row
-from ledger.tensors import encode_update, pack_model
-from ledger.witness import witness_name
+from ledger.experiment.tensors import encode_update, pack_model
+from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
+from ledger.formats.keys import SealingKey, SigningKey, key_id
+from ledger.formats.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.witness import witness_name
+from ledger.rules.log import Log
+from ledger.rules.members import claim_bytes
+from ledger.rules.state import digest, encode
 
 T0_MS = 1_767_225_600_000
 HANDLE = "alpha-node"

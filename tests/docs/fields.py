@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
-from ledger import operations, schema, spec
+from ledger.entries import operations
+from ledger.experiment import schema, spec
 
 _TEXTS: dict[tuple[str | None, int | None], str] = {}
 for _name, _alias in (

@@ -5,9 +5,9 @@ import re
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from coordinator import api
-from coordinator.answers import STATUS
-from ledger.http_auth import FEDERATION_HEADER, MAX_AGE_S, TAG
+from coordinator.http import api
+from coordinator.http.answers import STATUS
+from ledger.exchange.http_auth import FEDERATION_HEADER, MAX_AGE_S, TAG
 from tests.docs import pages
 
 PAGE = "docs/api.md"

@@ -8,8 +8,9 @@ import re
 import pytest
 from nacl.exceptions import BadSignatureError
 
-from ledger import bundle, state
-from ledger.entry import Body
+from ledger.copies import bundle
+from ledger.entries.entry import Body
+from ledger.rules import state
 from privacy.filters import Spend
 from tests.docs import example, foreign, pages
 

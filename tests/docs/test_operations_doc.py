@@ -3,10 +3,10 @@ from __future__ import annotations
 import inspect
 from typing import get_args
 
-from ledger import operations
-from ledger.fold import PERMISSIONS, RULES
-from ledger.operations import Operation, Value
-from ledger.verdict import EXPLANATIONS
+from ledger.entries import operations
+from ledger.entries.operations import Operation, Value
+from ledger.rules.fold import PERMISSIONS, RULES
+from ledger.rules.verdict import EXPLANATIONS
 from tests.docs import pages
 from tests.docs.fields import described
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from ledger import network_spec, schema, spec
+from ledger.experiment import network_spec, schema, spec
 from tests.docs import pages
 from tests.docs.fields import with_defaults
 

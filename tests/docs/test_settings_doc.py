@@ -7,7 +7,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from coordinator.settings import CoordinatorSettings
-from node.settings import NodeSettings
+from node.service.settings import NodeSettings
 from tests.docs import pages
 
 SETTINGS: dict[str, type[BaseSettings]] = {
@@ -28,7 +28,10 @@ def test_every_setting_is_documented_with_its_default_and_no_other(page: str) ->
 
 @pytest.mark.parametrize(
     ("page", "module"),
-    [("docs/hospital-it.md", "node/status.py"), ("docs/coordinator.md", "coordinator/metrics.py")],
+    [
+        ("docs/hospital-it.md", "node/service/status.py"),
+        ("docs/coordinator.md", "coordinator/http/metrics.py"),
+    ],
 )
 def test_every_metric_is_documented_and_no_other(page: str, module: str) -> None:
     documented = {row[0] for row in pages.rows(pages.read(page)) if row[0].startswith("consilium_")}
@@ -43,7 +46,7 @@ def test_every_metric_is_documented_and_no_other(page: str, module: str) -> None
 def test_every_path_of_the_local_service_is_documented_and_no_other() -> None:
     text = pages.section("docs/hospital-it.md", "Watch it")
     documented = {row[0] for row in pages.rows(text) if row[0].startswith(("GET ", "POST "))}
-    source = pages.read("node/local_api.py")
+    source = pages.read("node/service/local_api.py")
     served = {
         f"{method.upper()} {path}"
         for method, path in re.findall(r'@app\.(get|post)\("([^"]+)"', source)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from consilium.processes import Service, Services, free_port
+from consilium.demo.processes import Service, Services, free_port
 
 SCHEMA = {
     "consilium": 1,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.home import MemberHome
-from ledger.state import State
+from ledger.exchange.home import MemberHome
+from ledger.rules.state import State
 from tests.journeys.federation import RealFederation
 
 pytestmark = pytest.mark.process

@@ -11,9 +11,8 @@ import hashlib
 from functools import cache
 from typing import Any
 
-from ledger.entry import Body, Entry, Seen
-from ledger.fold import step
-from ledger.operations import (
+from ledger.entries.entry import Body, Entry, Seen
+from ledger.entries.operations import (
     EMPTY_HASH,
     BlobRef,
     BudgetReserved,
@@ -36,9 +35,10 @@ from ledger.operations import (
     UpdateSubmitted,
     Used,
 )
-from ledger.rules_experiments import site_of, totals
-from ledger.rules_rounds import round_kind
-from ledger.state import State
+from ledger.rules.experiments import site_of, totals
+from ledger.rules.fold import step
+from ledger.rules.rounds import round_kind
+from ledger.rules.state import State
 from privacy.filters import g_step, r_step_full_batch
 from tests.federation import RESEARCHER, Federation, node_of, steward_of
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from ledger.admission import admit
-from ledger.entry import Body, Entry, Seen, sign_entry
+from ledger.entries.entry import Body, Entry, Seen, sign_entry
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import ForkReported, KeyRotated, MemberJoined, NodeResumed
 from ledger.errors import BadSignature, NotAdmitted
-from ledger.invitation import member_keys
-from ledger.keys import SigningKey, key_id
-from ledger.merkle import EMPTY_ROOT
-from ledger.operations import ForkReported, KeyRotated, MemberJoined, NodeResumed
-from ledger.rules_members import claim_bytes
+from ledger.formats.keys import SigningKey, key_id
+from ledger.formats.merkle import EMPTY_ROOT
+from ledger.rules.admission import admit
+from ledger.rules.members import claim_bytes
 from tests.federation import (
     COORDINATOR,
     Federation,

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.author import Author, clock_ms
-from ledger.entry import Entry, parse_leaf
-from ledger.errors import (
-    AlreadyRunning,
-    CoordinatorUnreachable,
-    MalformedInput,
-    NotAdmitted,
-    StoreUnusable,
-)
-from ledger.invitation import member_keys
-from ledger.keys import KeyRing
-from ledger.operations import (
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.author import Author, clock_ms
+from ledger.entries.entry import Entry, parse_leaf
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import (
     EMPTY_HASH,
     BlobRef,
     KeyRotated,
@@ -29,9 +23,15 @@ from ledger.operations import (
     Operation,
     RoundAggregated,
 )
-from ledger.replica import Replica
-from ledger.rules_members import claim_bytes
-from ledger.store import LogStore
+from ledger.errors import (
+    AlreadyRunning,
+    CoordinatorUnreachable,
+    MalformedInput,
+    NotAdmitted,
+    StoreUnusable,
+)
+from ledger.formats.keys import KeyRing
+from ledger.rules.members import claim_bytes
 from tests.federation import Federation, node_of, ring_of
 from tests.ledger.facts import h
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.average import (
+from ledger.experiment.average import (
     ExactSum,
     averaged_rounds,
     final_model,
@@ -19,9 +19,9 @@ from ledger.average import (
     server_step,
     within_l2,
 )
-from ledger.network_spec import expand, parameter_shapes
-from ledger.spec import ExperimentSpec
-from ledger.tensors import Float64Vector, Int64Vector
+from ledger.experiment.network_spec import expand, parameter_shapes
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import Float64Vector, Int64Vector
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VECTORS = st.integers(1, 6).flatmap(

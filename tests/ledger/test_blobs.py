@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.blobs import BlobStore, blob_ref
+from ledger.copies.blobs import BlobStore, blob_ref
+from ledger.entries.operations import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, UploadOutOfStep
-from ledger.operations import BlobRef
 
 DATA = b"a model" * 1000
 REF = BlobRef(sha256=sha256(DATA).hexdigest(), bytes=len(DATA))
@@ -97,7 +97,7 @@ def test_a_reference_with_another_length_is_refused(blobs: BlobStore) -> None:
 
 
 def test_chunks_go_on_from_anywhere(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.blobs.CHUNK", 1000)
+    monkeypatch.setattr("ledger.copies.blobs.CHUNK", 1000)
     blobs.put(DATA)
     assert b"".join(blobs.chunks(REF.sha256, 1234)) == DATA[1234:]
     assert max(len(chunk) for chunk in blobs.chunks(REF.sha256)) == 1000

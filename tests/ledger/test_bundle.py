@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger.blobs import BlobStore
-from ledger.bundle import MAGIC, Bundle, export_bundle, read_bundle, scan_bundle
+from ledger.copies.blobs import BlobStore
+from ledger.copies.bundle import MAGIC, Bundle, export_bundle, read_bundle, scan_bundle
+from ledger.copies.store import LogStore
+from ledger.entries.operations import BlobRef
 from ledger.errors import BlobMissing, MalformedInput
-from ledger.operations import BlobRef
-from ledger.store import LogStore
 from tests.federation import Federation
 
 Section = tuple[bytes, bytes]

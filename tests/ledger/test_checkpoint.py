@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import (
+from ledger.errors import BadSignature, MalformedInput, UnknownKey
+from ledger.formats.checkpoint import (
     Checkpoint,
     cosign,
     log_verifier,
@@ -20,10 +21,9 @@ from ledger.checkpoint import (
     sign_checkpoint,
     verify_cosignature,
 )
-from ledger.errors import BadSignature, MalformedInput, UnknownKey
-from ledger.keys import SigningKey
-from ledger.merkle import leaf_hash, verify_inclusion
-from ledger.note import (
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import leaf_hash, verify_inclusion
+from ledger.formats.note import (
     COSIGNATURE_V1,
     Note,
     NoteSignature,
@@ -32,7 +32,7 @@ from ledger.note import (
     parse_vkey,
     verify_note,
 )
-from ledger.strict import decode_b64, encode_b64
+from ledger.formats.strict import decode_b64, encode_b64
 from tests.ledger import worked
 
 ROOT = encode_b64(bytes(32))

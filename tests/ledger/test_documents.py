@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ledger.documents import (
+from ledger.errors import MalformedInput
+from ledger.experiment.schema import NumberColumn, Schema
+from ledger.formats.documents import (
     MAX_DOCUMENT,
     encode_document,
     explain,
     parse_document,
     plain_decimal,
 )
-from ledger.errors import MalformedInput
-from ledger.schema import NumberColumn, Schema
 from tests.federation import small_schema
 
 SCHEMA = small_schema("basel-heart").model_copy(update={"title": "Herz — Zürich"})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.entry import (
+from ledger.entries.entry import (
     MAX_LEAF,
     NOTHING_SEEN,
     Body,
@@ -24,11 +24,11 @@ from ledger.entry import (
     split_leaf,
     verify_signature,
 )
+from ledger.entries.operations import BlobRef, NodeResumed, Operation, RoundAggregated, TimeNoted
 from ledger.errors import BadSignature, MalformedInput
-from ledger.keys import SigningKey, verify
-from ledger.merkle import leaf_hash
-from ledger.operations import BlobRef, NodeResumed, Operation, RoundAggregated, TimeNoted
-from ledger.strict import MAX_ENTRY, canonical
+from ledger.formats.keys import SigningKey, verify
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.strict import MAX_ENTRY, canonical
 from tests.federation import Federation
 from tests.ledger.facts import h
 

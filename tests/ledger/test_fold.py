@@ -9,9 +9,8 @@ from typing import Any, get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.entry import parse_leaf
-from ledger.fold import PERMISSIONS, RULES, found, is_stale, step
-from ledger.operations import (
+from ledger.entries.entry import parse_leaf
+from ledger.entries.operations import (
     EMPTY_HASH,
     MAX_INT,
     BlobRef,
@@ -50,9 +49,10 @@ from ledger.operations import (
     UpdateSubmitted,
     Used,
 )
-from ledger.rules_experiments import totals
-from ledger.state import State, TimeMark, digest, encode
-from ledger.verdict import EXPLANATIONS, Outcome
+from ledger.rules.experiments import totals
+from ledger.rules.fold import PERMISSIONS, RULES, found, is_stale, step
+from ledger.rules.state import State, TimeMark, digest, encode
+from ledger.rules.verdict import EXPLANATIONS, Outcome
 from tests.federation import COORDINATOR, POLICY, RESEARCHER, Federation, node_of, steward_of
 from tests.ledger.facts import HOSPITALS, STEPS, base, cell_of, dataset_of, h, keys, proposal, says
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.fold import step
-from ledger.operations import (
+from ledger.entries.operations import (
     MAX_INT,
     BudgetRefused,
     CellCharge,
@@ -18,9 +17,10 @@ from ledger.operations import (
     ExperimentRefused,
     ExperimentStopped,
 )
-from ledger.rules_budget import gate, refunds
-from ledger.rules_experiments import site_of
-from ledger.state import State, digest
+from ledger.rules.budget import gate, refunds
+from ledger.rules.experiments import site_of
+from ledger.rules.fold import step
+from ledger.rules.state import State, digest
 from privacy.filters import Spend, g_step, r_step_full_batch
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 from tests.ledger.facts import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.operations import (
+from ledger.entries.operations import (
     MAX_INT,
     BlobRef,
     CellCharge,
@@ -23,8 +23,8 @@ from ledger.operations import (
     Plan,
     Release,
 )
-from ledger.rules_experiments import last_round, totals
-from ledger.state import State
+from ledger.rules.experiments import last_round, totals
+from ledger.rules.state import State
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 from tests.ledger.facts import (
     HOSPITALS,

@@ -6,11 +6,9 @@ import hashlib
 
 import pytest
 
-from ledger.entry import Body, sign_entry
-from ledger.errors import NotAdmitted
-from ledger.invitation import member_keys
-from ledger.keys import KeyRing, SigningKey, key_id
-from ledger.operations import (
+from ledger.entries.entry import Body, sign_entry
+from ledger.entries.invitation import member_keys
+from ledger.entries.operations import (
     Change,
     ChangeEndorsed,
     ChangeProposed,
@@ -26,7 +24,9 @@ from ledger.operations import (
     RekeyChange,
     Seat,
 )
-from ledger.rules_members import claim_bytes, open_seat
+from ledger.errors import NotAdmitted
+from ledger.formats.keys import KeyRing, SigningKey, key_id
+from ledger.rules.members import claim_bytes, open_seat
 from tests.federation import (
     COORDINATOR,
     HOSPITALS,

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.fold import step
-from ledger.operations import (
+from ledger.entries.operations import (
     MAX_INT,
     BlobRef,
     BudgetRefused,
@@ -19,8 +18,9 @@ from ledger.operations import (
     TimeNoted,
     UpdateRefused,
 )
-from ledger.rules_rounds import round_kind, waiting_for
-from ledger.state import State, Vectors
+from ledger.rules.fold import step
+from ledger.rules.rounds import round_kind, waiting_for
+from ledger.rules.state import State, Vectors
 from tests.federation import COORDINATOR, node_of, steward_of
 from tests.ledger.facts import (
     STEPS,

@@ -14,11 +14,18 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.checkpoint import Checkpoint, cosign, sign_checkpoint
 from ledger.errors import Refused
-from ledger.keys import SigningKey
-from ledger.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
-from ledger.note import COSIGNATURE_V1, Note, NoteSignature, VerifierKey, parse_note, verify_note
+from ledger.formats.checkpoint import Checkpoint, cosign, sign_checkpoint
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
+from ledger.formats.note import (
+    COSIGNATURE_V1,
+    Note,
+    NoteSignature,
+    VerifierKey,
+    parse_note,
+    verify_note,
+)
 from tests.ledger import worked
 
 SOURCE = Path(__file__).parent / "go" / "main.go"

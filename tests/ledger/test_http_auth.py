@@ -9,8 +9,9 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ledger.entries.operations import KeyRevoked
 from ledger.errors import BadSignature, UnknownKey
-from ledger.http_auth import (
+from ledger.exchange.http_auth import (
     FEDERATION_HEADER,
     MAX_AGE_S,
     Authenticated,
@@ -19,8 +20,7 @@ from ledger.http_auth import (
     sign,
     verify,
 )
-from ledger.keys import SigningKey
-from ledger.operations import KeyRevoked
+from ledger.formats.keys import SigningKey
 from tests.federation import Federation, node_of, steward_of
 
 KEY = SigningKey.from_seed(bytes(32))

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entry import federation_id, parse_leaf
-from ledger.errors import MalformedInput, StoreUnusable
-from ledger.home import MemberHome
-from ledger.invitation import (
+from ledger.entries.entry import federation_id, parse_leaf
+from ledger.entries.invitation import (
     InvitationFile,
     invitation_file,
     join_operation,
@@ -20,10 +18,12 @@ from ledger.invitation import (
     new_invitation,
     save_invitation,
 )
-from ledger.keys import SigningKey, key_id, verify
-from ledger.operations import Seat
-from ledger.rules_members import claim_bytes
-from ledger.strict import canonical, decode_b64, encode_b64
+from ledger.entries.operations import Seat
+from ledger.errors import MalformedInput, StoreUnusable
+from ledger.exchange.home import MemberHome
+from ledger.formats.keys import SigningKey, key_id, verify
+from ledger.formats.strict import canonical, decode_b64, encode_b64
+from ledger.rules.members import claim_bytes
 from tests.federation import Federation, ring_of
 
 SEATS = (Seat(handle="zug-node", role="node"), Seat(handle="zug-steward", role="steward"))

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from ledger.errors import CannotOpen, KeyFileError, UnsafeKeyFile, WrongPassphrase
-from ledger.keys import (
+from ledger.formats.keys import (
     KeyRing,
     SealingKey,
     SigningKey,

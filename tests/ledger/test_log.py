@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ledger.entry import Entry, genesis_body, parse_leaf, sign_entry
+from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
+from ledger.entries.operations import FederationFounded, Invitation, Seat, TimeNoted
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted
-from ledger.keys import SigningKey
-from ledger.log import Log
-from ledger.operations import FederationFounded, Invitation, Seat, TimeNoted
-from ledger.state import digest
+from ledger.formats.keys import SigningKey
+from ledger.rules.log import Log
+from ledger.rules.state import digest
 from tests.federation import COORDINATOR, Federation, ring_of
 from tests.federation_log import ed25519
 

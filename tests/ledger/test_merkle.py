@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
 from ledger.errors import NotConsistent, OutsideTree
-from ledger.merkle import (
+from ledger.formats.merkle import (
     EMPTY_ROOT,
     MAX_SIZE,
     MerkleTree,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import BadSignature, MalformedInput, UnknownKey
-from ledger.keys import SigningKey
-from ledger.note import (
+from ledger.formats.keys import SigningKey
+from ledger.formats.note import (
     COSIGNATURE_V1,
     ED25519,
     MAX_NOTE,
@@ -24,7 +24,7 @@ from ledger.note import (
     parse_vkey,
     verify_note,
 )
-from ledger.strict import decode_b64
+from ledger.formats.strict import decode_b64
 from tests.ledger import worked
 
 TEXT = b"first\n\nsecond, after an empty line\n"

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from ledger.blobs import blob_ref
-from ledger.errors import PlanRefused
-from ledger.operations import (
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import (
     MAX_INT,
     BlobRef,
     CellLimit,
@@ -22,7 +21,8 @@ from ledger.operations import (
     Release,
     SitePlan,
 )
-from ledger.plan import (
+from ledger.errors import PlanRefused
+from ledger.experiment.plan import (
     Site,
     cells_of,
     check_plan,
@@ -35,9 +35,9 @@ from ledger.plan import (
     steps_per_round,
     target_limit,
 )
-from ledger.rules_experiments import totals
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.rules.experiments import totals
 from privacy.events import GRID, Gaussian
 from privacy.filters import Limit, limit_for, step_charge
 from tests.federation import Federation

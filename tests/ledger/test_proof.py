@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import Checkpoint, cosign, sign_checkpoint
 from ledger.errors import (
     BadSignature,
     MalformedInput,
@@ -19,10 +18,11 @@ from ledger.errors import (
     Refused,
     UnknownKey,
 )
-from ledger.merkle import MerkleTree, leaf_hash
-from ledger.note import parse_vkey
-from ledger.proof import Proof, build_proof, parse_proof, verify_proof
-from ledger.witness import witness_name
+from ledger.formats.checkpoint import Checkpoint, cosign, sign_checkpoint
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.note import parse_vkey
+from ledger.formats.proof import Proof, build_proof, parse_proof, verify_proof
+from ledger.formats.witness import witness_name
 from tests.ledger import worked
 
 TREE = worked.tree()

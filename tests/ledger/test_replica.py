@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.checkpoint import Checkpoint, sign_checkpoint
+from ledger.copies.evidence import Fork, judge_fork, read_fork, split
+from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.store import LogStore, Row
+from ledger.entries.operations import KeyRevoked, NodeReady, NodeResumed, TimeNoted
 from ledger.errors import (
     BadSignature,
     ForkDetected,
@@ -19,12 +22,9 @@ from ledger.errors import (
     StoreConflict,
     UnknownKey,
 )
-from ledger.evidence import Fork, judge_fork, read_fork, split
-from ledger.keys import SigningKey
-from ledger.operations import KeyRevoked, NodeReady, NodeResumed, TimeNoted
-from ledger.replica import Replica, read_leaves
-from ledger.state import digest
-from ledger.store import LogStore, Row
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.keys import SigningKey
+from ledger.rules.state import digest
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of, steward_of
 
 NODES = tuple(map(node_of, HOSPITALS))

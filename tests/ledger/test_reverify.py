@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from ledger import reverify
-from ledger.entry import frame_leaf
+from ledger.copies.store import Row
+from ledger.entries.entry import frame_leaf
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, NotConsistent
-from ledger.merkle import leaf_hash
-from ledger.reverify import Claim, SignatureWorkers, first_false, replay_rows
-from ledger.state import digest
-from ledger.store import Row
+from ledger.formats.merkle import leaf_hash
+from ledger.rules import reverify
+from ledger.rules.reverify import Claim, SignatureWorkers, first_false, replay_rows
+from ledger.rules.state import digest
 from tests.federation import Federation
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ledger.schema import (
+from ledger.experiment.schema import (
     CategoryColumn,
     NumberColumn,
     PatientColumn,

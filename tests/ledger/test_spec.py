@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ledger.documents import encode_document, parse_document
-from ledger.spec import ExperimentSpec, FedAvg, FedSgd, MulticlassTask
+from ledger.experiment.spec import ExperimentSpec, FedAvg, FedSgd, MulticlassTask
+from ledger.formats.documents import encode_document, parse_document
 
 SPEC: dict[str, Any] = {
     "consilium": 1,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from immutables import Map
 
-from ledger.state import State, TimeMark, digest, encode
+from ledger.rules.state import State, TimeMark, digest, encode
 from privacy.filters import Spend
 from tests.federation import Federation, node_of
 from tests.ledger.facts import HOSPITALS, base, cell_of, experiment_of, fold, reserve_op

@@ -15,8 +15,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-import ledger.database
-from ledger import store
+import ledger.copies.database
+from ledger.copies import store
+from ledger.copies.store import Conflict, LogStore, Row, StoredNote, Witnessed, exclusive_lock
+from ledger.copies.tables import METADATA
 from ledger.errors import (
     AlreadyRunning,
     OutsideTree,
@@ -24,8 +26,6 @@ from ledger.errors import (
     StoreCorrupt,
     StoreUnusable,
 )
-from ledger.store import Conflict, LogStore, Row, StoredNote, Witnessed, exclusive_lock
-from ledger.tables import METADATA
 
 pytest_plugins = ("tests.postgres",)
 
@@ -454,8 +454,8 @@ def test_the_migrated_schema_is_the_one_the_code_uses(url: str, log: LogStore) -
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     engine.dispose()
-    scripts = ScriptDirectory(str(ledger.database._MIGRATIONS))
-    assert scripts.get_current_head() == ledger.database.REVISION
+    scripts = ScriptDirectory(str(ledger.copies.database._MIGRATIONS))
+    assert scripts.get_current_head() == ledger.copies.database.REVISION
 
 
 def test_new_databases_opened_at_once_in_one_process_are_all_migrated(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_new_databases_opened_at_once_in_one_process_are_all_migrated(tmp_path: 
 @pytest.mark.process
 def test_a_new_database_opened_at_once_by_several_processes_is_migrated_once(url: str) -> None:
     program = (
-        "import sys; from ledger.store import LogStore; sys.stdin.readline(); "
+        "import sys; from ledger.copies.store import LogStore; sys.stdin.readline(); "
         "print(LogStore.open(sys.argv[1]).size())"
     )
     processes = [
@@ -562,7 +562,7 @@ def test_a_second_writer_is_told_who_is_running(url: str) -> None:
 @pytest.mark.process
 def test_the_lock_of_a_killed_writer_is_free(url: str) -> None:
     program = (
-        "import sys, time; from ledger.store import exclusive_lock; "
+        "import sys, time; from ledger.copies.store import exclusive_lock; "
         "lock = exclusive_lock(sys.argv[1]); print('locked', flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[2]

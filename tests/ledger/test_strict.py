@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ledger.errors import MalformedInput
-from ledger.strict import (
+from ledger.formats.strict import (
     MAX_DEPTH,
     MAX_ENTRY,
     MAX_INT,

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as stn
 from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
-from ledger import tensors
 from ledger.errors import MalformedInput
-from ledger.network_spec import Linear, Mlp, Sequential, expand, parameter_shapes
-from ledger.tensors import (
+from ledger.experiment import tensors
+from ledger.experiment.network_spec import Linear, Mlp, Sequential, expand, parameter_shapes
+from ledger.experiment.tensors import (
     Float64Vector,
     Int64Vector,
     decode_update,

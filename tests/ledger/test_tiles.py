@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.errors import (
     AlreadyRunning,
     BadSignature,
@@ -28,12 +27,13 @@ from ledger.errors import (
     StoreUnusable,
     UnknownKey,
 )
-from ledger.keys import SigningKey
-from ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
-from ledger.note import VerifierKey
-from ledger.proof import verify_proof
-from ledger.tile_folder import Exported, export_tiles, folder
-from ledger.tiles import (
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
+from ledger.formats.note import VerifierKey
+from ledger.formats.proof import verify_proof
+from ledger.formats.tile_folder import Exported, export_tiles, folder
+from ledger.formats.tiles import (
     WIDTH,
     Tile,
     TileReader,

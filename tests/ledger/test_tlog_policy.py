@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import Checkpoint, cosign, sign_checkpoint
 from ledger.errors import BadSignature, MalformedInput, NotWitnessed, UnknownKey
-from ledger.keys import SigningKey
-from ledger.note import COSIGNATURE_V1, VerifierKey
-from ledger.strict import encode_b64
-from ledger.tlog_policy import Group, Log, format_policy, parse_policy, verify_by_policy
+from ledger.formats.checkpoint import Checkpoint, cosign, sign_checkpoint
+from ledger.formats.keys import SigningKey
+from ledger.formats.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.strict import encode_b64
+from ledger.formats.tlog_policy import Group, Log, format_policy, parse_policy, verify_by_policy
 from tests.ledger import worked
 
 NAMES = ("X1", "X2", "X3", "Y1", "Y2", "Y3")

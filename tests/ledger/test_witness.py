@@ -9,13 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.checkpoint import (
-    Checkpoint,
-    cosign,
-    merge_cosignatures,
-    open_checkpoint,
-    sign_checkpoint,
-)
 from ledger.errors import (
     BadSignature,
     MalformedInput,
@@ -23,9 +16,16 @@ from ledger.errors import (
     NotWitnessed,
     UnknownKey,
 )
-from ledger.keys import SigningKey
-from ledger.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
-from ledger.note import (
+from ledger.formats.checkpoint import (
+    Checkpoint,
+    cosign,
+    merge_cosignatures,
+    open_checkpoint,
+    sign_checkpoint,
+)
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
+from ledger.formats.note import (
     COSIGNATURE_V1,
     Note,
     NoteSignature,
@@ -34,8 +34,8 @@ from ledger.note import (
     parse_signature_lines,
     parse_vkey,
 )
-from ledger.strict import decode_b64
-from ledger.witness import (
+from ledger.formats.strict import decode_b64
+from ledger.formats.witness import (
     AddCheckpoint,
     Judgement,
     Seen,

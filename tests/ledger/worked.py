@@ -5,9 +5,9 @@ Anyone can recompute it: the seeds are public, so these keys protect nothing.
 
 from __future__ import annotations
 
-from ledger.keys import SigningKey
-from ledger.merkle import MerkleTree, leaf_hash
-from ledger.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 
 LOG_KEY = SigningKey.from_seed(bytes(range(32)))
 WITNESS_KEY = SigningKey.from_seed(bytes(range(32, 64)))

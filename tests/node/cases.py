@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ledger.average import initial_model
-from ledger.network_spec import parameter_shapes
-from ledger.operations import CellCharge, Purpose, Release, SitePlan
-from ledger.plan import network_of
-from ledger.schema import Schema
-from ledger.spec import ExperimentSpec
-from ledger.tensors import pack_model
-from node.encode import Examples
+from ledger.entries.operations import CellCharge, Purpose, Release, SitePlan
+from ledger.experiment.average import initial_model
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.plan import network_of
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import pack_model
+from node.data.encode import Examples
 from privacy.events import FULL_BATCH, GRID
 from tests.shared_data import HEART_FILES, example, shared
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from immutables import Map
 
-from ledger.documents import encode_document
-from node.accounts import DatasetRecord
-from node.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
-from node.private import PrivateRegister
-from node.recovery import charge_rounds_under_way
+from ledger.formats.documents import encode_document
+from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
+from node.duties.recovery import charge_rounds_under_way
+from node.register.accounts import DatasetRecord
+from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of
 
 
@@ -92,7 +92,7 @@ class Hospital:
 
     def charges(self, experiment: str, dataset: str) -> tuple:
         """What the plan may cost the dataset's cells."""
-        from ledger.rules_experiments import site_of, totals
+        from ledger.rules.experiments import site_of, totals
 
         site = site_of(self.federation.experiment(experiment).plan, dataset)
         assert site is not None

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from immutables import Map
 
-from ledger.blobs import blob_ref
-from ledger.operations import (
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import (
     BudgetRefused,
     BudgetSettled,
     DatasetWithdrawn,
@@ -14,10 +14,9 @@ from ledger.operations import (
     ExperimentStopped,
     RoundClosed,
 )
-from ledger.rules_budget import refunds
-from ledger.rules_experiments import site_of
-from node.accounts import stated
-from node.duty import (
+from ledger.rules.budget import refunds
+from ledger.rules.experiments import site_of
+from node.duties.duty import (
     Adopt,
     CheckPlan,
     CloseAccount,
@@ -31,7 +30,8 @@ from node.duty import (
     Wait,
     refusal_for,
 )
-from node.recovery import counted_in
+from node.duties.recovery import counted_in
+from node.register.accounts import stated
 from tests.federation import COORDINATOR, HOUR_MS, RESEARCHER, Federation, node_of, steward_of
 from tests.node.hospital import Hospital
 
@@ -138,7 +138,7 @@ def test_a_round_that_nobody_approved_is_refused(tmp_path: Path) -> None:
     federation.approve(experiment, "bern-heart")
     basel = Hospital(federation, "basel", tmp_path)
     basel.own(MINE)
-    from ledger.operations import RoundOpened
+    from ledger.entries.operations import RoundOpened
 
     op = RoundOpened(
         type="round.opened",
@@ -288,7 +288,7 @@ def test_the_same_bytes_are_sent_after_a_restart_and_in_the_next_attempt(scene: 
     scene.basel.restart()
     assert scene.basel.duties() == (Send(scene.experiment, MINE, 1, 1),)
     scene.federation.now_ms += 2 * HOUR_MS
-    from ledger.operations import TimeNoted
+    from ledger.entries.operations import TimeNoted
 
     scene.federation.say(COORDINATOR, TimeNoted(type="time.noted"))
     assert scene.basel.duties() == ()

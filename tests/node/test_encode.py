@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ledger.schema import Schema, feature_names
-from ledger.spec import BinaryTask, MulticlassTask, RegressionTask
-from node.encode import OPERATIONS, examples, features, targets
+from ledger.experiment.schema import Schema, feature_names
+from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
+from node.data.encode import OPERATIONS, examples, features, targets
+from node.data.intake import Table, read_table
 from node.errors import JobRefused
-from node.intake import Table, read_table
 from tests.node.cases import heart_file, heart_schema, heart_spec, schema
 
 COLUMNS: tuple[dict[str, Any], ...] = (

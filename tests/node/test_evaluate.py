@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ledger.network_spec import LogisticRegression, expand
-from ledger.operations import Purpose
-from ledger.plan import metric_layout
-from ledger.spec import ExperimentSpec
+from ledger.entries.operations import Purpose
+from ledger.experiment.network_spec import LogisticRegression, expand
+from ledger.experiment.plan import metric_layout
+from ledger.experiment.spec import ExperimentSpec
 from node.errors import JobRefused
-from node.evaluate import noisy_histogram, score
-from node.network import build, load_flat
+from node.training.evaluate import noisy_histogram, score
+from node.training.network import build, load_flat
 from privacy.events import FULL_BATCH, GRID
 from privacy.histogram import encode, measures
 from privacy.noise import TestRng
@@ -155,7 +155,7 @@ def test_rows_that_need_too_much_memory_still_leave_noise(
     def starve(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("node.evaluate.score", starve)
+    monkeypatch.setattr("node.training.evaluate.score", starve)
     spec = heart_spec(task=TASKS["binary"])
     found = noisy_histogram(
         model_of(spec),

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from node.data.intake import Table, identify, read_table
 from node.errors import DatasetError
-from node.intake import Table, identify, read_table
 from tests.node.cases import heart_file, heart_schema, schema
 from tests.shared_data import HEART_FILES
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.operations import BlobRef, DatasetWithdrawn, ExperimentProposed
-from ledger.replica import Replica
-from ledger.store import LogStore
-from node.plan_check import CheckedPlan, check
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.operations import BlobRef, DatasetWithdrawn, ExperimentProposed
+from node.duties.plan_check import CheckedPlan, check
 from tests.federation import RESEARCHER, Federation, steward_of
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from immutables import Map
 
-from ledger.blobs import blob_ref
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import CellCharge, CellLimit, CellRegistered
 from ledger.errors import StoreConflict, StoreUnusable
-from ledger.merkle import EMPTY_ROOT
-from ledger.operations import CellCharge, CellLimit, CellRegistered
+from ledger.formats.merkle import EMPTY_ROOT
 from node.errors import IntentsClosed
-from node.private import PrivateRegister
+from node.register.private import PrivateRegister
 from privacy.errors import BudgetExceeded, RefundTooLarge
 from privacy.filters import limit_for
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from ledger.blobs import blob_ref
-from ledger.keys import SealingKey
-from ledger.operations import CellRegistered, DatasetRegistered, Invitation, Operation
-from ledger.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
-from node.errors import DatasetError, RegistrationRefused, ServiceError
-from node.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
-from node.private import PrivateRegister
-from node.registration import (
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import CellRegistered, DatasetRegistered, Invitation, Operation
+from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from ledger.formats.keys import SealingKey
+from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
+from node.data.registration import (
     Prepared,
     cell_name,
     finish_registrations,
     prepare,
     register,
 )
+from node.errors import DatasetError, RegistrationRefused, ServiceError
+from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of
 
 KEY = bytes(range(32))

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ledger.documents import encode_document
+from ledger.entries.operations import Purpose, RoundKind
 from ledger.errors import LedgerError
-from ledger.operations import Purpose, RoundKind
-from ledger.strict import canonical
-from ledger.tensors import decode_update
+from ledger.experiment.tensors import decode_update
+from ledger.formats.documents import encode_document
+from ledger.formats.strict import canonical
+from node.data.holdings import Holdings
 from node.errors import DatasetChanged, DatasetError, JobRefused
-from node.frames import Job
-from node.holdings import Holdings
-from node.rounds import run_round
-from node.train import start_torch
+from node.training.frames import Job
+from node.training.rounds import run_round
+from node.training.train import start_torch
 from privacy.noise import Randomness, TestRng
 from tests.node.cases import (
     SPLIT_KEY,

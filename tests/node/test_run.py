@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from ledger.operations import UpdateSubmitted
-from ledger.tensors import decode_update
-from node.local_api import LOCAL_FILE
+from ledger.entries.operations import UpdateSubmitted
+from ledger.experiment.tensors import decode_update
+from node.service.local_api import LOCAL_FILE
 from tests.node.cases import heart_file, heart_schema, heart_spec
 from tests.node.test_service import said
 from tests.node.town import PASSPHRASE, Town, small_schema, small_table
@@ -21,9 +21,9 @@ from tests.node.town import PASSPHRASE, Town, small_schema, small_table
 SERVE = """
 import sys
 from pathlib import Path
-from ledger.home import MemberHome
-from node.run import run
-from node.settings import load_settings
+from ledger.exchange.home import MemberHome
+from node.service.main import run
+from node.service.settings import load_settings
 home = Path(sys.argv[1])
 member = MemberHome(home).open(sys.argv[2].encode())
 run(member, load_settings(home))

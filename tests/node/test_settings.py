@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ServiceError
-from node.settings import SETTINGS_FILE, load_settings
+from node.service.settings import SETTINGS_FILE, load_settings
 
 
 def test_flags_come_before_environment_and_environment_before_file(

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from ledger.errors import NotConsistent
-from ledger.schema import Schema
-from node.errors import DatasetError
-from node.intake import Table, read_table
-from node.snapshot import (
+from ledger.experiment.schema import Schema
+from node.data.intake import Table, read_table
+from node.data.snapshot import (
     judge_proof,
     prove,
     record_hash,
@@ -23,6 +22,7 @@ from node.snapshot import (
     unit_id,
     unit_split,
 )
+from node.errors import DatasetError
 from tests.node.cases import SPLIT_KEY, schema
 
 SALT = b"s" * 32

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from ledger.network_spec import Linear, LogisticRegression, Mlp, Sequential, expand
-from ledger.operations import Purpose
-from ledger.spec import BinaryTask, MulticlassTask
-from ledger.tensors import to_grid
-from node.encode import Examples
+from ledger.entries.operations import Purpose
+from ledger.experiment.network_spec import Linear, LogisticRegression, Mlp, Sequential, expand
+from ledger.experiment.spec import BinaryTask, MulticlassTask
+from ledger.experiment.tensors import to_grid
+from node.data.encode import Examples
 from node.errors import IntentRefused, JobRefused
-from node.network import FloatVector, build, load_flat
-from node.train import (
+from node.training.network import FloatVector, build, load_flat
+from node.training.train import (
     Training,
     block_rows,
     bounded,

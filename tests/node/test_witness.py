@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from ledger.checkpoint import Checkpoint, sign_checkpoint
+from ledger.copies.evidence import judge_fork, read_fork
+from ledger.copies.replica import Final, Replica
+from ledger.copies.store import LogStore
+from ledger.entries.operations import TimeNoted
 from ledger.errors import ForkDetected
-from ledger.evidence import judge_fork, read_fork
-from ledger.note import parse_note
-from ledger.operations import TimeNoted
-from ledger.replica import Final, Replica
-from ledger.store import LogStore
-from ledger.witness import judge_quorum
-from node.witness import Witness, awaits_final, others_suffice, vouched
+from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.note import parse_note
+from ledger.formats.witness import judge_quorum
+from node.following.witness import Witness, awaits_final, others_suffice, vouched
 from tests.federation import COORDINATOR, Federation, node_of
 
 BASEL = node_of("basel")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.documents import encode_document
-from ledger.operations import Purpose
-from ledger.tensors import decode_update
+from ledger.entries.operations import Purpose
+from ledger.experiment.tensors import decode_update
+from ledger.formats.documents import encode_document
 from node.errors import (
     DatasetChanged,
     DatasetError,
@@ -25,8 +25,16 @@ from node.errors import (
     WorkerDied,
     WorkerMisbehaved,
 )
-from node.frames import Failed, Intent, Ping, failure_frame, failure_of, read_frame, write_frame
-from node.worker import Worker
+from node.training.frames import (
+    Failed,
+    Intent,
+    Ping,
+    failure_frame,
+    failure_of,
+    read_frame,
+    write_frame,
+)
+from node.training.worker import Worker
 from tests.node.cases import SPLIT_KEY, heart_file, heart_schema
 from tests.node.test_rounds import PARAMETERS, job_for
 
@@ -181,7 +189,7 @@ def test_a_process_that_was_told_to_end_does_and_the_next_call_starts_another() 
 def test_a_process_whose_parent_is_killed_ends_by_itself() -> None:
     script = textwrap.dedent("""
         import time
-        from node.worker import Worker
+        from node.training.worker import Worker
         worker = Worker()
         worker.start()
         print(worker.pid, flush=True)
@@ -203,7 +211,7 @@ def test_a_process_whose_parent_is_killed_ends_by_itself() -> None:
 def test_predictable_noise_is_refused_outside_a_test_federation() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "CONSILIUM_TEST_FEDERATION"}
     done = subprocess.run(
-        [sys.executable, "-m", "node.worker_process", "--test-noise", "1"],
+        [sys.executable, "-m", "node.training.worker_process", "--test-noise", "1"],
         env=environment,
         capture_output=True,
         text=True,
@@ -215,7 +223,7 @@ def test_predictable_noise_is_refused_outside_a_test_federation() -> None:
 
 
 def test_the_parents_side_imports_no_torch() -> None:
-    script = "import sys, node.worker; sys.exit('torch' in sys.modules or 'opacus' in sys.modules)"
+    script = "import sys, node.training.worker; sys.exit('torch' in sys.modules or 'opacus' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

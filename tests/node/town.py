@@ -19,24 +19,30 @@ from typing import Self
 from coordinator.found import found_federation
 from coordinator.service import Coordinator, Server
 from coordinator.settings import CoordinatorSettings
-from ledger.average import initial_model
-from ledger.documents import encode_document
-from ledger.home import MemberHome, Membership
-from ledger.invitation import InvitationFile, join_operation
-from ledger.keys import KeyRing
-from ledger.network_spec import parameter_shapes
-from ledger.operations import ExperimentApproved, ExperimentProposed, Operation, Policy, Seat
-from ledger.plan import compile_plan, network_of, sites_from
-from ledger.schema import CategoryColumn, NumberColumn, Schema
-from ledger.spec import ExperimentSpec
-from ledger.state import Experiment, State
-from ledger.tensors import pack_model
-from node.hospital_key import ensure_hospital_key
-from node.private import PRIVATE, PrivateRegister
-from node.registration import prepare, register, say_and_follow
-from node.service import NodeService
-from node.settings import NodeSettings
-from node.training import NoopTrainer, Trainer
+from ledger.entries.invitation import InvitationFile, join_operation
+from ledger.entries.operations import (
+    ExperimentApproved,
+    ExperimentProposed,
+    Operation,
+    Policy,
+    Seat,
+)
+from ledger.exchange.home import MemberHome, Membership
+from ledger.experiment.average import initial_model
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.plan import compile_plan, network_of, sites_from
+from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import pack_model
+from ledger.formats.documents import encode_document
+from ledger.formats.keys import KeyRing
+from ledger.rules.state import Experiment, State
+from node.data.hospital_key import ensure_hospital_key
+from node.data.registration import prepare, register, say_and_follow
+from node.register.private import PRIVATE, PrivateRegister
+from node.service.loop import NodeService
+from node.service.settings import NodeSettings
+from node.training.trainer import NoopTrainer, Trainer
 from tests.federation import Federation, node_of, steward_of
 
 PASSPHRASE = b"correct horse"

@@ -1,0 +1,125 @@
+"""The strip under the header: what this machine itself checked, up to where, with how many hospitals.
+
+Green, amber or red, and a mark and words that say the same. It is a function of this process's own
+verification; no server's claim enters it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audit.console.watch import Checked
+from audit.verification.findings import Check, Report
+from audit.verification.history import ExperimentRecord
+from audit.verification.verify import Verification
+
+Tone = Literal["good", "warn", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A tone, its mark, a strong beginning, the rest of the sentence, and where to read on."""
+
+    tone: Tone
+    mark: str
+    lead: str
+    rest: str
+    link: str
+    link_text: str
+    checked_at_ms: int
+    number: int
+
+
+def strip_of(checked: Checked) -> Strip:
+    """Say how the copy stands."""
+    refuted = checked.report.refuted or next(
+        (r.refuted for r in checked.verdicts.reports if r.refuted), ()
+    )
+    disagreeing = [c for c in checked.verdicts.agreement if c.verdict == "refuted"]
+    if refuted:
+        return _strip(checked, "bad", *_red(refuted[0]))
+    if disagreeing:
+        rest = f"{disagreeing[0].place}: {disagreeing[0].detail}. One of them is not your log."
+        return _strip(checked, "bad", "Two copies tell different stories.", rest)
+    rest = _green(checked)
+    amber = _amber(checked)
+    if amber is not None:
+        return _strip(checked, "warn", amber, rest)
+    return _strip(checked, "good", "Checked on this machine", rest)
+
+
+def _strip(checked: Checked, tone: Tone, lead: str, rest: str) -> Strip:
+    return Strip(
+        tone=tone,
+        mark={"good": "✓", "warn": "!", "bad": "✕"}[tone],
+        lead=lead,
+        rest=rest,
+        link="/verify#what-to-do" if tone == "bad" else "/verify",
+        link_text="What to do" if tone == "bad" else "How we know",
+        checked_at_ms=checked.checked_at_ms,
+        number=checked.number,
+    )
+
+
+def _red(check: Check) -> tuple[str, str]:
+    place = check.place or "the copy"
+    if "two different trees" in check.detail:
+        return (
+            "The log was forked.",
+            f"{_capital(place)}: {check.detail}. Nothing in it counts now.",
+        )
+    if place.startswith("entry ") and check.step in (3, 4, 5):
+        number = place.removeprefix("entry ")
+        before = (
+            f"Nothing after {int(number) - 1:,} can be believed until this is explained."
+            if number.isdigit() and int(number) > 0
+            else "Nothing in it can be believed until this is explained."
+        )
+        return "This copy was changed.", f"{_capital(place)}: {check.detail}. {before}"
+    return (
+        "This copy was changed.",
+        f"{_capital(place)}: {check.detail}. Do not rely on it until this is explained.",
+    )
+
+
+def _green(checked: Checked) -> str:
+    report = checked.report
+    seen = report.witnesses
+    ready = len(seen.signed) + len(seen.missing)
+    sentence = f"{report.size:,} entries, every signature and budget"
+    if ready:
+        sentence += f", to a checkpoint that {len(seen.signed)} of {ready} hospitals signed"
+    copies = len(checked.verdicts.reports)
+    if copies > 1:
+        sentence += f"; {copies} copies agree"
+    return sentence + ("." if report.anchored else "; self-anchored.")
+
+
+def _amber(checked: Checked) -> str | None:
+    report = checked.report
+    seen = report.witnesses
+    if not seen.signed:
+        return "Not independently witnessed:"
+    if not seen.independent:
+        return "Not independently witnessed (fewer than three hospitals):"
+    if checked.found is not None and _stale(checked.found, report, checked.checked_at_ms):
+        return "Stale, although an experiment is under way:"
+    return None
+
+
+def _stale(found: Verification, report: Report, now_ms: int) -> bool:
+    """Something is under way, and no hospital has cosigned for longer than permissions live."""
+    under_way = any(_runs(e) for e in found.history.experiments.values())
+    newest_s = report.witnesses.newest_s
+    if not under_way or newest_s is None:
+        return False
+    return now_ms - newest_s * 1000 > found.state.policy.max_age_ms
+
+
+def _runs(experiment: ExperimentRecord) -> bool:
+    return experiment.completed is None and experiment.stopped is None
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,323 @@
+"""What an entry says, in a sentence, and its facts: words before jargon.
+
+`sentence` never fails on an applied entry; for void ones and for what history does not know (yet) it
+falls back to what the entry itself carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from audit.reports.outcomes import in_words
+from audit.verification.history import History
+from ledger.entries.entry import Entry
+from privacy.events import CHARGE_UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A labelled value; ``link`` leads to its page, ``code`` sets it in fixed width."""
+
+    label: str
+    value: str
+    link: str | None = None
+    code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A sentence and the facts behind it."""
+
+    sentence: str
+    facts: tuple[Fact, ...] = ()
+
+
+def tell(entry: Entry, history: History) -> Told:
+    """Say what an entry says."""
+    op = entry.body.op
+    who = speaker(entry.body.author, history)
+    teller = _TELLERS.get(op.type)
+    if teller is None:
+        return Told(f"{who} said {op.type}.")
+    return teller(who, op, history)
+
+
+def speaker(handle: str, history: History) -> str:
+    """A member as the subject of a sentence: its organisation and role."""
+    member = history.members.get(handle)
+    if member is None:
+        return handle
+    name = organisation_name(member.organisation)
+    roles = {
+        "node": f"{name}'s node",
+        "steward": f"{name}'s steward",
+        "coordinator": "The coordinator",
+        "auditor": f"Auditor {handle} of {name}",
+        "researcher": f"Researcher {handle} of {name}",
+    }
+    return roles[member.role]
+
+
+def organisation_name(slug: str) -> str:
+    """An organisation's slug as a name."""
+    return " ".join(part.capitalize() for part in slug.split("-"))
+
+
+def _experiment(history: History, identity: str) -> tuple[str, Fact]:
+    record = history.experiments.get(identity)
+    name = record.terms.name if record else identity[:12]
+    link = f"/experiments/{identity}" if record else None
+    return name, Fact("Experiment", name, link)
+
+
+def _dataset(name: str) -> Fact:
+    return Fact("Dataset", name, f"/datasets/{name}")
+
+
+def _blob(label: str, ref: Any) -> Fact:
+    return Fact(label, f"{ref.sha256[:12]}…, {ref.bytes:,} bytes", code=True)
+
+
+def _founded(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"The federation {op.name} was founded by {organisation_name(op.organisation)}, with "
+        f"{len(op.invitations)} invitations.",
+        (
+            Fact("Changes need", f"{op.policy.endorsements} organisations"),
+            Fact("Log key", f"{op.log_key.public[:16]}…", code=True),
+        ),
+    )
+
+
+def _joined(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} joined with keys made on its own machine.",
+        (
+            Fact("Entry key", f"{op.keys.entry.public[:16]}…", code=True),
+            Fact("Invitation", op.invitation[:12], code=True),
+        ),
+    )
+
+
+def _change(who: str, op: Any, history: History) -> Told:
+    change = op.change
+    if change.kind == "invite":
+        what = f"to invite {organisation_name(change.invitation.organisation)}"
+    elif change.kind == "rekey":
+        what = f"new keys for {change.member}"
+    else:
+        what = "another policy"
+    return Told(f"{who} proposed {what}, which counts as its organisation's endorsement.")
+
+
+def _endorsed(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} endorsed a proposed change.", (Fact("Change", op.change[:12], code=True),))
+
+
+def _revoked(who: str, op: Any, history: History) -> Told:
+    since = "" if op.compromised_since_ms is None else " Entries since then are disputed."
+    return Told(f"{who} ended the keys of {op.member}.{since}")
+
+
+def _cell(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} promised its patients of cell {op.cell} at most epsilon "
+        f"{op.epsilon_micro / 1e6:g} for ever.",
+        (
+            Fact("Patients", f"about {op.declared_patients:,} (declared)"),
+            Fact("Delta", f"{op.delta_e15 / 1e15:.3g}"),
+            Fact("Block", f"{op.block}, {op.half} half"),
+        ),
+    )
+
+
+def _registered(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} offered dataset {op.dataset}: about {op.declared_train + op.declared_test:,} "
+        f"{op.unit}s, of which {op.declared_test:,} for measuring.",
+        (
+            _dataset(op.dataset),
+            _blob("Schema", op.schema_),
+            Fact("Snapshot root", f"{op.snapshot[:16]}… (freshly salted)", code=True),
+        ),
+    )
+
+
+def _withdrawn(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} withdrew dataset {op.dataset}: {in_words(op.reason)}. Nothing uses it after this.",
+        (_dataset(op.dataset),),
+    )
+
+
+def _proposed(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} asked for experiment {op.name} on {len(op.plan.sites)} datasets: "
+        f"{op.plan.rounds} rounds of {op.plan.strategy}.",
+        (
+            Fact("Datasets", ", ".join(site.dataset for site in op.plan.sites)),
+            Fact("Quorum", f"{op.plan.quorum} hospitals a round"),
+            _blob("Specification", op.spec),
+        ),
+    )
+
+
+def _approved(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} approved {name} for dataset {op.dataset}, up to epsilon "
+        f"{op.epsilon_max_micro / 1e6:g}.",
+        (fact, _dataset(op.dataset)),
+    )
+
+
+def _refused(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} refused {name} for dataset {op.dataset}: {in_words(op.reason)}.",
+        (fact, _dataset(op.dataset)),
+    )
+
+
+def _stopped(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(f"{who} ended {name}: {in_words(op.reason)}.", (fact,))
+
+
+def _completed(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(f"{name} ran to the end of its plan.", (fact, _blob("Model", op.model)))
+
+
+def _released(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(f"The model of {name} may be handed out.", (fact, _blob("Model", op.model)))
+
+
+def _downloaded(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(f"{speaker(op.reader, history)} took the model of {name}.", (fact,))
+
+
+def _opened(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    kinds = {"train": "trains", "evaluate": "measures the model", "baseline": "measures baselines"}
+    return Told(
+        f"{who} opened round {op.round} of {name}, which {kinds[op.kind]} with "
+        f"{len(op.cohort)} datasets" + (f" (attempt {op.attempt})." if op.attempt > 1 else "."),
+        (fact, Fact("Cohort", ", ".join(op.cohort)), _blob("From model", op.model)),
+    )
+
+
+def _reserved(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    charged = ", ".join(f"{c.cell}: μ² {c.g / CHARGE_UNIT:.4g}" for c in op.charges)
+    return Told(
+        f"{who} reserved the most that {name} may cost dataset {op.dataset}, before any data was "
+        "touched.",
+        (fact, _dataset(op.dataset), Fact("Reserved", charged)),
+    )
+
+
+def _budget_refused(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} did not let dataset {op.dataset} into {name}: {in_words(op.reason)}.",
+        (fact, _dataset(op.dataset)),
+    )
+
+
+def _settled(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    used = ", ".join(f"{u.steps} × {u.purpose.replace('_', ' ')}" for u in op.used) or "nothing"
+    return Told(
+        f"{who} settled {name} for dataset {op.dataset}: what was not used is given back.",
+        (fact, _dataset(op.dataset), Fact("Used", used)),
+    )
+
+
+def _update(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} sent its update for round {op.round} of {name}: one noisy vector over the "
+        f"{op.dataset} patients, {op.update.bytes:,} bytes. It costs each of them at most what was "
+        "reserved.",
+        (fact, _dataset(op.dataset), _blob("Update", op.update)),
+    )
+
+
+def _update_refused(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} left an update out of the sum: {in_words(op.reason)}.")
+
+
+def _aggregated(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"Round {op.round} of {name} ended in the exact sum of {len(op.updates)} updates.",
+        (fact, _blob("Sum", op.aggregate), _blob("Model after it", op.model)),
+    )
+
+
+def _closed(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(f"Round {op.round} of {name} ended without a sum: too few answered.", (fact,))
+
+
+def _reviewed(who: str, op: Any, history: History) -> Told:
+    finding = op.finding.replace("_", " ")
+    return Told(f"{who} examined the log up to {op.size:,} entries: {finding}.")
+
+
+def _ready(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} follows, verifies and witnesses from here on.")
+
+
+def _resumed(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} came back after a restart.")
+
+
+def _time(who: str, op: Any, history: History) -> Told:
+    return Told("The coordinator let time pass, so that a deadline could take effect.")
+
+
+def _rotated(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} changed its keys, with the old ones in hand.")
+
+
+def _fork(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} reported two signed checkpoints that no one history explains.")
+
+
+_TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
+    "federation.founded": _founded,
+    "member.joined": _joined,
+    "change.proposed": _change,
+    "change.endorsed": _endorsed,
+    "key.rotated": _rotated,
+    "key.revoked": _revoked,
+    "node.ready": _ready,
+    "node.resumed": _resumed,
+    "time.noted": _time,
+    "fork.reported": _fork,
+    "cell.registered": _cell,
+    "dataset.registered": _registered,
+    "dataset.withdrawn": _withdrawn,
+    "experiment.proposed": _proposed,
+    "experiment.approved": _approved,
+    "experiment.refused": _refused,
+    "experiment.stopped": _stopped,
+    "experiment.completed": _completed,
+    "model.released": _released,
+    "model.downloaded": _downloaded,
+    "round.opened": _opened,
+    "round.aggregated": _aggregated,
+    "round.closed": _closed,
+    "budget.reserved": _reserved,
+    "budget.refused": _budget_refused,
+    "budget.settled": _settled,
+    "update.submitted": _update,
+    "update.refused": _update_refused,
+    "ledger.reviewed": _reviewed,
+}

@@ -1,0 +1,432 @@
+"""What happened, in the order in which people ask: an index over a log, built beside its fold.
+
+The fold's state says what holds now; a report needs what was said and when. `History.note` takes
+each entry once, with its verdict and the state after it. Nothing here judges: what is recorded as
+applied is what the fold applied. Times are POSIX ms of the author's own clock (``at_ms``).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ledger.entries.operations import (
+    BlobRef,
+    BudgetRefused,
+    BudgetReserved,
+    BudgetSettled,
+    CellRegistered,
+    DatasetRegistered,
+    DatasetWithdrawn,
+    ExperimentApproved,
+    ExperimentCompleted,
+    ExperimentProposed,
+    ExperimentRefused,
+    ExperimentStopped,
+    FederationFounded,
+    ForkReported,
+    LedgerReviewed,
+    MemberJoined,
+    ModelDownloaded,
+    ModelReleased,
+    Operation,
+    Plan,
+    Policy,
+    RoundAggregated,
+    RoundClosed,
+    RoundOpened,
+    UpdateRefused,
+    UpdateSubmitted,
+)
+from ledger.formats.keys import key_id
+from ledger.rules.log import Sequenced
+from ledger.rules.state import State
+from privacy.filters import Spend
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Who said something, where in the log, and when by their own clock.
+
+    Attributes:
+        index: the entry.
+        hash: its leaf hash.
+        author, organisation: whose statement it is.
+        at_ms: the author's clock.
+        log_time: the log's time after the entry.
+    """
+
+    index: int
+    hash: str
+    author: str
+    organisation: str
+    at_ms: int
+    log_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A version of a dataset."""
+
+    said: Said
+    terms: DatasetRegistered
+
+
+@dataclass(slots=True)
+class DatasetRecord:
+    """A dataset over its life."""
+
+    name: str
+    organisation: str
+    versions: list[Registration] = field(default_factory=list)
+    withdrawn: tuple[Said, str] | None = None
+
+    @property
+    def current(self) -> Registration:
+        """The newest version."""
+        return self.versions[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class SpendPoint:
+    """What a cell had reserved and spent after an entry."""
+
+    index: int
+    at_ms: int
+    spend: Spend
+
+
+@dataclass(slots=True)
+class CellRecord:
+    """A cell of patients: its promise and how it was spent."""
+
+    said: Said
+    terms: CellRegistered
+    points: list[SpendPoint] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A steward's yes or no.
+
+    Attributes:
+        approved: yes or no.
+        epsilon_max_micro, until_ms: the yes's conditions.
+        reason: of the no.
+    """
+
+    said: Said
+    dataset: str
+    approved: bool
+    epsilon_max_micro: int = 0
+    until_ms: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """An update as it was submitted; ``void`` says why it did not count."""
+
+    said: Said
+    dataset: str
+    round: int
+    attempt: int
+    blob: BlobRef
+    used: dict[str, int]
+    void: str | None
+
+
+@dataclass(slots=True)
+class RoundRecord:
+    """One attempt at a round."""
+
+    said: Said
+    terms: RoundOpened
+    updates: dict[str, UpdateRecord] = field(default_factory=dict)
+    refused: dict[str, tuple[Said, str]] = field(default_factory=dict)
+    aggregated: tuple[Said, RoundAggregated] | None = None
+    closed: Said | None = None
+
+    def counted(self) -> dict[str, UpdateRecord]:
+        """The updates that the sum names, by dataset; none without a sum."""
+        if self.aggregated is None:
+            return {}
+        named = set(self.aggregated[1].updates)
+        return {d: u for d, u in self.updates.items() if u.said.hash in named}
+
+
+@dataclass(slots=True)
+class Held:
+    """A reservation and what became of it."""
+
+    said: Said
+    terms: BudgetReserved
+    settled: tuple[Said, BudgetSettled] | None = None
+
+
+@dataclass(slots=True)
+class ExperimentRecord:
+    """An experiment from its proposal to its model.
+
+    Attributes:
+        sites: the version of each dataset that the plan was made for.
+        all_updates: every update, counted, void or refused.
+    """
+
+    said: Said
+    terms: ExperimentProposed
+    sites: dict[str, Registration]
+    decisions: list[Decision] = field(default_factory=list)
+    held: dict[str, Held] = field(default_factory=dict)
+    node_refusals: list[tuple[Said, BudgetRefused]] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    all_updates: list[UpdateRecord] = field(default_factory=list)
+    stopped: tuple[Said, str] | None = None
+    completed: tuple[Said, BlobRef] | None = None
+    released: tuple[Said, BlobRef] | None = None
+    downloads: list[tuple[Said, str]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The experiment's id."""
+        return self.said.hash
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan."""
+        return self.terms.plan
+
+    def aggregates(self) -> list[tuple[RoundRecord, RoundAggregated]]:
+        """The rounds that ended in a sum, in order."""
+        return [(r, r.aggregated[1]) for r in self.rounds if r.aggregated is not None]
+
+
+@dataclass(slots=True)
+class MemberRecord:
+    """A member, and where each of its entry keys was admitted: key id to index."""
+
+    said: Said
+    handle: str
+    organisation: str
+    role: str
+    keys: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VoidRecord:
+    """An entry without effect."""
+
+    said: Said
+    op: Operation
+    reason: str
+
+
+@dataclass
+class History:
+    """The index. ``note`` each entry in order; then read.
+
+    Attributes:
+        voids: entries without effect, by index.
+        chains: index of each entry of a key's chain, by key id.
+        log_times: the log's time after each entry.
+        keys: index at which each entry key was admitted, by key id.
+        witness_keys: every witness key that was ever enrolled, and by which handle.
+        policies: each policy, and the entry after which it was in force.
+    """
+
+    members: dict[str, MemberRecord] = field(default_factory=dict)
+    datasets: dict[str, DatasetRecord] = field(default_factory=dict)
+    registrations: dict[str, Registration] = field(default_factory=dict)
+    cells: dict[str, CellRecord] = field(default_factory=dict)
+    experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
+    reviews: list[tuple[Said, LedgerReviewed]] = field(default_factory=list)
+    forks: list[tuple[Said, ForkReported]] = field(default_factory=list)
+    voids: dict[int, VoidRecord] = field(default_factory=dict)
+    chains: dict[str, array[int]] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+    witness_keys: dict[str, str] = field(default_factory=dict)
+    log_times: array[int] = field(default_factory=lambda: array("q"))
+    policies: list[tuple[int, Policy]] = field(default_factory=list)
+    _updates: dict[str, tuple[RoundRecord, str]] = field(default_factory=dict)
+    _key_count: int = 0
+
+    def note(self, item: Sequenced, state: State) -> None:
+        """Take the next entry.
+
+        Args:
+            item: the entry with its verdict.
+            state: after it.
+        """
+        body = item.entry.body
+        author = state.members.get(body.author)
+        said = Said(
+            item.index,
+            item.entry.hash,
+            body.author,
+            author.organisation if author else "",
+            body.at_ms,
+            state.log_time,
+        )
+        self.log_times.append(state.log_time)
+        self.chains.setdefault(body.key, array("q")).append(item.index)
+        if item.outcome.void is not None:
+            self.voids[item.index] = VoidRecord(said, body.op, item.outcome.void)
+            if isinstance(body.op, UpdateSubmitted):
+                self._void_update(said, body.op, item.outcome.void)
+        else:
+            known = _RECORDERS.get(type(body.op))
+            if known is not None:
+                known(self, said, body.op, state)
+        if len(state.keys) != self._key_count:
+            self._new_keys(item.index, state)
+        if not self.policies or self.policies[-1][1] is not state.policy:
+            self.policies.append((item.index, state.policy))
+
+    def policies_between(self, start: int, stop: int) -> list[Policy]:
+        """The policies that were in force after one or more of these entries, ``stop`` left out."""
+        ends = [index for index, _ in self.policies[1:]] + [stop]
+        return [
+            policy
+            for (begin, policy), end in zip(self.policies, ends, strict=True)
+            if begin < stop and end > start
+        ]
+
+    # --- one small method for each kind of fact ---------------------------------------------------
+
+    def _founded(self, said: Said, op: FederationFounded, state: State) -> None:
+        self._member(said, op.organisation, "coordinator")
+
+    def _joined(self, said: Said, op: MemberJoined, state: State) -> None:
+        member = state.members[said.author]
+        self._member(said, member.organisation, member.role)
+
+    def _member(self, said: Said, organisation: str, role: str) -> None:
+        self.members[said.author] = MemberRecord(said, said.author, organisation, role, {})
+
+    def _cell(self, said: Said, op: CellRegistered, state: State) -> None:
+        self.cells[op.cell] = CellRecord(said, op)
+
+    def _dataset(self, said: Said, op: DatasetRegistered, state: State) -> None:
+        record = self.datasets.setdefault(op.dataset, DatasetRecord(op.dataset, said.organisation))
+        version = Registration(said, op)
+        record.versions.append(version)
+        self.registrations[said.hash] = version
+
+    def _withdrawn(self, said: Said, op: DatasetWithdrawn, state: State) -> None:
+        self.datasets[op.dataset].withdrawn = (said, op.reason)
+
+    def _proposed(self, said: Said, op: ExperimentProposed, state: State) -> None:
+        sites = {site.dataset: self.registrations[site.registration] for site in op.plan.sites}
+        self.experiments[said.hash] = ExperimentRecord(said, op, sites)
+
+    def _approved(self, said: Said, op: ExperimentApproved, state: State) -> None:
+        yes = Decision(said, op.dataset, True, op.epsilon_max_micro, op.until_ms)
+        self.experiments[op.experiment].decisions.append(yes)
+
+    def _refused(self, said: Said, op: ExperimentRefused, state: State) -> None:
+        no = Decision(said, op.dataset, False, reason=op.reason)
+        self.experiments[op.experiment].decisions.append(no)
+
+    def _stopped(self, said: Said, op: ExperimentStopped, state: State) -> None:
+        self.experiments[op.experiment].stopped = (said, op.reason)
+
+    def _completed(self, said: Said, op: ExperimentCompleted, state: State) -> None:
+        self.experiments[op.experiment].completed = (said, op.model)
+
+    def _released(self, said: Said, op: ModelReleased, state: State) -> None:
+        self.experiments[op.experiment].released = (said, op.model)
+
+    def _downloaded(self, said: Said, op: ModelDownloaded, state: State) -> None:
+        self.experiments[op.experiment].downloads.append((said, op.reader))
+
+    def _opened(self, said: Said, op: RoundOpened, state: State) -> None:
+        self.experiments[op.experiment].rounds.append(RoundRecord(said, op))
+
+    def _reserved(self, said: Said, op: BudgetReserved, state: State) -> None:
+        self.experiments[op.experiment].held[op.dataset] = Held(said, op)
+        self._spent(said, op.experiment, op.dataset, state)
+
+    def _budget_refused(self, said: Said, op: BudgetRefused, state: State) -> None:
+        self.experiments[op.experiment].node_refusals.append((said, op))
+
+    def _settled(self, said: Said, op: BudgetSettled, state: State) -> None:
+        self.experiments[op.experiment].held[op.dataset].settled = (said, op)
+        self._spent(said, op.experiment, op.dataset, state)
+
+    def _spent(self, said: Said, experiment: str, dataset: str, state: State) -> None:
+        for charge in self.experiments[experiment].held[dataset].terms.charges:
+            point = SpendPoint(said.index, said.at_ms, state.cells[charge.cell].spend)
+            self.cells[charge.cell].points.append(point)
+
+    def _submitted(self, said: Said, op: UpdateSubmitted, state: State) -> None:
+        experiment = self.experiments[op.experiment]
+        update = _update(said, op, None)
+        experiment.all_updates.append(update)
+        experiment.rounds[-1].updates[op.dataset] = update
+        self._updates[said.hash] = (experiment.rounds[-1], op.dataset)
+
+    def _void_update(self, said: Said, op: UpdateSubmitted, reason: str) -> None:
+        experiment = self.experiments.get(op.experiment)
+        if experiment is not None:
+            experiment.all_updates.append(_update(said, op, reason))
+
+    def _update_refused(self, said: Said, op: UpdateRefused, state: State) -> None:
+        under_way, dataset = self._updates[op.update]
+        under_way.refused[dataset] = (said, op.reason)
+
+    def _aggregated(self, said: Said, op: RoundAggregated, state: State) -> None:
+        self.experiments[op.experiment].rounds[-1].aggregated = (said, op)
+
+    def _closed(self, said: Said, op: RoundClosed, state: State) -> None:
+        self.experiments[op.experiment].rounds[-1].closed = said
+
+    def _reviewed(self, said: Said, op: LedgerReviewed, state: State) -> None:
+        self.reviews.append((said, op))
+
+    def _forked(self, said: Said, op: ForkReported, state: State) -> None:
+        self.forks.append((said, op))
+
+    def _new_keys(self, index: int, state: State) -> None:
+        for member in state.members.values():
+            kid = key_id(member.keys.entry.alg, bytes.fromhex(member.keys.entry.public))
+            if kid not in self.keys:
+                self.keys[kid] = index
+                self.members[member.handle].keys[kid] = index
+            if member.keys.witness is not None:
+                self.witness_keys.setdefault(member.keys.witness.public, member.handle)
+        self._key_count = len(state.keys)
+
+
+def _update(said: Said, op: UpdateSubmitted, void: str | None) -> UpdateRecord:
+    used: dict[str, int] = {item.purpose: item.steps for item in op.used}
+    return UpdateRecord(said, op.dataset, op.round, op.attempt, op.update, used, void)
+
+
+# Rounds are matched by position: the fold applies an update, a sum or a closing only to the round
+# that it has open, and that is the newest that it applied.
+_RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
+    FederationFounded: History._founded,
+    MemberJoined: History._joined,
+    CellRegistered: History._cell,
+    DatasetRegistered: History._dataset,
+    DatasetWithdrawn: History._withdrawn,
+    ExperimentProposed: History._proposed,
+    ExperimentApproved: History._approved,
+    ExperimentRefused: History._refused,
+    ExperimentStopped: History._stopped,
+    ExperimentCompleted: History._completed,
+    ModelReleased: History._released,
+    ModelDownloaded: History._downloaded,
+    RoundOpened: History._opened,
+    BudgetReserved: History._reserved,
+    BudgetRefused: History._budget_refused,
+    BudgetSettled: History._settled,
+    UpdateSubmitted: History._submitted,
+    UpdateRefused: History._update_refused,
+    RoundAggregated: History._aggregated,
+    RoundClosed: History._closed,
+    LedgerReviewed: History._reviewed,
+    ForkReported: History._forked,
+}

@@ -1,0 +1,187 @@
+"""What a steward sees before saying yes: purpose, and the cost to the hospital's own patients.
+
+The plan that is signed is rebuilt here from spec and schemas, as the node and any auditor will: a plan
+that does not follow from what the researcher wrote is refused before it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from consilium.commands.summaries import epsilon_after, epsilon_spent
+from consilium.errors import InputError
+from ledger.entries.operations import SitePlan
+from ledger.exchange.home import Membership
+from ledger.experiment.plan import check_plan, sites_from
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.documents import parse_document
+from ledger.rules.budget import gate
+from ledger.rules.experiments import site_of, totals
+from ledger.rules.state import Experiment, State
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, reserve, settle
+
+
+@dataclass(frozen=True, slots=True)
+class CellCost:
+    """What an experiment would cost one cell of patients, as epsilon at the cell's delta.
+
+    Attributes:
+        before, after: spent and reserved, without and with the whole plan.
+        promised: for ever.
+    """
+
+    cell: str
+    before: float
+    after: float
+    promised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An experiment as one hospital's steward should see it.
+
+    Attributes:
+        spec: what the researcher wrote.
+        site: the plan's part for the dataset.
+        epsilon: of the whole plan for this dataset, metrics included.
+        costs: per cell.
+    """
+
+    experiment: Experiment
+    dataset: str
+    spec: ExperimentSpec
+    site: SitePlan
+    epsilon: float
+    costs: tuple[CellCost, ...]
+
+    def lines(self) -> list[str]:
+        """The request, for people."""
+        spec, plan = self.spec, self.experiment.plan
+        steps = plan.rounds_with_spare * plan.steps_per_round
+        lines = [
+            f"{spec.title} ({self.experiment.name}, {self.experiment.id[:8]})",
+            f"  asked by    {self.experiment.researcher} of {self.experiment.organisation}",
+            f"  purpose     {' '.join(spec.purpose.split())}",
+            f"  basis       {spec.lawful_basis}",
+            f"  learns      {spec.task.target} from {', '.join(spec.features)}",
+            f"  until       {spec.until}",
+            f"  rounds      {plan.rounds} and {plan.spare_rounds} spare, {steps} noisy steps at most",
+            f"  costs {self.dataset} epsilon {self.epsilon:.3g} at most, its measures included",
+        ]
+        lines += [
+            f"    cell {cost.cell}: {cost.before:.3g} spent now, {cost.after:.3g} after, "
+            f"of {cost.promised:g} promised for ever"
+            for cost in self.costs
+        ]
+        return lines
+
+
+def request_of(member: Membership, experiment: Experiment, dataset: str | None) -> Request:
+    """An experiment as it concerns this member's hospital.
+
+    Args:
+        member: of the hospital, up to date.
+        experiment: what is asked.
+        dataset: which of the hospital's datasets; None when it asks for one only.
+
+    Raises:
+        InputError: the experiment does not ask for (one) such dataset.
+        PlanRefused: the plan is not what the spec implies.
+    """
+    state = member.replica.state
+    name = dataset_of(state, member.config.organisation, experiment, dataset)
+    spec = parse_document(member.fetch(experiment.spec), ExperimentSpec)
+    names = spec.federation.datasets
+    schemas = {
+        known: parse_document(member.fetch(state.datasets[known].terms.schema_), Schema)
+        for known in names
+        if known in state.datasets
+    }
+    check_plan(spec, sites_from(state, schemas, names), experiment.plan)
+    site = site_of(experiment.plan, name)
+    assert site is not None
+    held = name in experiment.reservations
+    costs = []
+    for charge in totals(site.releases):
+        cell = state.cells[charge.cell]
+        before = epsilon_spent(cell)
+        after = before if held else epsilon_after(cell, charge.g, charge.r)
+        costs.append(CellCost(charge.cell, before, after, cell.terms.epsilon_micro / 1e6))
+    return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
+
+
+def refuse_unaffordable(state: State, request: Request) -> None:
+    """See that the dataset's promise can hold what the plan may cost.
+
+    Raises:
+        InputError: it cannot, whatever happens to the experiments that hold a part of it.
+    """
+    if request.dataset in request.experiment.reservations:
+        return
+    for line in unaffordable(state, (request.site,)):
+        raise InputError(
+            f"{line}; its node would refuse it. "
+            "Refuse the experiment with --reason privacy_cost, or have it proposed with less"
+        )
+
+
+def unaffordable(state: State, sites: Iterable[SitePlan]) -> list[str]:
+    """The cells of patients whose promise cannot hold a plan, each as a line.
+
+    Judged as the filter judges (``privacy.filters.reserve``), but as if every experiment that holds
+    a part of a cell now gave all of it back.
+    """
+    lines = []
+    for site in sites:
+        for charge in totals(site.releases):
+            cell = state.cells[charge.cell]
+            spend = cell.spend
+            for held in _open_charges(state, charge.cell):
+                spend = settle(spend, held)
+            try:
+                reserve(spend, Charge(charge.g, charge.r), gate(cell))
+            except BudgetExceeded:
+                promised = cell.terms.epsilon_micro / 1e6
+                lines.append(
+                    f"{site.dataset}: epsilon {site.epsilon_micro / 1e6:.3g} is more than what is "
+                    f"left of the {promised:g} that the patients of {charge.cell} were promised"
+                )
+    return lines
+
+
+def _open_charges(state: State, cell: str) -> Iterator[Charge]:
+    """What experiments hold of a cell and may still give back."""
+    for experiment in state.experiments.values():
+        for held in experiment.reservations.values():
+            if held.settled_at is None:
+                yield from (Charge(c.g, c.r) for c in held.charges if c.cell == cell)
+
+
+def dataset_of(state: State, organisation: str, experiment: Experiment, given: str | None) -> str:
+    """The dataset of an organisation that an experiment asks for.
+
+    Args:
+        state: up to date.
+        organisation: the hospital.
+        experiment: what is asked.
+        given: the dataset's name, or None when there is only one.
+
+    Raises:
+        InputError: there is none such, or several and no name.
+    """
+    asked = [site.dataset for site in experiment.plan.sites]
+    own = [name for name in asked if state.datasets[name].organisation == organisation]
+    if given is None and len(own) == 1:
+        return own[0]
+    if given in own:
+        return given
+    listed = ", ".join(own) or "none"
+    if given is None:
+        raise InputError(f"name one of {organisation}'s datasets with --dataset: {listed}")
+    raise InputError(
+        f"{experiment.name} does not ask for a dataset {given!r} of {organisation}; "
+        f"it asks for: {listed}"
+    )

@@ -1,0 +1,152 @@
+"""Registering a hospital's file from the command line: read, judged and recorded on this machine."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from immutables import Map
+
+from consilium.actions.speaking import open_member, positive_number, say
+from consilium.actions.written import read_written
+from consilium.errors import RefusedByFederation
+from consilium.settings import Settings
+from ledger.entries.cards import DatasetCard, Sealed, seal_card
+from ledger.entries.operations import Operation
+from ledger.experiment.schema import Schema
+from node.data import registration
+from node.data.hospital_key import ensure_hospital_key
+from node.register.private import PRIVATE, PrivateRegister
+
+_ANY_KEY = bytes(32)
+_ANY_EPSILON = 1.0
+
+
+class LocalCounts(TypedDict):
+    """What a file holds, for the hospital's own administrator; none of it leaves."""
+
+    dataset: str
+    rows: int
+    training_units: int
+    test_units: int
+    declared_rows: int
+    sha256: str
+
+
+class Registered(TypedDict):
+    """What was published of a dataset."""
+
+    dataset: str
+    unit: str
+    declared_train: int
+    declared_test: int
+    cells: list[str]
+    epsilon: float
+    delta: float
+    registration: str
+
+
+def check_file(data: Path, schema: Path) -> LocalCounts:
+    """Judge a file as registration would.
+
+    Raises:
+        InputError: the schema is none.
+        DatasetError: the file does not fit it; names column and row.
+    """
+    prepared = registration.prepare(
+        data,
+        read_written(schema, Schema),
+        organisation="check",
+        hospital_key=_ANY_KEY,
+        cells=Map(),
+        epsilon=_ANY_EPSILON,
+    )
+    record = prepared.record
+    return LocalCounts(
+        dataset=record.name,
+        rows=record.rows,
+        training_units=record.train_units,
+        test_units=record.test_units,
+        declared_rows=prepared.dataset.declared_train + prepared.dataset.declared_test,
+        sha256=record.sha256,
+    )
+
+
+def register_file(
+    settings: Settings,
+    data: Path,
+    schema: Path,
+    *,
+    epsilon: float | None,
+    delta: float | None,
+    card: Path | None,
+) -> Registered:
+    """Register a file as one of this hospital's datasets.
+
+    Args:
+        settings: a node's home and passphrase.
+        data: CSV or Parquet.
+        schema: its schema, as a person wrote it.
+        epsilon: the lifetime promise; needed for a hospital's first dataset, fixed after it.
+        delta: of that promise; the most that is allowed by default.
+        card: a YAML file with a ``DatasetCard``, or None.
+
+    Raises:
+        InputError, DatasetError, RegistrationRefused: why not; nothing is registered.
+    """
+    positive_number(epsilon, "--epsilon")
+    positive_number(delta, "--delta")
+    declared = read_written(schema, Schema)
+    sealed = None if card is None else seal_card(read_written(card, DatasetCard))
+    with open_member(settings.home, settings.passphrase_file, ("node",)) as member:
+        member.follow()
+        path = member.home.path
+
+        def said(operation: Operation) -> str | None:
+            try:
+                say(member, operation)
+            except RefusedByFederation as error:
+                return error.reason
+            return None
+
+        with closing(PrivateRegister.open(path / PRIVATE)) as private:
+            registration.finish_registrations(private, member.replica.state)
+            prepared = registration.prepare(
+                data,
+                declared,
+                organisation=member.config.organisation,
+                hospital_key=ensure_hospital_key(path, member.keyring.sealing),
+                cells=private.view.cells,
+                epsilon=epsilon,
+                delta=delta,
+            )
+            if sealed is not None:
+                prepared = _with_card(prepared, sealed)
+                member.publish(sealed.blob)
+            registration.register(
+                prepared,
+                private,
+                state=lambda: member.replica.state,
+                publish=member.publish,
+                say=said,
+            )
+        state = member.replica.state
+        dataset = state.datasets[declared.dataset]
+        promises = [state.cells[use.cell].terms for use in dataset.terms.cells]
+        return Registered(
+            dataset=declared.dataset,
+            unit=dataset.terms.unit,
+            declared_train=dataset.terms.declared_train,
+            declared_test=dataset.terms.declared_test,
+            cells=[promise.cell for promise in promises],
+            epsilon=min(promise.epsilon_micro for promise in promises) / 1e6,
+            delta=max(promise.delta_e15 for promise in promises) / 1e15,
+            registration=dataset.registration,
+        )
+
+
+def _with_card(prepared: registration.Prepared, card: Sealed) -> registration.Prepared:
+    stated = prepared.dataset.model_copy(update={"card": card.commitment})
+    return replace(prepared, dataset=stated)

@@ -1,0 +1,158 @@
+"""Writing an auditor's reports into files: as a page, or sealed JSON with the same content.
+
+Every report stands on a verification that is made here, of the copy that it is read from, and names
+the checkpoint of that copy. A report on a copy in which something was refuted says so on its face.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from audit.console.render import contribution_html, data_use_html
+from audit.reports.contribution import ContributionReport, contribution_report
+from audit.reports.data_use import data_use_report
+from audit.reports.data_use_form import DataUseReport
+from audit.reports.standing import sealed_json
+from audit.verification.sources import close_copies, open_copies, parse_trust
+from audit.verification.verify import Verification, verify
+from consilium.actions.budget_report import budget_csv, budget_report
+from consilium.commands.naming import the_dataset, the_experiment
+from consilium.errors import InputError
+
+Report = DataUseReport | ContributionReport
+FORMATS = (".html", ".json")
+
+
+@contextmanager
+def verified(at: str, trust: str | None = None) -> Iterator[Verification]:
+    """The fullest copy at a place, verified.
+
+    Raises:
+        SourceUnusable, BadTrustAnchor: it cannot be read, or the anchor is none.
+        InputError: nothing in it can be followed.
+    """
+    anchor = None if trust is None else parse_trust(trust)
+    copies = open_copies(at)
+    try:
+        found = [verify(copy, trust=anchor) for copy in copies]
+        fullest = min(found, key=lambda v: (-v.report.size, len(v.report.unchecked)))
+        if fullest.report.size == 0:
+            raise InputError(f"{at}: not even its first entry can be read; run audit verify on it")
+        yield fullest
+    finally:
+        close_copies(copies)
+
+
+def data_use(found: Verification, dataset: str | None, by: str) -> DataUseReport:
+    """The data-use report on a dataset; without a name, on the only one."""
+    known = sorted(found.state.datasets)
+    name = dataset or _only("dataset", known, "--dataset")
+    the_dataset(found.state, name)
+    return data_use_report(found, name, now_ms=_now_ms(), by=by)
+
+
+def contribution(found: Verification, experiment: str | None, by: str) -> ContributionReport:
+    """The contribution report on an experiment; without a name, on the only one."""
+    known = sorted(found.state.experiments)
+    name = experiment or _only("experiment", known, "--experiment")
+    chosen = the_experiment(found.state, name)
+    return contribution_report(found, chosen.id, now_ms=_now_ms(), by=by)
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write a report in the format that the file's name asks for; the file appears whole.
+
+    Raises:
+        InputError: another format, or the file cannot be written.
+    """
+    if out.suffix not in FORMATS:
+        raise InputError(f"{out}: reports are written as {' or '.join(FORMATS)}")
+    if out.suffix == ".json":
+        data = sealed_json(report)
+    elif isinstance(report, DataUseReport):
+        data = data_use_html(report).encode()
+    else:
+        data = contribution_html(report).encode()
+    _write(out, data)
+
+
+def write_budget(found: Verification, out: Path, by: str) -> None:
+    """Write the budget report, as sealed JSON or as CSV.
+
+    Raises:
+        InputError: another format, or the file cannot be written.
+    """
+    report = budget_report(found, by)
+    if out.suffix == ".json":
+        _write(out, sealed_json(report))
+    elif out.suffix == ".csv":
+        _write(out, budget_csv(report).encode())
+    else:
+        raise InputError(f"{out}: the budget is written as .json or .csv")
+
+
+def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
+    """Write both kinds of report on everything in a ledger, and an index of them.
+
+    Returns:
+        ``html``: the folder's ``index.html``; ``json``: its ``index.json``, with the path of each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    reports: dict[str, Report] = {
+        f"data-use-{name}": data_use(found, name, by) for name in sorted(found.state.datasets)
+    }
+    for experiment in found.state.experiments.values():
+        name = f"contribution-{experiment.name}-{experiment.id[:8]}"
+        reports[name] = contribution(found, experiment.id, by)
+    for name, report in reports.items():
+        for suffix in FORMATS:
+            write_report(report, folder / f"{name}{suffix}")
+    for suffix in (".json", ".csv"):
+        write_budget(found, folder / f"budget{suffix}", by)
+    index_json, index_html = folder / "index.json", folder / "index.html"
+    listed = {n: {s[1:]: str(folder / f"{n}{s}") for s in FORMATS} for n in reports}
+    listed["budget"] = {s[1:]: str(folder / f"budget{s}") for s in (".json", ".csv")}
+    _write(index_json, orjson.dumps(listed, option=orjson.OPT_INDENT_2))
+    _write(index_html, _index(list(reports), found.report.completeness()).encode())
+    return {"html": str(index_html), "json": str(index_json)}
+
+
+def _index(names: list[str], completeness: str) -> str:
+    """A page with a link to each report; names are slugs, so nothing needs escaping."""
+    links = "\n".join(
+        f'<li><a href="{name}.html">{name}</a> (<a href="{name}.json">JSON</a>)</li>'
+        for name in names
+    )
+    links += '\n<li><a href="budget.csv">budget</a> (<a href="budget.json">JSON</a>)</li>'
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Reports</title>\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<main>\n<h1>Reports</h1>\n<p>From a ledger {completeness}.</p>\n"
+        f"<ul>\n{links}\n</ul>\n</main>\n</html>\n"
+    )
+
+
+def _only(kind: str, known: list[str], flag: str) -> str:
+    if len(known) != 1:
+        listed = ", ".join(name[:40] for name in known) or "none"
+        raise InputError(f"say which {kind} with {flag}; there are: {listed}")
+    return known[0]
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

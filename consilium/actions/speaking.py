@@ -1,0 +1,98 @@
+"""Opening a member's home for a command, and saying one thing from it.
+
+What a coordinator answers is not believed: an entry counts as said when this member's own verified
+copy of the log holds it, with the verdict of its own fold.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from consilium.actions.homes import ANYBODY, find_home
+from consilium.errors import InputError, RefusedByFederation, RunFailed
+from consilium.passphrase import read_passphrase
+from ledger.entries.operations import Operation
+from ledger.exchange.home import Membership
+from ledger.rules.log import Sequenced
+from ledger.rules.verdict import EXPLANATIONS
+
+MERGE_TIMEOUT_S = 60.0
+"""How long an accepted entry may take to come back in the log."""
+
+
+@contextmanager
+def open_member(
+    directory: Path, passphrase_file: Path | None, roles: Sequence[str] = ANYBODY
+) -> Iterator[Membership]:
+    """A member's home, unlocked, and closed at the end.
+
+    Args:
+        directory: the home, or one with several homes in it.
+        passphrase_file: see ``passphrase.py``.
+        roles: who may do what follows, the most fitting first.
+    """
+    home = find_home(directory, roles)
+    passphrase = read_passphrase(passphrase_file, of=f"{home.config.handle} ({home.path})")
+    membership = home.open(passphrase)
+    try:
+        yield membership
+    finally:
+        membership.close()
+
+
+def say(membership: Membership, operation: Operation) -> Sequenced:
+    """Sign an operation, have it sequenced, and find it in the member's own copy.
+
+    Raises:
+        RefusedByFederation: it is in the log, and void.
+        CoordinatorUnreachable, RequestRefused: it is not in the log, or not known to be; the same
+            bytes are sent again by the next command.
+        RunFailed: it was accepted, but did not come back in the log.
+    """
+    if membership.keyring.entry.id in membership.replica.state.keys:
+        membership.follow()
+    receipt = membership.author.submit(operation)
+    found = _follow_to(membership, receipt.index)
+    void = found.outcome.void
+    if void is not None:
+        raise RefusedByFederation(operation.type, found.index, void, EXPLANATIONS[void])
+    return found
+
+
+def _follow_to(membership: Membership, index: int) -> Sequenced:
+    deadline = time.monotonic() + MERGE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        for item in membership.follow(wait_s=2.0):
+            if item.index == index:
+                return item
+    raise RunFailed(
+        f"the coordinator said that it put the entry at index {index}, but its log does not show "
+        f"it after {MERGE_TIMEOUT_S:.0f} s; keep your home directory and ask the coordinator"
+    )
+
+
+def positive_number(given: float | None, flag: str) -> None:
+    """See that a number which was typed is finite and above 0.
+
+    Raises:
+        InputError: it is not, such as nan or inf.
+    """
+    if given is not None and not (math.isfinite(given) and given > 0):
+        raise InputError(f"{flag} {given:g} must be a finite number above 0")
+
+
+def closed_word(given: str, words: object, flag: str) -> Any:
+    """A word of a closed enumeration of the vocabulary (a ``Literal``).
+
+    Raises:
+        InputError: it is none of them; lists them.
+    """
+    known = get_args(words)
+    if given not in known:
+        raise InputError(f"{flag} {given!r} is none of: {', '.join(known)}")
+    return given

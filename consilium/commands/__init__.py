@@ -1,0 +1,4 @@
+"""The command line, a file per group.
+
+Heavy imports happen inside the commands that need them.
+"""

@@ -1,0 +1,174 @@
+"""``consilium audit``: verification, reports and the console, over any copy of a ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consilium.commands.options import JsonOption, examples
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Verify a copy, write reports, browse. Needs no keys, no network and no hospital.",
+)
+
+PathArgument = Annotated[
+    str | None,
+    typer.Argument(help="A bundle, a home, a demo's folder, or a database URL."),
+]
+AtOption = Annotated[str | None, typer.Option("--at", help="The same, as an option.")]
+TrustOption = Annotated[
+    str | None,
+    typer.Option("--trust", help="Genesis file of your invitation, or the federation's id."),
+]
+
+
+@app.command(
+    epilog=examples(
+        "consilium audit verify heart.consilium --trust genesis.leaf",
+        "consilium audit verify demo-out --json",
+    )
+)
+def verify(
+    path: PathArgument = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Show Opacus' accountants too (needs torch).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a copy and prove or refute it, step by step.
+
+    Exits with 0 when nothing was refuted, with 1 and the place when something was. What cannot be
+    checked in this copy is said, and never counted as good.
+    """
+    from consilium.actions.verifying import verify_and_show
+
+    place = _place(path, at)
+    raise typer.Exit(verify_and_show(place, trust, cross_check=cross_check, as_json=as_json))
+
+
+report = typer.Typer(no_args_is_help=True, help="Write reports, as .html or .json.")
+app.add_typer(report, name="report")
+
+OutOption = Annotated[Path, typer.Option("--out", help="The file to write: .html or .json.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who makes the report, in words.")]
+
+
+@report.command(
+    "data-use",
+    epilog=examples(
+        "consilium audit report data-use demo-out --dataset basel-heart --out use.html"
+    ),
+)
+def report_data_use(
+    out: OutOption,
+    path: PathArgument = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Of which dataset. [default: the only one]")
+    ] = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    by: ByOption = "consilium",
+) -> None:
+    """Who used a dataset, what for, on whose approval, at what cost to its patients' privacy."""
+    from consilium.actions.reporting import data_use, verified, write_report
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_report(data_use(found, dataset, by), out)
+        say_line(f"{out}: {found.report.completeness()}")
+
+
+@report.command(
+    "contribution",
+    epilog=examples("consilium audit report contribution demo-out --out contribution.html"),
+)
+def report_contribution(
+    out: OutOption,
+    path: PathArgument = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", help="Name or id of the experiment. [default: the only one]"),
+    ] = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    by: ByOption = "consilium",
+) -> None:
+    """What each hospital added to a model, from updates that were released anyway."""
+    from consilium.actions.reporting import contribution, verified, write_report
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_report(contribution(found, experiment, by), out)
+        say_line(f"{out}: {found.report.completeness()}")
+
+
+@report.command(
+    "budget", epilog=examples("consilium audit report budget demo-out --out budget.json")
+)
+def report_budget(
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .json or .csv.")],
+    path: PathArgument = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    by: ByOption = "consilium",
+) -> None:
+    """What every hospital's patients were promised, what is spent of it, and on what; .json or .csv."""
+    from consilium.actions.reporting import verified, write_budget
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_budget(found, out, by)
+        say_line(f"{out}: {found.report.completeness()}")
+
+
+@report.command("all", epilog=examples("consilium audit report all demo-out --out reports"))
+def report_all(
+    out: Annotated[Path, typer.Option("--out", help="A folder for all of them, and an index.")],
+    path: PathArgument = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    by: ByOption = "consilium",
+) -> None:
+    """Every report on everything in the ledger, as pages and as JSON."""
+    from consilium.actions.reporting import verified, write_all
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        say_line(write_all(found, out, by)["html"])
+
+
+@app.command(
+    epilog=examples(
+        "consilium audit console demo-out",
+        "consilium audit console ~/consilium/node --port 8462 --trust genesis.leaf",
+    )
+)
+def console(
+    path: PathArgument = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Another address opens it to a network, without a login.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8462,
+) -> None:
+    """Browse a copy: datasets and their uses, experiments, members, entries, reports. Read-only."""
+    from consilium.actions.console_server import serve
+
+    serve(_place(path, at), trust, host=host, port=port)
+
+
+def _place(path: str | None, at: str | None) -> str:
+    if path is not None and at is not None:
+        raise typer.BadParameter("say once what to read: PATH or --at PATH")
+    place = path or at
+    if place is None:
+        raise typer.BadParameter("say what to read: PATH, e.g. demo-out or heart.consilium")
+    if "://" not in place and not Path(place).exists():
+        raise typer.BadParameter(f"{place} is not there")
+    return place

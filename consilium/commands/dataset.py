@@ -1,0 +1,183 @@
+"""``consilium dataset``: a hospital's data, judged locally and offered by its public schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consilium.commands.options import (
+    AtOption,
+    HomeOption,
+    JsonOption,
+    PassphraseOption,
+    YesOption,
+    examples,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Check, register, list and withdraw datasets.")
+
+DataOption = Annotated[Path, typer.Option("--data", help="CSV (plain or .gz) or Parquet.")]
+SchemaOption = Annotated[Path, typer.Option("--schema", help="The dataset's schema, YAML or JSON.")]
+NameArgument = Annotated[str, typer.Argument(help="The dataset's name.")]
+
+
+@app.command(epilog=examples("consilium dataset check --data heart.csv --schema schema.yaml"))
+def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -> None:
+    """Say whether a file fits its schema. Nothing is written and nothing leaves this machine."""
+    from consilium.actions.registering import check_file
+    from consilium.commands.terminal import say_line, show_fields, show_json
+
+    found = check_file(data, schema)
+    if as_json:
+        show_json(found)
+        return
+    show_fields(found)
+    say_line("It fits. These counts stay here; what is published is the declared size.")
+
+
+@app.command(
+    epilog=examples(
+        "consilium dataset register --data heart.csv --schema schema.yaml --epsilon 8",
+        "consilium dataset register --data more.csv --schema more.yaml   # the same patients' budget",
+    )
+)
+def register(
+    data: DataOption,
+    schema: SchemaOption,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--epsilon",
+            help="What your patients are promised for ever; said with your first dataset only.",
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option("--delta", help="Of that promise. [default: min(1e-5, 1/(10 N))]"),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option("--card", help="YAML: controller, legal basis, retention; erasable later."),
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Offer a dataset: its public schema and declared sizes are published, its rows stay here."""
+    from consilium.actions.registering import register_file
+    from consilium.commands.terminal import show_fields, show_json
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    found = register_file(settings, data, schema, epsilon=epsilon, delta=delta, card=card)
+    if as_json:
+        show_json(found)
+    else:
+        show_fields(found)
+
+
+@app.command("list", epilog=examples("consilium dataset list --at demo-out --json"))
+def list_datasets(
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The federation's datasets and what their patients' budgets still hold."""
+    from consilium.actions.reading import open_view
+    from consilium.commands.summaries import dataset_summary
+    from consilium.commands.terminal import show_json, show_table
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_view(settings.home, at, settings.passphrase_file) as view:
+        known = sorted(view.state.datasets.items())
+        rows = [dataset_summary(view.state, name, dataset) for name, dataset in known]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table("datasets", rows)
+
+
+@app.command(epilog=examples("consilium dataset show basel-heart --at demo-out"))
+def show(
+    name: NameArgument,
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A dataset's schema: what a spec may name as features and target."""
+    from consilium.actions.reading import open_view
+    from consilium.commands.naming import the_dataset
+    from consilium.commands.summaries import dataset_summary, schema_columns
+    from consilium.commands.terminal import show_fields, show_json, show_table
+    from consilium.settings import load_settings
+    from ledger.experiment.schema import Schema
+    from ledger.formats.documents import parse_document
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_view(settings.home, at, settings.passphrase_file) as view:
+        dataset = the_dataset(view.state, name)
+        schema = parse_document(view.blob(dataset.terms.schema_), Schema)
+        summary = dataset_summary(view.state, name, dataset)
+    if as_json:
+        show_json({**summary, "schema": schema.model_dump(mode="json")})
+        return
+    show_fields({**summary, "title": schema.title or None})
+    show_table("columns", schema_columns(schema))
+
+
+@app.command(epilog=examples("consilium dataset budget basel-heart --at demo-out --json"))
+def budget(
+    name: NameArgument,
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a dataset's patients were promised, and what is spent or reserved of it."""
+    from consilium.actions.reading import open_view
+    from consilium.commands.naming import the_dataset
+    from consilium.commands.summaries import cell_summary
+    from consilium.commands.terminal import show_json, show_table
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_view(settings.home, at, settings.passphrase_file) as view:
+        dataset = the_dataset(view.state, name)
+        rows = [cell_summary(view.state.cells[use.cell]) for use in dataset.terms.cells]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table("cells", rows)
+
+
+@app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))
+def withdraw(
+    name: NameArgument,
+    reason: Annotated[
+        str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
+    ] = "other",
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """End every further use of a dataset, at once and for ever."""
+    from consilium.actions.speaking import closed_word, open_member, say
+    from consilium.commands.naming import the_dataset
+    from consilium.commands.terminal import ask, say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations import DatasetWithdrawn, WithdrawalReason
+
+    said = closed_word(reason, WithdrawalReason, "--reason")
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward", "node")) as member:
+        member.follow()
+        the_dataset(member.replica.state, name)
+        if not yes:
+            ask(f"Withdraw {name}? This cannot be taken back.")
+        operation = DatasetWithdrawn(type="dataset.withdrawn", dataset=name, reason=said)
+        say_line(f"{name} is withdrawn from entry {say(member, operation).index} on")

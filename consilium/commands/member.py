@@ -1,0 +1,150 @@
+"""``consilium member``: joining a federation, letting others in, ending keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consilium.commands.options import AtOption, HomeOption, JsonOption, PassphraseOption, examples
+
+app = typer.Typer(no_args_is_help=True, help="Join, invite, endorse, revoke.")
+
+
+@app.command(epilog=examples("consilium member join basel.invitation --home ~/consilium"))
+def join(
+    invitation: Annotated[Path, typer.Argument(help="The invitation file you were handed.")],
+    home: HomeOption = None,
+    handle: Annotated[
+        str | None, typer.Option("--handle", help="Take this seat only. [default: all of them]")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="YAML with name and contact; can be erased later.")
+    ] = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make keys on this machine and take your seats in the federation.
+
+    A hospital's invitation has two seats, its node's and its steward's: each gets a home of its own
+    below --home. Run the same command again if it was interrupted.
+    """
+    from consilium.actions.joining import join as join_seats
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    for joined in join_seats(invitation, settings, handle=handle, card=card):
+        say_line(
+            f"{joined.handle} joined as {joined.role} of {joined.organisation} "
+            f"(entry {joined.index}); home: {joined.home}"
+        )
+
+
+@app.command(
+    epilog=examples(
+        "consilium member invite chur --out chur.invitation",
+        "consilium member invite institute --seat ada=researcher --out ada.invitation",
+    )
+)
+def invite(
+    organisation: Annotated[str, typer.Argument(help="Whose people are invited.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the invitation file.")],
+    seat: Annotated[
+        list[str] | None,
+        typer.Option("--seat", help="HANDLE=ROLE, repeated. [default: a node and a steward]"),
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Propose to let an organisation's people in, and write their invitation.
+
+    It takes effect when enough organisations endorsed it (`member endorse`). Whoever holds the file
+    can take the seats: hand it over as you would a password.
+    """
+    from consilium.actions.joining import invite as invite_people
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    invited = invite_people(settings, organisation, tuple(seat or ()), out)
+    say_line(f"proposed as change {invited.change} (entry {invited.index}); invitation: {out}")
+    if invited.missing:
+        say_line(
+            f"{invited.missing} more organisations must endorse it: "
+            f"consilium member endorse {invited.change[:8]}"
+        )
+
+
+@app.command(epilog=examples("consilium member endorse 3f9a0c11 --home ~/consilium"))
+def endorse(
+    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Stand behind a proposed change, for your organisation."""
+    from consilium.actions.speaking import open_member, say
+    from consilium.commands.naming import the_change
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations import ChangeEndorsed
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        found = the_change(member.replica.state, change)
+        say(member, ChangeEndorsed(type="change.endorsed", change=found))
+        effective = member.replica.state.changes[found].effective_at
+        say_line(f"endorsed {found[:8]}" + ("; it is in force" if effective is not None else ""))
+
+
+@app.command(epilog=examples("consilium member revoke basel-node --compromised-since 2027-03-01"))
+def revoke(
+    handle: Annotated[str, typer.Argument(help="Whose keys end here.")],
+    compromised_since: Annotated[
+        str | None,
+        typer.Option("--compromised-since", help="ISO date: entries from then on are disputed."),
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """End a member's keys at once: your own, or as steward those of your organisation."""
+    from consilium.actions.speaking import open_member, say
+    from consilium.commands.dates import parse_time_ms
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations import KeyRevoked
+
+    since = None if compromised_since is None else parse_time_ms(compromised_since)
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file) as member:
+        operation = KeyRevoked(type="key.revoked", member=handle, compromised_since_ms=since)
+        found = say(member, operation)
+        say_line(f"the keys of {handle} ended at entry {found.index}")
+
+
+@app.command("list", epilog=examples("consilium member list --at demo-out --json"))
+def list_members(
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who is in the federation, and which changes wait for endorsements."""
+    from consilium.actions.reading import open_view
+    from consilium.commands.summaries import change_summary, member_summary
+    from consilium.commands.terminal import show_json, show_table
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_view(settings.home, at, settings.passphrase_file) as view:
+        members = sorted(view.state.members.values(), key=lambda m: m.joined_at)
+        changes = [change_summary(view.state, c) for c in sorted(view.state.changes)]
+        rows = [member_summary(member) for member in members]
+        if as_json:
+            show_json({"members": rows, "changes": changes})
+            return
+        show_table("members", rows)
+        waiting = [change for change in changes if not change["in_force"]]
+        if waiting:
+            show_table("changes", waiting)

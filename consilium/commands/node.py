@@ -1,0 +1,62 @@
+"""``consilium node``: a hospital's service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from consilium.commands.options import HomeOption, JsonOption, PassphraseOption, examples
+
+app = typer.Typer(no_args_is_help=True, help="Run a hospital's node, or ask how it is.")
+
+
+@app.command(epilog=examples("consilium node run --home ~/consilium"))
+def run(
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", help="HOST:PORT of the local status page. [default: loopback]"),
+    ] = None,
+    epsilon_max: Annotated[
+        str | None, typer.Option("--epsilon-max", help="Most that one experiment may cost here.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of the training process. [default: 1]")
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Follow the log, verify it, witness it, and train where steward and budget allow it.
+
+    Opens connections to the coordinator only; the status page listens on this machine. Serves until
+    SIGTERM, and may be killed at any time.
+    """
+    from consilium.actions.speaking import open_member
+    from consilium.settings import load_settings
+    from node.service.main import run as serve
+    from node.service.settings import load_settings as node_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("node",)) as member:
+        own = node_settings(
+            member.home.path, listen=listen, epsilon_max=epsilon_max, threads=threads
+        )
+        serve(member, own)
+
+
+@app.command(epilog=examples("consilium node status --url http://127.0.0.1:8461"))
+def status(
+    url: Annotated[
+        str, typer.Option("--url", help="The node's local address, as `node run` printed it.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """What a running node is doing, and what its patients' budgets hold."""
+    from consilium.commands.status import node_status
+    from consilium.commands.terminal import show_fields, show_json
+
+    found = node_status(url)
+    if as_json:
+        show_json(found)
+    else:
+        show_fields({name: str(value) for name, value in found.items()})

@@ -1,0 +1,227 @@
+"""The conductor: does what ``rounds.next_actions`` says, as soon as the log makes it due.
+
+A thread that wakes on every change of the log (a timer only for deadlines), asks the pure function,
+does the arithmetic, lets the sequencer say the result, and asks again. It holds nothing that the log
+and the blobs do not hold. What it says may turn out void when something else came first; then it
+leaves that experiment alone until the log says something new of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from coordinator.errors import NotSequencing
+from coordinator.rounds.actions import (
+    Action,
+    Complete,
+    Conclude,
+    Open,
+    Say,
+    next_actions,
+    next_wake_ms,
+)
+from coordinator.rounds.aggregate import Aggregator
+from coordinator.sequencing.sequencer import Sequencer
+from ledger.entries.author import clock_ms
+from ledger.entries.operations import (
+    ExperimentCompleted,
+    ExperimentStopped,
+    Operation,
+    RoundClosed,
+    RoundOpened,
+    TimeNoted,
+)
+from ledger.errors import BlobError, MalformedInput, PlanRefused
+from ledger.rules.state import Experiment, State
+
+_log = structlog.get_logger("coordinator.rounds.conduct")
+_LONGEST_SLEEP_S = 3600.0
+
+
+class Conductor:
+    """See the module's first lines."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        aggregator: Aggregator,
+        *,
+        now_ms: Callable[[], int] = clock_ms,
+    ) -> None:
+        self._sequencer = sequencer
+        self._aggregator = aggregator
+        self._now_ms = now_ms
+        self._held: dict[str, Experiment] = {}
+        self._known_until_ms: dict[str, int] = {}
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
+        sequencer.on_change(self._wake.set)
+
+    def start(self) -> None:
+        """Go on where the log stands."""
+        self._wake.set()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the step under way."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def step(self) -> bool:
+        """Do all that is due now, once.
+
+        Returns:
+            Whether anything was said, so that more may be due.
+        """
+        state = self._sequencer.view.state
+        ops: list[Operation] = []
+        for experiment in state.experiments.values():
+            if experiment.round is not None and not self._is_held(experiment):
+                ops.extend(self._aggregator.fold(experiment))
+        if ops:
+            self._say(state, ops)
+            return True
+        view = self._sequencer.view
+        if view.state is not state:
+            return True
+        actions = next_actions(
+            state,
+            now_ms=self._now_ms(),
+            final_size=view.final_size,
+            completed_at=self._sequencer.history.completed_at,
+            until_ms=self._until_ms(state),
+        )
+        for action in actions:
+            held = state.experiments.get(action.experiment)
+            if held is not None and self._is_held(held):
+                continue
+            ops.append(self._operation(state, action))
+        if ops:
+            self._say(state, ops)
+        return bool(ops)
+
+    def _run(self) -> None:
+        """The thread's outermost shell."""
+        try:
+            if self._sequencer.view.final_size < self._sequencer.view.size:
+                # Cosignatures were in memory only: a fresh checkpoint gets fresh ones.
+                self._sequencer.say(TimeNoted(type="time.noted")).result()
+            while not self._closing:
+                self._wake.wait(self._sleep_s())
+                self._wake.clear()
+                while not self._closing and self.step():
+                    pass
+        except NotSequencing as error:
+            _log.info("stopped with the log", reason=error.reason)
+        except Exception as error:  # noqa: BLE001
+            _log.exception("crashed: no round moves until a restart", error=repr(error))
+
+    def _sleep_s(self) -> float:
+        now_ms = self._now_ms()
+        state = self._sequencer.view.state
+        wake_ms = next_wake_ms(state, now_ms, self._until_ms(state))
+        if wake_ms is None:
+            return _LONGEST_SLEEP_S
+        return min(_LONGEST_SLEEP_S, max(0, wake_ms - now_ms) / 1000)
+
+    def _until_ms(self, state: State) -> Mapping[str, int]:
+        """The ends of the specs that are here, of the experiments that have not ended."""
+        ends: dict[str, int] = {}
+        for experiment in state.experiments.values():
+            if experiment.ended:
+                continue
+            end = self._known_until_ms.get(experiment.id)
+            if end is None:
+                end = self._aggregator.until_ms(experiment)
+            if end is not None:
+                ends[experiment.id] = end
+        self._known_until_ms = ends
+        return ends
+
+    def _operation(self, state: State, action: Action) -> Operation:
+        """What to say for an action; an experiment that cannot go on is stopped."""
+        if isinstance(action, Say):
+            return action.op
+        experiment = state.experiments[action.experiment]
+        try:
+            if isinstance(action, Open):
+                return self._open(state, experiment, action)
+            if isinstance(action, Conclude):
+                return self._conclude(state, experiment)
+            return self._complete(state, experiment, action)
+        except (PlanRefused, MalformedInput, BlobError) as error:
+            _log.warning("experiment stopped", experiment=experiment.id, reason=str(error))
+            return ExperimentStopped(
+                type="experiment.stopped", experiment=experiment.id, reason="invalid_plan"
+            )
+
+    def _open(self, state: State, experiment: Experiment, action: Open) -> Operation:
+        self._aggregator.prepare(state, experiment)
+        model = experiment.model
+        if action.kind == "evaluate" and action.attempt == 1:
+            model = self._aggregator.final_model(state, experiment)
+        return RoundOpened(
+            type="round.opened",
+            experiment=experiment.id,
+            round=action.number,
+            attempt=action.attempt,
+            kind=action.kind,
+            cohort=action.cohort,
+            model=model,
+            deadline_ms=action.deadline_ms,
+        )
+
+    def _conclude(self, state: State, experiment: Experiment) -> Operation:
+        current = experiment.round
+        if current is None:
+            raise ValueError(f"experiment {experiment.id} has no open round")
+        counting = sum(u.refused is None for u in current.updates.values())
+        if counting >= experiment.plan.quorum:
+            return self._aggregator.aggregate(state, experiment)
+        return RoundClosed(
+            type="round.closed",
+            experiment=experiment.id,
+            round=current.number,
+            attempt=current.attempt,
+            reason="quorum_missed",
+        )
+
+    def _complete(self, state: State, experiment: Experiment, action: Complete) -> Operation:
+        model = experiment.model
+        if not experiment.plan.evaluate:
+            model = self._aggregator.final_model(state, experiment)
+        return ExperimentCompleted(
+            type="experiment.completed", experiment=action.experiment, model=model
+        )
+
+    def _say(self, state: State, ops: list[Operation]) -> None:
+        receipts = self._sequencer.say(*ops).result()
+        after = self._sequencer.view.state
+        for op, receipt in zip(ops, receipts, strict=True):
+            name = getattr(op, "experiment", None)
+            if receipt.applied:
+                _log.info("said", op=op.type, experiment=name, index=receipt.index)
+            else:
+                _log.warning("void", op=op.type, reason=receipt.reason, index=receipt.index)
+            if name is None:
+                continue
+            if not receipt.applied and after.experiments[name] is state.experiments.get(name):
+                self._held[name] = after.experiments[name]
+            if after.experiments[name].ended:
+                self._aggregator.forget(name)
+
+    def _is_held(self, experiment: Experiment) -> bool:
+        """Whether what we last said of an experiment was void, and nothing happened to it since."""
+        held = self._held.get(experiment.id)
+        if held is None:
+            return False
+        if held is experiment:
+            return True
+        del self._held[experiment.id]
+        return False

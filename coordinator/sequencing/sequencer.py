@@ -1,0 +1,467 @@
+"""The sequencer: one thread that owns the log and decides the order of everything.
+
+Promise: an entry is answered for only when it is durable, together with the signed checkpoint over
+it (group commit: all that waits goes into one transaction). The same bytes again get the same
+answer. A checkpoint is shown to nobody before it is stored; when storing fails, memory goes back to
+what is stored, nothing more is signed, and a restart begins with what the store holds: so a write
+that was lost and one that was stored but reported lost both end well. Opening replays the store by
+the same path that live entries take, and refuses a database that was rolled back.
+
+Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
+a place of a chain that another one has, the bytes are kept as evidence, once a key.
+
+The coordinator's own operations are signed in this thread too, at their place in the order, so that
+its chain never has a race. Cosignatures are stored here as well: one writer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from coordinator.errors import CoordinatorError, NotSequencing, RolledBack
+from coordinator.sequencing.cosignatures import Cosignatures
+from coordinator.sequencing.feed import Batch, Feed
+from coordinator.sequencing.head import write_head
+from coordinator.sequencing.history import History
+from coordinator.sequencing.opening import check_signed, newest_note, replay
+from coordinator.sequencing.quota import Quota, TokenBuckets
+from ledger.copies.evidence import ROLLBACK, Equivocations
+from ledger.copies.replica import leaf_at, read_leaves
+from ledger.copies.store import LogStore, Row
+from ledger.entries.author import clock_ms
+from ledger.entries.entry import (
+    Body,
+    Entry,
+    Seen,
+    log_origin,
+    parse_leaf,
+    sign_entry,
+)
+from ledger.entries.operations import Operation
+from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
+from ledger.exchange.client import Receipt
+from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint, sign_checkpoint
+from ledger.formats.keys import KeyRing
+from ledger.rules.log import Sequenced
+from ledger.rules.state import State
+
+MAX_BATCH = 512
+"""Submissions in one transaction."""
+MAX_BATCH_BYTES = 1024 * 1024
+
+_log = structlog.get_logger("coordinator.sequencing.sequencer")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is durable, as of one moment.
+
+    Attributes:
+        state: the fold of the log.
+        note: the newest signed checkpoint, over ``state.size`` entries.
+        final_size, final_note: the newest final checkpoint; size 1 without a note is genesis.
+        stopped: why no entry is taken any more, or None.
+    """
+
+    state: State
+    note: bytes
+    final_size: int
+    final_note: bytes | None
+    stopped: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.state.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Submit:
+    leaf: bytes
+    future: Future[Receipt]
+
+
+@dataclass(frozen=True, slots=True)
+class _Say:
+    ops: tuple[Operation, ...]
+    future: Future[tuple[Receipt, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Something else to do in the sequencer's thread."""
+
+    work: Callable[[], None]
+    future: Future[None]
+
+
+_Work = _Submit | _Say | _Call
+
+
+class Sequencer:
+    """See the module's first lines.
+
+    Args:
+        store: the log's store, whose exclusive lock the caller holds.
+        keyring: the coordinator's keys, the log key among them.
+        federation: the id that the store must hold.
+        head: a file outside the database that remembers the newest signed checkpoint.
+        quota: what a member may say, or None for as much as it likes.
+        final_interval_s: seconds between final checkpoints that nobody waits for.
+        now_ms: the coordinator's clock.
+
+    Raises:
+        RolledBack: the database holds less than was signed.
+        NotConsistent, NotAdmitted, MalformedInput, BadSignature: it was changed; says where.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        keyring: KeyRing,
+        federation: str,
+        *,
+        head: Path,
+        quota: Quota | None = None,
+        final_interval_s: float = 0.5,
+        now_ms: Callable[[], int] = clock_ms,
+    ) -> None:
+        if keyring.log is None:
+            raise NotAdmitted("keyring", f"{keyring.handle} has no log key: it is no coordinator's")
+        self._store = store
+        self._keyring = keyring
+        self._log_key = keyring.log
+        self._now_ms = now_ms
+        self._head = head
+        self._buckets = None if quota is None else TokenBuckets(quota)
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._voids: dict[int, str] = {}
+        self.history = History()
+        self.origin = log_origin(federation)
+        self._verifier = log_verifier(self.origin, keyring.log.public)
+        self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
+        self._equivocations = Equivocations(store)
+        self._log = replay(store, federation, self._observe)
+        if self._log.state.log_key.public != keyring.log.public.hex():
+            raise NotAdmitted("keyring", "its log key is not the one that genesis names")
+        note = newest_note(self._log, store, self._verifier, head)
+        write_head(head, note)
+        self._cosignatures.open(self._log.size, note)
+        self._cosignatures.finalize(self._log.state, time.monotonic())
+        self._view = self._look(note)
+        self.feed = Feed(store)
+        self._door = threading.Lock()
+        self._closed = False
+        self._working: list[_Work] = []
+        self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take entries."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what waits, then stop. Later submissions are refused."""
+        with self._door:
+            self._closed = True
+            self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # --- from any thread ------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        """What is durable now."""
+        return self._view
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` from the sequencer's thread whenever the view has changed."""
+        self._listeners = (*self._listeners, listener)
+
+    def submit(self, leaf: bytes) -> Future[Receipt]:
+        """Take an entry; the future holds its receipt, or why it was not taken."""
+        future: Future[Receipt] = Future()
+        self._put(_Submit(leaf, future))
+        return future
+
+    def say(self, *ops: Operation) -> Future[tuple[Receipt, ...]]:
+        """Let the coordinator say something; all of it becomes durable together."""
+        future: Future[tuple[Receipt, ...]] = Future()
+        self._put(_Say(ops, future))
+        return future
+
+    def cosign(self, size: int, lines: bytes) -> Future[None]:
+        """Take cosignature lines for the checkpoint over ``size`` entries."""
+        return self._call(
+            lambda: self._cosignatures.add(self._log.state, size, lines),
+        )
+
+    def examine(self, note: bytes) -> Future[None]:
+        """Look at a checkpoint that somebody holds; stop when it shows that we were rolled back.
+
+        The future raises `RolledBack` or `NotConsistent` when it contradicts this log.
+        """
+        return self._call(lambda: self._examine(note))
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint with the cosignatures that came for it."""
+        view = self._view
+        return self._cosignatures.note(view.size) or view.note
+
+    def root(self, size: int) -> bytes:
+        """Root of the tree at a size; sizes up to the view's never change."""
+        return self._log.tree.root(size)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Inclusion proof; for a size up to the view's."""
+        return self._log.tree.inclusion(index, size)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Consistency proof; for sizes up to the view's."""
+        return self._log.tree.consistency(old, new)
+
+    def genesis(self) -> bytes:
+        """Leaf of entry 0."""
+        return next(read_leaves(self._store, 0, 1))
+
+    # --- the thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """The thread's outermost shell: whatever happens, everybody gets an answer."""
+        try:
+            while self._turn():
+                pass
+        except Exception as error:  # noqa: BLE001
+            _log.exception("crashed", error=repr(error))
+            self._stop("an internal error; see the log, and restart")
+            with self._door:
+                self._closed = True
+            for item in self._working:
+                if not item.future.done():
+                    item.future.set_exception(NotSequencing("an internal error"))
+        while not self._queue.empty():
+            left = self._queue.get()
+            if left is not None:
+                left.future.set_exception(NotSequencing("the coordinator has stopped"))
+
+    def _turn(self) -> bool:
+        """Do what waits; False when it is time to go."""
+        self._working, closing = self._wait()
+        entries = [item for item in self._working if not isinstance(item, _Call)]
+        if entries:
+            self._sequence(entries)
+        for item in self._working:
+            if isinstance(item, _Call):
+                self._do(item)
+        self._finalize()
+        return not closing
+
+    def _put(self, item: _Work) -> None:
+        with self._door:
+            if not self._closed:
+                self._queue.put(item)
+                return
+        item.future.set_exception(NotSequencing("the coordinator has stopped"))
+
+    def _wait(self) -> tuple[list[_Work], bool]:
+        """Wait for work, or until a final checkpoint is due; take all that is there."""
+        timeout = None
+        if self._view.stopped is None:
+            timeout = self._cosignatures.wait_s(self._log.state, time.monotonic())
+        work: list[_Work] = []
+        length = 0
+        try:
+            item = self._queue.get(timeout=timeout)
+            while item is not None:
+                work.append(item)
+                length += len(item.leaf) if isinstance(item, _Submit) else 1024
+                if len(work) >= MAX_BATCH or length >= MAX_BATCH_BYTES:
+                    return work, False
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return work, False
+        return work, True
+
+    def _sequence(self, work: Sequence[_Submit | _Say]) -> None:
+        """Judge, append in memory, commit, then answer."""
+        stopped = self._view.stopped
+        if stopped is not None:
+            for item in work:
+                item.future.set_exception(NotSequencing(stopped))
+            return
+        mark = self._log.mark()
+        batch = _Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
+        answers: list[tuple[Future[Any], object]] = []
+        for item in work:
+            try:
+                if isinstance(item, _Submit):
+                    answers.append((item.future, self._take(parse_leaf(item.leaf), batch)))
+                else:
+                    said = tuple(self._take(self._sign(op, batch), batch) for op in item.ops)
+                    answers.append((item.future, said))
+            except (LedgerError, CoordinatorError) as refusal:
+                item.future.set_exception(refusal)
+        if batch.taken:
+            checkpoint = Checkpoint(self.origin, self._log.size, self._log.tree.root())
+            note = sign_checkpoint(self._log_key, checkpoint)
+            rows = [_row(item) for item in batch.taken]
+            try:
+                self._store.append(mark.size, rows, (self._log.size, note))
+            except StoreError as error:
+                self._log.rewind(mark)
+                self._stop(f"a write failed, and only a restart can tell what is stored: {error}")
+                for future, _ in answers:
+                    future.set_exception(NotSequencing(self._view.stopped or "a write failed"))
+                return
+            self._publish(batch.taken, note)
+        for future, answer in answers:
+            future.set_result(answer)
+
+    def _take(self, entry: Entry, batch: _Taken) -> Receipt:
+        """Append an entry in memory, or find it where it is."""
+        try:
+            self._log.judge_entry(entry)
+        except NotAdmitted:
+            index = batch.known.get(entry.hash)
+            if index is None:
+                index = self._store.find_leaf(bytes.fromhex(entry.hash))
+            if index is None:
+                self._equivocations.notice(entry, self._log.state.keys, batch.leaf_at(self._store))
+                raise
+            reason = batch.voids.get(index, self._voids.get(index))
+            return Receipt(index, reason is None, reason)
+        author = entry.body.author
+        if self._buckets is not None and author != self._keyring.handle:
+            self._buckets.take(author, time.monotonic())
+        item = self._log.append(entry)
+        batch.taken.append(item)
+        batch.known[entry.hash] = item.index
+        if item.outcome.void is not None:
+            batch.voids[item.index] = item.outcome.void
+        return Receipt(item.index, item.outcome.applied, item.outcome.void)
+
+    def _sign(self, op: Operation, batch: _Taken) -> Entry:
+        """The coordinator's next entry, at this very place in the order."""
+        state = self._log.state
+        key = self._keyring.entry
+        chain = state.keys.get(key.id)
+        if chain is None or chain.retired_at is not None:
+            raise NotAdmitted(f"key {key.id}", "the coordinator's entry key is not active")
+        body = Body(
+            v=1,
+            federation=state.federation,
+            author=self._keyring.handle,
+            key=key.id,
+            seq=chain.next_seq,
+            prev=chain.head,
+            seen=batch.seen,
+            at_ms=self._now_ms(),
+            op=op,
+        )
+        return sign_entry(body, key)
+
+    def _publish(self, taken: Sequence[Sequenced], note: bytes) -> None:
+        for item in taken:
+            self._observe(item)
+        self._cosignatures.open(self._log.size, note)
+        try:
+            write_head(self._head, note)
+        except OSError as error:  # durable it is: only the guard against a rollback is older
+            _log.warning("head file not written", path=str(self._head), error=error.strerror)
+        leaves = tuple(item.entry.leaf for item in taken)
+        self.feed.publish(Batch(taken[0].index, leaves, note))
+        self._show(self._look(note))
+
+    def _observe(self, item: Sequenced) -> None:
+        if item.outcome.void is not None:
+            self._voids[item.index] = item.outcome.void
+        self.history.observe(item)
+        self._cosignatures.observe(item)
+
+    def _do(self, item: _Call) -> None:
+        try:
+            item.work()
+        except (LedgerError, CoordinatorError) as refusal:
+            item.future.set_exception(refusal)
+        else:
+            item.future.set_result(None)
+
+    def _call(self, work: Callable[[], None]) -> Future[None]:
+        future: Future[None] = Future()
+        self._put(_Call(work, future))
+        return future
+
+    def _examine(self, note: bytes) -> None:
+        checkpoint = open_checkpoint(note, self._verifier)
+        try:
+            check_signed(self._log, checkpoint)
+        except (RolledBack, NotConsistent) as error:
+            self._store.put_conflict(ROLLBACK, note)
+            self._stop(str(error))
+            raise
+
+    def _finalize(self) -> None:
+        if self._view.stopped is not None:
+            return
+        try:
+            while self._cosignatures.finalize(self._log.state, time.monotonic()):
+                final = self._cosignatures.final
+                if final.note is not None:
+                    self.feed.publish_final(final.size, final.note)
+                self._show(self._look(self._view.note))
+        except (StoreError, LedgerError) as error:
+            self._stop(f"a final checkpoint could not be stored: {error}")
+
+    def _look(self, note: bytes) -> View:
+        final = self._cosignatures.final
+        return View(self._log.state, note, final.size, final.note)
+
+    def _stop(self, reason: str) -> None:
+        """Sign nothing more in this process."""
+        view = self._view
+        if view.stopped is None:
+            _log.error("stopped", reason=reason, size=view.size)
+            self._show(View(view.state, view.note, view.final_size, view.final_note, reason))
+
+    def _show(self, view: View) -> None:
+        self._view = view
+        for listener in self._listeners:
+            listener()
+
+
+class _Taken:
+    """The entries of one batch, not durable yet."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+        self.taken: list[Sequenced] = []
+        self.known: dict[str, int] = {}
+        self.voids: dict[int, str] = {}
+
+    def leaf_at(self, store: LogStore) -> Callable[[str, int], bytes | None]:
+        """Where to look for the entry at a place of a key's chain: here, then in the store."""
+
+        def find(key: str, seq: int) -> bytes | None:
+            for item in self.taken:
+                if (item.entry.body.key, item.entry.body.seq) == (key, seq):
+                    return item.entry.leaf
+            return leaf_at(store, key, seq)
+
+        return find
+
+
+def _row(item: Sequenced) -> Row:
+    entry = item.entry
+    return Row(
+        entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
+    )

@@ -1,0 +1,371 @@
+"""A verified copy of a log, durable and complete: what a node follows and an auditor opens.
+
+`Replica` takes leaves and signed notes from anyone and lets in only what it verified itself: every
+envelope, chain and signature, the fold, and the root under the log's signature. Durable first: an
+entry is in memory only when it is in the store. A note over no more than is held that contradicts it
+proves a fork: it raises `ForkDetected`, is kept as evidence that anyone can check, and moves nothing.
+A note over more that came with entries which do not lead to it proves nothing by itself: it is refused
+and kept as ``unexplained`` (``evidence``). So is an entry at a place of a chain that is taken, as
+``equivocation``.
+
+Opening a copy replays it by the same path; nothing in the store is believed because it is there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ledger.copies.evidence import (
+    FORK,
+    UNEXPLAINED,
+    Equivocations,
+    Fork,
+    fork_detected,
+    frame,
+)
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import Entry, federation_id, frame_leaf, log_origin, parse_leaf
+from ledger.errors import NotAdmitted, NotConsistent, Refused
+from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.note import VerifierKey
+from ledger.formats.witness import QuorumResult
+from ledger.rules.finality import judge_final
+from ledger.rules.log import Log, Sequenced
+from ledger.rules.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The newest checkpoint that enough hospitals cosigned.
+
+    Attributes:
+        size: entries it covers; 1 before any other, since genesis is final by definition.
+        root: its root.
+        note: the note with cosignatures, or None for genesis.
+        quorum: who of the witnesses in the state that it covers signed and who is missing, and the
+            same for the final before where others witnessed then; None for genesis.
+    """
+
+    size: int
+    root: bytes
+    note: bytes | None
+    quorum: QuorumResult | None
+
+    def fresh(self, since_s: int) -> bool:
+        """Whether its quorums cosigned at or after a time; genesis alone never gives permission."""
+        return self.quorum is not None and self.quorum.fresh(since_s)
+
+
+class Replica:
+    """A store and the log that it holds, verified. One owner at a time."""
+
+    def __init__(self, store: LogStore, federation: str) -> None:
+        self._store = store
+        self._federation = federation
+        self._log = Log()
+        self._final: Final | None = None
+        self._note: bytes | None = None
+        self._cosigned_sizes: array[int] = array("q")
+        self._cosigned_s: array[int] = array("q")
+        self._equivocations = Equivocations(store)
+        self._unexplained_at: int | None = None
+
+    @classmethod
+    def create(cls, store: LogStore, genesis: bytes, federation: str) -> Replica:
+        """Begin a copy in an empty store.
+
+        Args:
+            store: without entries.
+            genesis: leaf of entry 0, from the invitation.
+            federation: the id that the caller trusts.
+
+        Raises:
+            NotAdmitted: the genesis entry is not that federation's.
+        """
+        replica = cls(store, federation)
+        replica._take([genesis], None)
+        return replica
+
+    @classmethod
+    def open(cls, store: LogStore, federation: str) -> Replica:
+        """Replay a store from its first byte.
+
+        Raises:
+            NotAdmitted, MalformedInput, BadSignature, NotConsistent: the copy was changed; says
+                where.
+        """
+        replica = cls(store, federation)
+        for row in store.rows():
+            replica._replay(row)
+        newest = store.latest_checkpoint()
+        if newest is not None:
+            replica._check_note(newest.note)
+            replica._note = newest.note
+        while page := store.finals(after=-1 if replica._final is None else replica._final.size):
+            for final in page:
+                checkpoint = replica._check_note(final.note)
+                replica._advance(replica._judge_final(checkpoint, final.note))
+        return replica
+
+    @property
+    def state(self) -> State:
+        """The fold of all entries held."""
+        return self._log.state
+
+    @property
+    def size(self) -> int:
+        """Number of entries held."""
+        return self._log.size
+
+    @property
+    def federation(self) -> str:
+        """The federation's id."""
+        return self._federation
+
+    @property
+    def origin(self) -> str:
+        """Origin line of the log's checkpoints."""
+        return log_origin(self._federation)
+
+    @property
+    def log_key(self) -> VerifierKey:
+        """The key that signs the log's checkpoints, from genesis."""
+        return log_verifier(self.origin, bytes.fromhex(self.state.log_key.public))
+
+    @property
+    def store(self) -> LogStore:
+        """Where the copy lies."""
+        return self._store
+
+    @property
+    def checkpoint(self) -> bytes | None:
+        """The newest signed note that covers what is held, or None before the first."""
+        return self._note
+
+    @property
+    def final(self) -> Final:
+        """The newest final checkpoint."""
+        if self._final is None:
+            return Final(1, self.root(1), None, None)
+        return self._final
+
+    def cosigned_s(self, index: int) -> int | None:
+        """When hospitals first stood behind a log that holds an entry.
+
+        Returns:
+            POSIX seconds by which a quorum had cosigned the first final checkpoint that covers entry
+            ``index``, by their own clocks; None while none does. Finals from before any hospital
+            was ready carry no such time and do not count.
+        """
+        at = bisect_right(self._cosigned_sizes, index)
+        return self._cosigned_s[at] if at < len(self._cosigned_s) else None
+
+    def root(self, size: int | None = None) -> bytes:
+        """Root of the tree of the first ``size`` entries."""
+        return self._log.tree.root(size)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Inclusion proof of an entry in the tree of the first ``size``."""
+        return self._log.tree.inclusion(index, size)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Consistency proof between two sizes of this log."""
+        return self._log.tree.consistency(old, new)
+
+    def extend(self, leaves: Sequence[bytes], note: bytes) -> list[Sequenced]:
+        """Take further entries up to a signed checkpoint.
+
+        Args:
+            leaves: framed leaves from index ``size`` on.
+            note: signed checkpoint over exactly ``size + len(leaves)`` entries.
+
+        Returns:
+            The new entries with their verdicts; empty when the note says nothing new.
+
+        Raises:
+            ForkDetected: the note covers no more than is held, and contradicts it; kept as evidence.
+            MalformedInput, NotAdmitted, BadSignature, NotConsistent: nothing was taken. Where the
+                entries do not lead to the note, it is kept: the log may have forked.
+        """
+        checkpoint = open_checkpoint(note, self.log_key, origin=self.origin)
+        if checkpoint.size != self.size + len(leaves):
+            if checkpoint.size <= self.size:
+                self._check_root(checkpoint, note)
+                return []
+            raise NotConsistent(
+                "checkpoint",
+                f"it covers {checkpoint.size} entries, but {self.size + len(leaves)} are here",
+            )
+        if not leaves:
+            self._check_root(checkpoint, note)
+            return []
+        try:
+            return self._take(leaves, (checkpoint, note))
+        except Refused:
+            self._keep_unexplained(leaves, checkpoint, note)
+            raise
+
+    def accept_final(self, note: bytes) -> Final | None:
+        """Take a checkpoint as final if enough hospitals cosigned it.
+
+        Finals must come in order: it needs the quorum of the final before, and that of the state
+        which it covers (``finality.py``).
+
+        Returns:
+            The new final checkpoint, or None when one at least as large is known already.
+
+        Raises:
+            NotWitnessed: a quorum is missing; names who.
+            ForkDetected: it contradicts the entries held; kept as evidence.
+        """
+        checkpoint = self._check_note(note)
+        if self._final is not None and checkpoint.size <= self._final.size:
+            return None
+        final = self._judge_final(checkpoint, note)
+        self._store.put_final(final.size, note)
+        self._advance(final)
+        return final
+
+    def _take(
+        self, leaves: Sequence[bytes], signed: tuple[Checkpoint, bytes] | None
+    ) -> list[Sequenced]:
+        mark = self._log.mark()
+        taken: list[Sequenced] = []
+        try:
+            for leaf in leaves:
+                entry = self._judge(leaf, taken)
+                if self._log.size == 0 and federation_id(entry) != self._federation:
+                    raise NotAdmitted("entry 0", "it is the genesis of another federation")
+                taken.append(self._log.append(entry))
+            if signed is not None and self.root() != signed[0].root:
+                raise NotConsistent(
+                    "checkpoint",
+                    f"the entries held and sent do not give the root signed for {self.size}",
+                )
+            note = None if signed is None else (signed[0].size, signed[1])
+            self._store.append(mark.size, [_row(item) for item in taken], note)
+        except BaseException:
+            self._log.rewind(mark)
+            raise
+        if signed is not None:
+            self._note = signed[1]
+        return taken
+
+    def _judge(self, leaf: bytes, taken: Sequence[Sequenced]) -> Entry:
+        """The entry of a leaf, admitted; a second one for a place of a chain is kept as evidence."""
+        entry = parse_leaf(leaf)
+
+        def held_at(key: str, seq: int) -> bytes | None:
+            for item in taken:
+                if (item.entry.body.key, item.entry.body.seq) == (key, seq):
+                    return item.entry.leaf
+            return leaf_at(self._store, key, seq)
+
+        try:
+            return self._log.judge_entry(entry)
+        except NotAdmitted:
+            if self._log.size:
+                self._equivocations.notice(entry, self.state.keys, held_at)
+            raise
+
+    def _keep_unexplained(
+        self, leaves: Sequence[bytes], checkpoint: Checkpoint, note: bytes
+    ) -> None:
+        """Keep a note that the entries sent do not lead to; one for a size, or they would pile up."""
+        if self._note is None or self._unexplained_at == self.size:
+            return
+        tree, size = self._log.tree, self.size
+        try:
+            tree.extend(map(leaf_hash, leaves))
+            explained = tree.root() == checkpoint.root
+        finally:
+            tree.truncate(size)
+        if not explained:
+            self._store.put_conflict(UNEXPLAINED, frame(self._note, note))
+            self._unexplained_at = size
+
+    def _replay(self, row: Row) -> None:
+        entry = self._log.judge(_leaf(row))
+        where = f"entry {self._log.size}"
+        if self._log.size == 0 and federation_id(entry) != self._federation:
+            raise NotAdmitted(where, "it is the genesis of another federation")
+        if (row.key, row.seq, row.leaf.hex()) != (entry.body.key, entry.body.seq, entry.hash):
+            raise NotConsistent(where, "its stored index columns do not match its bytes")
+        self._log.append(entry)
+
+    def _check_note(self, note: bytes) -> Checkpoint:
+        checkpoint = open_checkpoint(note, self.log_key, origin=self.origin)
+        self._check_root(checkpoint, note)
+        return checkpoint
+
+    def _check_root(self, checkpoint: Checkpoint, note: bytes) -> None:
+        if checkpoint.size > self.size:
+            raise NotConsistent(
+                "checkpoint", f"it covers {checkpoint.size} entries; only {self.size} are here"
+            )
+        if self.root(checkpoint.size) == checkpoint.root:
+            return
+        fork = self._contradiction(checkpoint, note)
+        if fork is None:
+            raise NotConsistent("checkpoint", "its root is not that of the entries")
+        self._store.put_conflict(FORK, fork.encode())
+        reason = f"two roots for {checkpoint.size} entries"
+        if fork.size:
+            reason = f"the {self.size} entries held do not begin with the {fork.size} signed"
+        raise fork_detected(self.origin, fork, reason)
+
+    def _contradiction(self, checkpoint: Checkpoint, note: bytes) -> Fork | None:
+        """Proof that a note is of another history than a note that is held, if we hold one for it."""
+        size = checkpoint.size
+        same = self._store.checkpoint_at(size)
+        if same is not None and self._root_of(same) == self.root(size):
+            return Fork(same, note)
+        if self._note is None or size == 0:
+            return None
+        newest = open_checkpoint(self._note, self.log_key).size
+        if size >= newest:
+            return None
+        return Fork(self._note, note, size, self.root(size), self.consistency(size, newest))
+
+    def _root_of(self, note: bytes) -> bytes:
+        return open_checkpoint(note, self.log_key, origin=self.origin).root
+
+    def _advance(self, final: Final) -> None:
+        self._final = final
+        reached_s = None if final.quorum is None else final.quorum.reached_s
+        if reached_s is not None:
+            self._cosigned_sizes.append(final.size)
+            self._cosigned_s.append(reached_s)
+
+    def _judge_final(self, checkpoint: Checkpoint, note: bytes) -> Final:
+        quorum = judge_final(
+            note, self.log_key, self.state, before=self.final.size, origin=self.origin
+        )
+        quorum.require()
+        return Final(checkpoint.size, checkpoint.root, note, quorum)
+
+
+def read_leaves(store: LogStore, start: int, stop: int) -> Iterator[bytes]:
+    """Framed leaves of a store, as they are sent to followers."""
+    return (_leaf(row) for row in store.rows(start, stop))
+
+
+def leaf_at(store: LogStore, key: str, seq: int) -> bytes | None:
+    """Framed leaf of the entry at a place of a key's chain, or None."""
+    index = store.find_seq(key, seq)
+    return None if index is None else _leaf(store.row(index))
+
+
+def _row(item: Sequenced) -> Row:
+    entry = item.entry
+    return Row(
+        entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
+    )
+
+
+def _leaf(row: Row) -> bytes:
+    return frame_leaf(row.body, row.signature)

@@ -1,0 +1,182 @@
+"""A signed entry: the only message that changes anything.
+
+The body is canonical JSON (sorted keys, no spaces, ASCII, integers only) and is stored, sent and
+verified as the exact bytes that were signed; nobody re-serialises to verify. The signature covers a
+typed, length-framed prefix (``ledger.formats.keys.signed_message``, kind ``entry``), so that it cannot be
+taken for a signature of anything else. The leaf, which the Merkle tree commits to, frames body and
+signature: whoever swaps a signature changes the root. An entry is known by its leaf hash.
+
+Leaf: u32 big-endian length of the body, body, u32 big-endian length of the signature, signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger.entries.operations import EMPTY_HASH, Count, Hash, KeyId, Operation, Slug, TimeMs, Value
+from ledger.errors import BadSignature, MalformedInput
+from ledger.formats.keys import SigningKey, verify
+from ledger.formats.merkle import EMPTY_ROOT, leaf_hash
+from ledger.formats.strict import MAX_ENTRY, canonical, parse_canonical
+
+SIGNATURE_BYTES = 64
+MAX_LEAF = MAX_ENTRY + 8 + SIGNATURE_BYTES
+
+
+class Seen(Value):
+    """Size and root of the newest checkpoint that the author had verified."""
+
+    size: Count
+    root: Hash
+
+
+NOTHING_SEEN = Seen(size=0, root=EMPTY_ROOT.hex())
+
+
+class Body(Value):
+    """What is signed.
+
+    Attributes:
+        v: format version.
+        federation: id of the federation; zeros in entry 0 alone.
+        author: handle of the member.
+        key: id of the entry key whose chain this is.
+        seq, prev: position in that chain, and hash of the entry before (zeros at 0).
+        seen: the newest checkpoint that the author verified.
+        at_ms: the author's clock.
+        op: one operation.
+    """
+
+    v: Literal[1]
+    federation: Hash
+    author: Slug
+    key: KeyId
+    seq: Count
+    prev: Hash
+    seen: Seen
+    at_ms: TimeMs
+    op: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A parsed entry beside its exact bytes.
+
+    Attributes:
+        body: the typed body.
+        raw: the body's bytes, as signed.
+        signature: 64 bytes, not yet verified by parsing.
+        hash: RFC 6962 leaf hash over the framed leaf, as lowercase hex.
+    """
+
+    body: Body
+    raw: bytes
+    signature: bytes
+    hash: str
+
+    @property
+    def leaf(self) -> bytes:
+        """The framed bytes that the tree commits to."""
+        return frame_leaf(self.raw, self.signature)
+
+
+def frame_leaf(raw: bytes, signature: bytes) -> bytes:
+    """Frame a body and its signature as the bytes of a leaf."""
+    return b"".join(
+        (len(raw).to_bytes(4, "big"), raw, len(signature).to_bytes(4, "big"), signature)
+    )
+
+
+def split_leaf(leaf: bytes) -> tuple[bytes, bytes]:
+    """Undo `frame_leaf`.
+
+    Raises:
+        MalformedInput: the lengths do not add up exactly.
+    """
+    if len(leaf) > MAX_LEAF:
+        raise MalformedInput("leaf", f"{len(leaf)} bytes; at most {MAX_LEAF} are allowed")
+    length = int.from_bytes(leaf[:4], "big")
+    raw = leaf[4 : 4 + length]
+    signature = leaf[8 + length :]
+    if len(raw) != length or leaf[4 + length : 8 + length] != len(signature).to_bytes(4, "big"):
+        raise MalformedInput("leaf", "its lengths do not match its bytes")
+    if len(signature) != SIGNATURE_BYTES:
+        raise MalformedInput("signature", f"{len(signature)} bytes instead of {SIGNATURE_BYTES}")
+    return raw, signature
+
+
+def parse_entry(raw: bytes, signature: bytes) -> Entry:
+    """Bytes at the door become a typed entry; the signature is not verified here.
+
+    Raises:
+        MalformedInput: not canonical, unknown field or type, out of range, too long.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        raise MalformedInput("signature", f"{len(signature)} bytes instead of {SIGNATURE_BYTES}")
+    body = parse_canonical(raw, Body, limit=MAX_ENTRY)
+    return Entry(body, raw, signature, leaf_hash(frame_leaf(raw, signature)).hex())
+
+
+def parse_leaf(leaf: bytes) -> Entry:
+    """Parse a framed leaf; see `parse_entry`."""
+    return parse_entry(*split_leaf(leaf))
+
+
+def sign_entry(body: Body, key: SigningKey) -> Entry:
+    """Sign a body with the entry key that it names.
+
+    Raises:
+        ValueError: the body names another key.
+        MalformedInput: no log would take it: it is too long.
+    """
+    if body.key != key.id:
+        raise ValueError(f"the body names key {body.key}, but {key.id} would sign")
+    raw = canonical(body)
+    if len(raw) > MAX_ENTRY:
+        raise MalformedInput(
+            f"entry {body.op.type}",
+            f"it would have {len(raw)} bytes; at most {MAX_ENTRY} are accepted: name fewer things "
+            "in one entry",
+        )
+    signature = key.sign("entry", raw)
+    return Entry(body, raw, signature, leaf_hash(frame_leaf(raw, signature)).hex())
+
+
+def verify_signature(entry: Entry, public: bytes) -> None:
+    """Check an entry's signature under a raw Ed25519 public key.
+
+    Raises:
+        BadSignature: it does not verify.
+    """
+    if not verify(public, "entry", entry.raw, entry.signature):
+        raise BadSignature(
+            f"entry {entry.body.author}/{entry.body.seq} ({entry.hash[:12]})",
+            f"the signature is not one by key {entry.body.key}",
+        )
+
+
+def federation_id(genesis: Entry) -> str:
+    """The federation's id: SHA-256 of the genesis entry's signed body, lowercase hex."""
+    return hashlib.sha256(genesis.raw).hexdigest()
+
+
+def log_origin(federation: str) -> str:
+    """The origin line of this federation's checkpoints."""
+    return f"consilium/{federation}"
+
+
+def genesis_body(author: str, key: KeyId, at_ms: int, op: Operation) -> Body:
+    """The body of entry 0: no federation id yet, no chain, nothing seen."""
+    return Body(
+        v=1,
+        federation=EMPTY_HASH,
+        author=author,
+        key=key,
+        seq=0,
+        prev=EMPTY_HASH,
+        seen=NOTHING_SEEN,
+        at_ms=at_ms,
+        op=op,
+    )

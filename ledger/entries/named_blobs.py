@@ -1,0 +1,59 @@
+"""Which blobs an entry names, and as what.
+
+The one list for whoever needs all blobs of a log: an export, a check that they are whole, a table of
+who may read which kind. Cards are not in it: an entry holds their commitment, not their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from ledger.entries.operations import (
+    BlobRef,
+    DatasetRegistered,
+    ExperimentCompleted,
+    ExperimentProposed,
+    ForkReported,
+    MemberJoined,
+    ModelReleased,
+    Operation,
+    RoundAggregated,
+    RoundOpened,
+    UpdateSubmitted,
+)
+
+BlobKind = Literal["schema", "spec", "model", "update", "aggregate", "evidence"]
+
+
+class NamedBlob(NamedTuple):
+    """A blob and what an entry says it is."""
+
+    kind: BlobKind
+    ref: BlobRef
+
+
+def named_blobs(op: Operation) -> Iterator[NamedBlob]:
+    """Yield the blobs that an operation names, in the order of its fields."""
+    if isinstance(op, DatasetRegistered):
+        yield NamedBlob("schema", op.schema_)
+    elif isinstance(op, ExperimentProposed):
+        yield NamedBlob("spec", op.spec)
+        yield NamedBlob("model", op.plan.initial_model)
+    elif isinstance(op, RoundOpened | ExperimentCompleted | ModelReleased):
+        yield NamedBlob("model", op.model)
+    elif isinstance(op, UpdateSubmitted):
+        yield NamedBlob("update", op.update)
+    elif isinstance(op, RoundAggregated):
+        yield NamedBlob("aggregate", op.aggregate)
+        yield NamedBlob("model", op.model)
+    elif isinstance(op, ForkReported):
+        yield NamedBlob("evidence", op.ours)
+        yield NamedBlob("evidence", op.theirs)
+
+
+def named_card(op: Operation) -> str | None:
+    """The commitment of the card that an operation binds, or None."""
+    if isinstance(op, DatasetRegistered | MemberJoined):
+        return op.card
+    return None

@@ -1,0 +1,403 @@
+"""Talking to a coordinator over HTTP: what nodes, researchers and auditors call.
+
+Promise: every call is safe to repeat, and lost connections, 5xx answers and cut-off bodies are
+repeated here a few times before the caller hears of them. Requests carry the member's signature
+(``http_auth.py``); an entry and a cosignature authenticate themselves. Downloads are checked against
+the hash that names them, whatever the coordinator sent.
+
+Not promised: that an answer is true. Leaves, checkpoints and genesis are bytes; ``Replica`` judges.
+A client may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import orjson
+import stamina
+
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import BlobRef
+from ledger.errors import CoordinatorUnreachable, MalformedInput, RequestRefused
+from ledger.exchange.http_auth import sign
+from ledger.formats.keys import SigningKey
+from ledger.formats.strict import decode_b64
+
+CHUNK = 8 * 1024 * 1024
+"""Bytes of a blob in one request."""
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of any answer but a blob; a batch of the log is cut far below."""
+MAX_REFUSAL = 64 * 1024
+ATTEMPTS = 5
+LEAF_TYPE = "application/octet-stream"
+
+# The library would print each retry; the caller hears of what failed in the end.
+stamina.instrumentation.set_on_retry_hooks([])
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an entry is in the log, and what the coordinator's fold said of it."""
+
+    index: int
+    applied: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """News of the log, unverified.
+
+    Attributes:
+        leaves: framed leaves from the asked size on.
+        checkpoint: signed note over exactly the asked size and these leaves, or None without any.
+        finals: notes with their cosignatures, smallest first, none beyond the leaves.
+    """
+
+    leaves: tuple[bytes, ...]
+    checkpoint: bytes | None
+    finals: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An HTTP answer, read to its end."""
+
+    status: int
+    reason: str
+    headers: httpx.Headers
+    content: bytes
+
+
+class CoordinatorClient:
+    """One member's connection to a coordinator.
+
+    Args:
+        url: where it answers, e.g. ``https://consilium.example.org``.
+        federation: the federation's id.
+        handle: the member, or None for what is public.
+        request_key: the member's request key, or None.
+        ca: PEM file of a private certificate authority, or None for the system's.
+        timeout_s: of one request, on top of what a long poll waits.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        federation: str,
+        handle: str | None = None,
+        request_key: SigningKey | None = None,
+        ca: Path | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.federation = federation
+        self._handle = handle
+        self._key = request_key
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            verify=_trust(self.url, ca),
+            timeout=timeout_s,
+            follow_redirects=False,
+            mounts={"all://127.0.0.1": None, "all://localhost": None},
+            limits=httpx.Limits(max_keepalive_connections=8, keepalive_expiry=60.0),
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- the log --------------------------------------------------------------------------------
+
+    def genesis(self) -> bytes:
+        """Leaf of entry 0; whether it is the right one is for the caller to know."""
+        return self._call("GET", "/v1/genesis").content
+
+    def follow(self, size: int, final: int, wait_s: float = 0.0) -> Followed:
+        """Ask for entries from index ``size`` on and final checkpoints above ``final``.
+
+        Answers at once when there is news, else after ``wait_s`` (at most 30) seconds.
+
+        Raises:
+            CoordinatorUnreachable, RequestRefused: no answer, or no.
+            MalformedInput: the answer is not in the format.
+        """
+        wait_s = min(max(wait_s, 0.0), 30.0)
+        query = f"?size={size}&final={final}&wait={wait_s:g}"
+        answer = self._call("GET", "/v1/log" + query, wait_s=wait_s, signed=True)
+        try:
+            plain = orjson.loads(answer.content)
+            leaves = tuple(decode_b64(leaf, "log.leaves") for leaf in plain["leaves"])
+            note, finals = plain["checkpoint"], plain["finals"]
+            if plain["from"] != size or not isinstance(note, str | None):
+                raise MalformedInput("log", "it is not the part that was asked for")
+            return Followed(
+                leaves,
+                None if note is None else note.encode(),
+                tuple(str(final).encode() for final in finals),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MalformedInput(
+                "log", f"the answer is not in the format ({error!r:.60})"
+            ) from None
+
+    def checkpoint(self) -> bytes:
+        """The newest signed note, with the cosignatures that the coordinator knows."""
+        return self._call("GET", "/v1/checkpoint").content
+
+    def final_checkpoint(self) -> bytes:
+        """The newest final checkpoint."""
+        return self._call("GET", "/v1/checkpoint/final").content
+
+    def submit(self, leaf: bytes) -> Receipt:
+        """Hand in an entry; durable in the log on return. The same bytes get the same answer.
+
+        Raises:
+            RequestRefused: not admitted, too large, too many, or the log does not move.
+            CoordinatorUnreachable: whether it arrived is not known; send the same bytes again.
+        """
+        answer = self._call("POST", "/v1/entries", body=leaf, content_type=LEAF_TYPE)
+        plain = _json(answer)
+        try:
+            return Receipt(int(plain["index"]), bool(plain["applied"]), plain["reason"])
+        except (KeyError, TypeError, ValueError):
+            raise MalformedInput("receipt", "it is not in the format") from None
+
+    def cosign(self, size: int, line: bytes) -> None:
+        """Hand in cosignature lines for the checkpoint over ``size`` entries."""
+        self._call("POST", f"/v1/cosignatures?size={size}", body=line, content_type="text/plain")
+
+    def report_checkpoint(self, note: bytes) -> None:
+        """Show the coordinator a checkpoint that it signed.
+
+        A coordinator whose database was rolled back learns of it so, and stops.
+        """
+        self._call("POST", "/v1/checkpoint", body=note, content_type="text/plain")
+
+    # --- blobs ----------------------------------------------------------------------------------
+
+    def put_blob(self, data: bytes, progress: Progress | None = None) -> BlobRef:
+        """Bring a blob to the coordinator, going on where an earlier attempt was cut off."""
+        ref = blob_ref(data)
+        offset = 0
+        if len(data) > CHUNK:
+            head = self._call("HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True)
+            if head.status == 200:
+                return ref
+            offset = _upload_offset(head, len(data))
+        while True:
+            part = data[offset : offset + CHUNK]
+            answer = self._call(
+                "PUT",
+                f"/v1/blobs/{ref.sha256}?offset={offset}&total={len(data)}",
+                body=part,
+                content_type=LEAF_TYPE,
+                signed=True,
+                conflict_ok=True,
+            )
+            if answer.status == 201:
+                break
+            offset = _upload_offset(answer, len(data))
+            if progress is not None:
+                progress(offset, len(data))
+        if progress is not None:
+            progress(len(data), len(data))
+        return ref
+
+    def get_blob(self, ref: BlobRef, progress: Progress | None = None) -> bytes:
+        """Fetch a blob, going on where a connection was cut off, and check it.
+
+        Raises:
+            RequestRefused: it is not there (404), or not for this member (403).
+            MalformedInput: the coordinator sent other bytes than those named.
+        """
+        data = bytearray()
+        while True:
+            at = f"bytes={len(data)}-" if data else None
+            answer = self._call(
+                "GET",
+                f"/v1/blobs/{ref.sha256}",
+                headers={} if at is None else {"range": at},
+                signed=True,
+                limit=max(ref.bytes, MAX_REFUSAL),
+            )
+            data += answer.content
+            if progress is not None:
+                progress(len(data), ref.bytes)
+            if len(data) >= ref.bytes or not answer.content:
+                break
+        if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
+            raise MalformedInput(
+                f"blob {ref.sha256[:12]}", "the coordinator sent other bytes than those named"
+            )
+        return bytes(data)
+
+    def has_blob(self, ref: BlobRef) -> bool:
+        """Whether the coordinator holds the whole blob."""
+        head = self._call("HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True)
+        return head.status == 200
+
+    # --- read models ----------------------------------------------------------------------------
+
+    def read(self, what: str) -> Any:
+        """A read model: ``summary``, ``members``, ``datasets``, ``experiments`` or one of them.
+
+        Convenient, and the coordinator's word only; a verified copy says the same for certain.
+        """
+        return _json(self._call("GET", f"/v1/state/{what}", signed=True))
+
+    def summary(self) -> dict[str, Any]:
+        """Size, newest and final checkpoint, who witnesses, how many of everything."""
+        plain = self.read("summary")
+        if not isinstance(plain, dict):
+            raise MalformedInput("summary", "it is not in the format")
+        return plain
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        signed: bool = False,
+        missing_ok: bool = False,
+        conflict_ok: bool = False,
+        limit: int = MAX_ANSWER,
+    ) -> _Answer:
+        """Send one request until it is answered; a refusal is an answer."""
+        wanted = dict(headers or {})
+        if content_type is not None:
+            wanted["content-type"] = content_type
+        for attempt in stamina.retry_context(
+            on=CoordinatorUnreachable, attempts=ATTEMPTS, wait_initial=0.05, wait_max=2.0
+        ):
+            with attempt:
+                answer = self._send(method, path, body, wanted, wait_s, signed, limit)
+        if missing_ok and answer.status == 404:
+            return answer
+        if conflict_ok and answer.status == 409 and "upload-offset" in answer.headers:
+            return answer
+        if answer.status >= 300:
+            raise _refusal(f"{self.url}{path.partition('?')[0]}", answer)
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        wait_s: float,
+        signed: bool,
+        limit: int,
+    ) -> _Answer:
+        where = f"{self.url}{path.partition('?')[0]}"
+        try:
+            request = self._http.build_request(
+                method,
+                self.url + path,
+                content=body,
+                headers=headers,
+                timeout=self._timeout_s + wait_s,
+            )
+            if signed and self._key is not None and self._handle is not None:
+                url = str(request.url)
+                request.headers.update(
+                    sign(method, url, {}, body, self._key, self._handle, self.federation)
+                )
+            response = self._http.send(request, stream=True)
+            try:
+                content = _read(response, limit)
+            finally:
+                response.close()
+            answer = _Answer(
+                response.status_code, response.reason_phrase, response.headers, content
+            )
+        except httpx.RequestError as error:
+            raise CoordinatorUnreachable(where, str(error) or type(error).__name__) from None
+        except httpx.InvalidURL as error:
+            raise MalformedInput("coordinator url", f"{self.url}: {error}") from None
+        if answer.status in (500, 502, 504) or (
+            answer.status == 503 and "application/json" not in _type(answer)
+        ):
+            raise CoordinatorUnreachable(where, f"HTTP {answer.status}")
+        return answer
+
+
+def _trust(url: str, ca: Path | None) -> ssl.SSLContext | bool:
+    """Whose certificates count. Without TLS nobody's, which saves reading them all."""
+    if not url.startswith("https:"):
+        return False
+    return True if ca is None else ssl.create_default_context(cafile=str(ca))
+
+
+def _read(answer: httpx.Response, limit: int) -> bytes:
+    """Take an answer's body into memory, never more than the limit."""
+    parts = []
+    size = 0
+    for part in answer.iter_bytes():
+        size += len(part)
+        if size > limit:
+            raise MalformedInput("answer", f"it is longer than the {limit} bytes accepted")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _json(answer: _Answer) -> Any:
+    try:
+        return orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        raise MalformedInput("answer", "it is not JSON; is this a Consilium coordinator?") from None
+
+
+def _type(answer: _Answer) -> str:
+    kind: str = answer.headers.get("content-type", "")
+    return kind
+
+
+def _upload_offset(answer: _Answer, total: int) -> int:
+    text = answer.headers.get("upload-offset", "0")
+    if not text.isascii() or not text.isdigit() or int(text) > total:
+        raise MalformedInput("upload-offset", "it is no offset within the blob")
+    return int(text)
+
+
+def _refusal(url: str, answer: _Answer) -> RequestRefused:
+    """Read the coordinator's refusal, or make one of what a stranger answered."""
+    error, where, reason = "HTTP", "request", answer.reason or "no reason given"
+    try:
+        plain = orjson.loads(answer.content)
+        if isinstance(plain, dict):
+            error = str(plain.get("error", error))[:80]
+            where = str(plain.get("where", where))[:200]
+            reason = str(plain.get("reason", reason))[:500]
+    except orjson.JSONDecodeError:
+        reason = f"{reason}; is this a Consilium coordinator?"
+    return RequestRefused(url, status=answer.status, error=error, where=where, reason=reason)

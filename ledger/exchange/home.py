@@ -1,0 +1,235 @@
+"""A member's home: one directory that holds its keys, its copy of the log and its pen.
+
+::
+
+    keyring.json    private keys, encrypted (``keys.py``)
+    member.json     which federation, where its coordinator answers, who I am
+    genesis.leaf    entry 0: what this member trusts from the start
+    ca.pem          the coordinator's certificate authority, when it is a private one
+    ledger.db       the verified copy of the log
+    last-entry.leaf the last entry that was signed (``author.py``)
+    blobs/          documents, models and updates that this member keeps
+
+Nodes and people's commands open the same kind of home.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from ledger.copies.blobs import BlobStore
+from ledger.copies.replica import Replica
+from ledger.copies.store import LogStore
+from ledger.entries.author import Author
+from ledger.entries.invitation import InvitationFile
+from ledger.entries.operations import BlobRef, Hash, Role, Slug
+from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
+from ledger.exchange.client import CoordinatorClient
+from ledger.exchange.follow import follow_once
+from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
+from ledger.formats.strict import canonical, parse_canonical
+from ledger.rules.log import Sequenced
+
+KEYRING = "keyring.json"
+MEMBER = "member.json"
+GENESIS = "genesis.leaf"
+CA = "ca.pem"
+LEDGER = "ledger.db"
+LAST_ENTRY = "last-entry.leaf"
+BLOBS = "blobs"
+
+
+class MemberConfig(BaseModel):
+    """Who a home belongs to, and which federation it follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    consilium: Literal[1]
+    federation: Hash
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]{1,400}$")]
+    handle: Slug
+    role: Role
+    organisation: Slug
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHome:
+    """The directory; `open` gives what can be done from it."""
+
+    path: Path
+
+    @property
+    def config(self) -> MemberConfig:
+        """The member's configuration.
+
+        Raises:
+            StoreUnusable: there is no home here.
+        """
+        try:
+            data = (self.path / MEMBER).read_bytes()
+        except OSError as error:
+            raise StoreUnusable(
+                str(self.path),
+                f"it is no member's home ({MEMBER}: {error.strerror}); "
+                "make one with an invitation: consilium member join INVITATION --home DIR",
+            ) from None
+        return parse_canonical(data, MemberConfig, limit=16 * 1024)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        invitation: InvitationFile,
+        keyring: KeyRing,
+        passphrase: bytes,
+        *,
+        strength: Strength = "moderate",
+    ) -> Self:
+        """Make a home from an invitation and fresh keys; the member has not joined by that.
+
+        Raises:
+            MalformedInput: the invitation has no seat for the key ring's handle.
+            StoreUnusable: the directory is not empty, or cannot be written.
+        """
+        seat = next((s for s in invitation.seats if s.handle == keyring.handle), None)
+        if seat is None:
+            raise MalformedInput("invitation", f"it has no seat for {keyring.handle!r}")
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise StoreUnusable(str(path), "it is not empty; choose another --home")
+        except OSError as error:
+            raise StoreUnusable(str(path), f"cannot be made: {error.strerror}") from None
+        config = MemberConfig(
+            consilium=1,
+            federation=invitation.federation,
+            url=invitation.url,
+            handle=keyring.handle,
+            role=seat.role,
+            organisation=invitation.organisation,
+        )
+        save_keyring(path / KEYRING, keyring, passphrase, strength=strength)
+        _write(path / GENESIS, invitation.genesis_leaf)
+        if invitation.ca_pem is not None:
+            _write(path / CA, invitation.ca_pem)
+        # Last: a directory without it is no home.
+        _write(path / MEMBER, canonical(config))
+        return cls(path)
+
+    def open(self, passphrase: bytes) -> Membership:
+        """Unlock the keys, replay the copy, take the pen.
+
+        Raises:
+            KeyFileError, WrongPassphrase: the keys do not open.
+            StoreUnusable: the home is in use or incomplete.
+            LedgerError: the copy of the log was changed; says where.
+        """
+        config = self.config
+        keyring = load_keyring(self.path / KEYRING, passphrase)
+        with ExitStack() as undo:
+            replica = self.open_replica()
+            undo.callback(replica.store.close)
+            client = self._client(config, keyring)
+            undo.callback(client.close)
+            author = Author(keyring, replica, client.submit, self.path / LAST_ENTRY)
+            undo.callback(author.close)
+            blobs = BlobStore(self.path / BLOBS)
+            undo.pop_all()
+        return Membership(self, config, keyring, replica, client, author, blobs)
+
+    def open_replica(self) -> Replica:
+        """The home's verified copy of the log; needs no passphrase."""
+        config = self.config
+        store = LogStore.open(f"sqlite:///{(self.path / LEDGER).resolve()}")
+        if store.size() == 0:
+            try:
+                genesis = (self.path / GENESIS).read_bytes()
+            except OSError as error:
+                raise StoreUnusable(
+                    str(self.path / GENESIS), f"cannot be read: {error.strerror}"
+                ) from None
+            return Replica.create(store, genesis, config.federation)
+        return Replica.open(store, config.federation)
+
+    def _client(self, config: MemberConfig, keyring: KeyRing) -> CoordinatorClient:
+        ca = self.path / CA
+        try:
+            return CoordinatorClient(
+                config.url,
+                federation=config.federation,
+                handle=config.handle,
+                request_key=keyring.request,
+                ca=ca if ca.exists() else None,
+            )
+        except ssl.SSLError:
+            raise StoreUnusable(
+                str(ca), "it holds no certificate; put the coordinator's authority there, as PEM"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """An open home. One thread, one process."""
+
+    home: MemberHome
+    config: MemberConfig
+    keyring: KeyRing
+    replica: Replica
+    client: CoordinatorClient
+    author: Author
+    blobs: BlobStore
+
+    def follow(self, wait_s: float = 0.0) -> list[Sequenced]:
+        """Catch up with the coordinator; waits up to ``wait_s`` for the first news."""
+        taken = follow_once(self.replica, self.client, wait_s)
+        news = taken
+        while news:
+            news = follow_once(self.replica, self.client, 0.0)
+            taken = taken + news
+        return taken
+
+    def fetch(self, ref: BlobRef) -> bytes:
+        """A blob from here, or from the coordinator, kept for next time."""
+        try:
+            return self.blobs.get(ref)
+        except BlobMissing:
+            data = self.client.get_blob(ref)
+            self.blobs.put(data)
+            return data
+
+    def publish(self, data: bytes) -> BlobRef:
+        """Keep a blob and bring it to the coordinator."""
+        ref = self.blobs.put(data)
+        self.client.put_blob(data)
+        return ref
+
+    def close(self) -> None:
+        """Release locks and connections."""
+        self.author.close()
+        self.client.close()
+        self.replica.store.close()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file; it is whole and on disk when this returns, or is not there."""
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None

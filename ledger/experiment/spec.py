@@ -1,0 +1,247 @@
+"""The experiment spec: what to learn, how to federate, what it costs, why.
+
+Written once as YAML or JSON, checked here, and from then on known by the SHA-256 of its canonical
+JSON: that hash is in the proposal a steward approves. Numbers with fractions are decimal strings in
+the canonical form, so that one spec has one hash. A spec is data: nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+from ledger.entries.operations import Slug
+from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
+from ledger.experiment.schema import ColumnName, Label, Number
+from ledger.formats.documents import plain_decimal
+
+Prose = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=4000, pattern=r"^(?:[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]|\n)+$"
+    ),
+]
+Line = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+$"),
+]
+_EPOCH = date(1970, 1, 1)
+_DAY_MS = 86_400_000
+_Plain = AfterValidator(plain_decimal)
+Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
+
+
+class SpecPart(BaseModel):
+    """A frozen part of a spec; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+class BinaryTask(SpecPart):
+    """Two classes: the target's listed codes are positive, or its values above a threshold."""
+
+    kind: Literal["binary"]
+    target: ColumnName
+    positive: Annotated[tuple[Label, ...], Field(max_length=4096)] = ()
+    above: Number | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.positive) == (self.above is not None):
+            raise ValueError("give either positive (codes) or above (a threshold)")
+        return self
+
+
+class MulticlassTask(SpecPart):
+    """One class for each listed code of the target."""
+
+    kind: Literal["multiclass"]
+    target: ColumnName
+    classes: Annotated[tuple[Label, ...], Field(min_length=3, max_length=64)]
+
+
+class RegressionTask(SpecPart):
+    """The target's value, mapped to [-1, 1] by its declared bounds."""
+
+    kind: Literal["regression"]
+    target: ColumnName
+
+
+Task = Annotated[BinaryTask | MulticlassTask | RegressionTask, Field(discriminator="kind")]
+
+
+_PRESETS = {"logistic-regression": "regression", "linear-regression": "regression", "mlp": "mlp"}
+
+
+def _model_kind(model: object) -> str | None:
+    """The form that a written or a typed model has, or None where it is none that is known."""
+    fields = (
+        model if isinstance(model, dict) else dict(model) if isinstance(model, LayerPart) else {}
+    )
+    preset = fields.get("preset")
+    if isinstance(preset, str):
+        return _PRESETS.get(preset)
+    target = fields.get("_target_", fields.get("target"))
+    return "sequential" if target == "torch.nn.Sequential" else None
+
+
+Model = Annotated[
+    Annotated[LogisticRegression, Tag("regression")]
+    | Annotated[Mlp, Tag("mlp")]
+    | Annotated[Sequential, Tag("sequential")],
+    Discriminator(
+        _model_kind,
+        custom_error_type="model_unknown",
+        custom_error_message=(
+            f"give `preset` as one of {', '.join(_PRESETS)}, "
+            "or `_target_: torch.nn.Sequential` with `layers`"
+        ),
+    ),
+]
+
+
+class FedSgd(SpecPart):
+    """One noisy gradient sum a round; the released model is the mean of the late rounds' models."""
+
+    name: Literal["fedsgd"] = "fedsgd"
+    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal(2)
+    average_last: Fraction = Decimal("0.5")
+
+
+class FedAvg(SpecPart):
+    """Local DP-SGD steps, then the average of the models weighted by declared sizes."""
+
+    name: Literal["fedavg"]
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal("0.5")
+    server_learning_rate: Annotated[Decimal, Field(gt=0, le=100, max_digits=12), _Plain] = Decimal(
+        1
+    )
+    average_last: Fraction = Decimal("0.5")
+
+
+class Federation(SpecPart):
+    """How to federate; may be filled in by another person than the model's author.
+
+    Attributes:
+        datasets: the datasets to ask for, by name.
+        quorum: least number of updates that make a round count.
+        sampling: ``full`` batch, or the Poisson probability of each patient in a step.
+        spare_rounds: rounds reserved for crashes, within the target epsilon.
+    """
+
+    datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=1024)]
+    strategy: Annotated[FedSgd | FedAvg, Field(discriminator="name")] = FedSgd()
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
+    quorum: Annotated[int, Field(ge=1, le=1024)] = 1
+    round_timeout_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)] = 600
+    sampling: Literal["full"] | Fraction = "full"
+    spare_rounds: Annotated[int, Field(ge=0, le=100)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.datasets)) != len(self.datasets):
+            raise ValueError("a dataset is listed twice")
+        if self.quorum > len(self.datasets):
+            raise ValueError(
+                f"quorum {self.quorum} is more than the {len(self.datasets)} datasets asked for"
+            )
+        return self
+
+
+class Metrics(SpecPart):
+    """Release of quality measures as one noisy score histogram a site.
+
+    Attributes:
+        bins: score bins per class.
+        noise_sd: least deviation of the noise on each count; one patient moves the counts by at
+            most 1. A tight target epsilon raises it.
+        share: part of the target that all histograms together may cost where training reads the
+            same cell of patients; cells kept for evaluation give all of theirs.
+    """
+
+    bins: Annotated[int, Field(ge=4, le=256)] = 16
+    noise_sd: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("3.8")
+    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.2")
+
+
+class Baseline(SpecPart):
+    """A model of each site's own rows alone, measured beside the federated one; charged in full.
+
+    Attributes:
+        rounds: steps of the local training.
+        share: part of the site's training charge that it may cost.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=1000)] = 20
+    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.25")
+
+
+class Privacy(SpecPart):
+    """What it costs.
+
+    Attributes:
+        epsilon: target of the whole run per dataset, metrics and baseline included, at the
+            dataset's own lifetime delta.
+        clip_norm: L2 bound on one patient's gradient.
+        metrics: quality measures to release, or null for none.
+        baseline: local-only comparison, or null for none.
+    """
+
+    epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), _Plain]
+    clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("0.5")
+    metrics: Metrics | None = Metrics()
+    baseline: Baseline | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.baseline is not None and self.metrics is None:
+            raise ValueError("a baseline is measured with metrics: set privacy.metrics")
+        return self
+
+
+class ExperimentSpec(SpecPart):
+    """One experiment, as its researcher describes it and as stewards read it."""
+
+    consilium: Literal[1]
+    name: Slug
+    title: Line
+    purpose: Prose
+    lawful_basis: Line
+    until: date
+    task: Task
+    features: Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=1024)]
+    model: Model
+    federation: Federation
+    privacy: Privacy
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("a feature is listed twice")
+        if self.task.target in self.features:
+            raise ValueError(f"the target {self.task.target} is also a feature")
+        return self
+
+    @property
+    def until_ms(self) -> int:
+        """The last millisecond of ``until``, UTC, as POSIX milliseconds."""
+        return (self.until.toordinal() - _EPOCH.toordinal() + 1) * _DAY_MS - 1
+
+    @property
+    def outputs(self) -> int:
+        """Number of model outputs: 1, or the number of classes."""
+        return len(self.task.classes) if isinstance(self.task, MulticlassTask) else 1

@@ -1,0 +1,184 @@
+"""Rules for budgets: reserved before data is touched, refused with a reason, settled after.
+
+One reservation per dataset and experiment, for the most that the plan may spend. It is admitted by
+the cells' filters on integers; only a settlement releases any of it, and never below the noise that
+the node said it used. Noise that a node states beyond its reservation, or after its settlement, is
+charged all the same: no gate can undo it, but it closes what it overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from immutables import Map
+
+from ledger.entries.operations import (
+    BudgetRefused,
+    BudgetReserved,
+    BudgetSettled,
+    CellCharge,
+    Release,
+    SitePlan,
+    Used,
+)
+from ledger.rules.experiments import put, site_of, totals
+from ledger.rules.state import Cell, Experiment, Refusal, Reservation, State
+from ledger.rules.verdict import Step, Void
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, Limit, Spend, reserve, settle
+
+
+def reserved(state: State, step: Step, op: BudgetReserved) -> State | Void:
+    """Approved, unchanged, within the steward's conditions, and paid by every cell."""
+    found = _own_site(state, step, op.experiment, op.dataset)
+    if isinstance(found, Void):
+        return found
+    experiment, site = found
+    if experiment.ended:
+        return Void("experiment_ended")
+    dataset = state.datasets[op.dataset]
+    if dataset.withdrawn_at is not None:
+        return Void("dataset_withdrawn")
+    if dataset.registration != site.registration:
+        return Void("dataset_changed")
+    approval = experiment.approvals.get(op.dataset)
+    if approval is None:
+        return Void("not_approved")
+    if state.log_time > approval.until_ms:
+        return Void("approval_expired")
+    if site.epsilon_micro > approval.epsilon_max_micro:
+        return Void("approval_conditions")
+    if op.dataset in experiment.reservations:
+        return Void("already_reserved")
+    if op.charges != totals(site.releases):
+        return Void("charges_mismatch")
+    cells = state.cells
+    for charge in op.charges:
+        cell = cells[charge.cell]
+        try:
+            spend = reserve(cell.spend, Charge(charge.g, charge.r), gate(cell))
+        except BudgetExceeded:
+            return Void("budget_exhausted")
+        cells = cells.set(charge.cell, replace(cell, spend=spend))
+    held = Reservation(step.index, op.charges)
+    refusals = experiment.budget_refusals
+    if op.dataset in refusals:
+        refusals = refusals.delete(op.dataset)
+    experiment = replace(
+        experiment,
+        reservations=experiment.reservations.set(op.dataset, held),
+        budget_refusals=refusals,
+    )
+    return put(replace(state, cells=cells), experiment)
+
+
+def refused(state: State, step: Step, op: BudgetRefused) -> State | Void:
+    """The node's own no: the law, whatever the coordinator asked."""
+    found = _own_site(state, step, op.experiment, op.dataset)
+    if isinstance(found, Void):
+        return found
+    experiment, _ = found
+    if experiment.ended:
+        return Void("experiment_ended")
+    said = Refusal(step.author, step.index, op.reason)
+    return put(
+        state,
+        replace(experiment, budget_refusals=experiment.budget_refusals.set(op.dataset, said)),
+    )
+
+
+def settled(state: State, step: Step, op: BudgetSettled) -> State | Void:
+    """Steps without an intent are given back; what was used is charged for ever."""
+    found = _own_site(state, step, op.experiment, op.dataset)
+    if isinstance(found, Void):
+        return found
+    experiment, site = found
+    held = experiment.reservations.get(op.dataset)
+    if held is None:
+        return Void("not_reserved")
+    if held.settled_at is not None:
+        return Void("settled")
+    stated = steps_stated(op.used)
+    if any(stated.get(purpose, 0) < steps for purpose, steps in held.used.items()):
+        return Void("under_reported")
+    reserved_steps: dict[str, int] = {release.purpose: release.steps for release in site.releases}
+    if any(steps > reserved_steps.get(purpose, 0) for purpose, steps in stated.items()):
+        return Void("over_reservation")
+    cells = state.cells
+    for refund in refunds(site, stated):
+        cell = cells[refund.cell]
+        spend = settle(cell.spend, Charge(refund.g, refund.r))
+        cells = cells.set(refund.cell, replace(cell, spend=spend))
+    held = replace(held, used=stated, settled_at=step.index)
+    experiment = replace(experiment, reservations=experiment.reservations.set(op.dataset, held))
+    return put(replace(state, cells=cells), experiment)
+
+
+def gate(cell: Cell) -> Limit:
+    """The cell's integer gates as the filter takes them."""
+    limit = cell.terms.limit
+    return Limit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
+
+
+def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
+    """What a settlement gives back, per cell: the planned steps without an intent."""
+    unused = (
+        release.model_copy(update={"steps": release.steps - used.get(release.purpose, 0)})
+        for release in site.releases
+    )
+    return totals(unused)
+
+
+def merge_used(held: Map[str, int], steps: Iterable[tuple[str, int]]) -> Map[str, int]:
+    """The larger number of steps, by purpose."""
+    for purpose, count in steps:
+        if count > held.get(purpose, 0):
+            held = held.set(purpose, count)
+    return held
+
+
+def steps_stated(used: Iterable[Used]) -> Map[str, int]:
+    """The steps that an operation states, by purpose; of a purpose said twice, the larger."""
+    return merge_used(Map(), ((item.purpose, item.steps) for item in used))
+
+
+def charge_excess(state: State, site: SitePlan, before: Reservation, now: Reservation) -> State:
+    """Charge what a reservation's used steps exceed the charges that its cells hold.
+
+    Nothing for an honest node: it uses no more than it reserved, and nothing after it settled.
+    """
+    cells = state.cells
+    for release in site.releases:
+        more = _charged_steps(release, now) - _charged_steps(release, before)
+        for charge in release.charges if more > 0 else ():
+            cell = cells[charge.cell]
+            spend = _charge_anyway(cell, more * charge.g, more * charge.r)
+            cells = cells.set(charge.cell, replace(cell, spend=spend))
+    return state if cells is state.cells else replace(state, cells=cells)
+
+
+def _charged_steps(release: Release, held: Reservation) -> int:
+    used = held.used.get(release.purpose, 0)
+    return used if held.settled_at is not None else max(release.steps, used)
+
+
+def _charge_anyway(cell: Cell, g: int, r: int) -> Spend:
+    spend, limit = cell.spend, gate(cell)
+    g, r = spend.g + g, spend.r + r
+    return Spend(g, r, spend.g_overflowed or g > limit.g_max, spend.r_overflowed or r > limit.r_max)
+
+
+def _own_site(
+    state: State, step: Step, experiment_id: str, dataset_name: str
+) -> tuple[Experiment, SitePlan] | Void:
+    experiment = state.experiments.get(experiment_id)
+    if experiment is None:
+        return Void("unknown_experiment")
+    site = site_of(experiment.plan, dataset_name)
+    if site is None:
+        return Void("unknown_dataset")
+    dataset = state.datasets[dataset_name]
+    if dataset.organisation != state.members[step.author].organisation:
+        return Void("not_owner")
+    return experiment, site

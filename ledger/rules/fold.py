@@ -1,0 +1,178 @@
+"""The fold: ``state = reduce(step, entries)``, the one function that all parties run.
+
+`step` is pure, total and deterministic, and computes on integers only. It takes an entry that
+admission let in (``admission.py`` judged its envelope) and says ``applied`` or ``void(reason)``. A
+void entry moves its author's chain and, if the coordinator wrote it, the log's time; nothing else,
+except that a void update still counts the noise its node says it used.
+
+What it does not judge: curves and epsilons (nodes and auditors do), blobs, signatures of entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from immutables import Map
+
+from ledger.entries.entry import Entry, federation_id
+from ledger.entries.operations import FederationFounded
+from ledger.errors import NotAdmitted
+from ledger.formats.keys import key_id
+from ledger.rules import budget as rules_budget
+from ledger.rules import datasets as rules_datasets
+from ledger.rules import experiments as rules_experiments
+from ledger.rules import members as rules_members
+from ledger.rules import rounds as rules_rounds
+from ledger.rules.state import KeyState, Member, OpenInvitation, State, TimeMark, WitnessEpoch
+from ledger.rules.verdict import Outcome, Step, Void
+
+Rule = Callable[[State, Step, Any], State | Void]
+
+RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
+    name: (rule, frozenset(roles.split()))
+    for name, rule, roles in (
+        ("member.joined", rules_members.joined, "node steward researcher auditor"),
+        ("change.proposed", rules_members.change_proposed, "steward"),
+        ("change.endorsed", rules_members.change_endorsed, "steward"),
+        ("key.rotated", rules_members.key_rotated, "coordinator node steward researcher auditor"),
+        ("key.revoked", rules_members.key_revoked, "node steward researcher auditor"),
+        ("node.ready", rules_members.node_ready, "node"),
+        ("node.resumed", rules_members.noted, "node"),
+        ("time.noted", rules_members.noted, "coordinator"),
+        ("fork.reported", rules_members.noted, "node steward auditor"),
+        ("ledger.reviewed", rules_members.noted, "steward auditor"),
+        ("cell.registered", rules_datasets.cell_registered, "node"),
+        ("dataset.registered", rules_datasets.dataset_registered, "node"),
+        ("dataset.withdrawn", rules_datasets.dataset_withdrawn, "node steward"),
+        ("experiment.proposed", rules_experiments.proposed, "researcher"),
+        ("experiment.approved", rules_experiments.approved, "steward"),
+        ("experiment.refused", rules_experiments.refused, "steward"),
+        ("experiment.stopped", rules_experiments.stopped, "researcher coordinator"),
+        ("experiment.completed", rules_experiments.completed, "coordinator"),
+        ("model.released", rules_experiments.released, "coordinator"),
+        ("model.downloaded", rules_experiments.downloaded, "coordinator"),
+        ("budget.reserved", rules_budget.reserved, "node"),
+        ("budget.refused", rules_budget.refused, "node"),
+        ("budget.settled", rules_budget.settled, "node"),
+        ("round.opened", rules_rounds.opened, "coordinator"),
+        ("update.submitted", rules_rounds.submitted, "node"),
+        ("update.refused", rules_rounds.update_refused, "coordinator"),
+        ("round.aggregated", rules_rounds.aggregated, "coordinator"),
+        ("round.closed", rules_rounds.closed, "coordinator"),
+    )
+}
+
+# Operations that give a permission: void when the author's view of the log was too old, so that
+# nobody can keep an old yes for later. Restrictions and reports act whenever they arrive.
+PERMISSIONS = frozenset(
+    {
+        "change.proposed",
+        "change.endorsed",
+        "experiment.proposed",
+        "experiment.approved",
+        "budget.reserved",
+        "model.released",
+    }
+)
+
+_APPLIED = Outcome(None)
+_MARKS_PER_DELAY = 64
+
+
+def found(entry: Entry) -> State:
+    """The state after entry 0.
+
+    Raises:
+        NotAdmitted: it is no genesis entry.
+    """
+    body, op = entry.body, entry.body.op
+    if not isinstance(op, FederationFounded):
+        raise NotAdmitted("entry 0", f"it is {op.type}; a log begins with federation.founded")
+    federation = federation_id(entry)
+    public = op.keys.entry.public
+    coordinator = Member(
+        handle=body.author,
+        organisation=op.organisation,
+        role="coordinator",
+        keys=op.keys,
+        joined_at=0,
+    )
+    return State(
+        federation=federation,
+        name=op.name,
+        policy=op.policy,
+        log_key=op.log_key,
+        coordinator=body.author,
+        size=1,
+        log_time=body.at_ms,
+        time_marks=(TimeMark(1, body.at_ms),),
+        members=Map({body.author: coordinator}),
+        keys=Map({body.key: KeyState(body.author, public, 1, entry.hash)}),
+        invitations=Map(
+            {
+                key_id(i.key.alg, bytes.fromhex(i.key.public)): OpenInvitation(i)
+                for i in op.invitations
+            }
+        ),
+        changes=Map(),
+        witnesses=(WitnessEpoch(0, Map()),),
+        cells=Map(),
+        datasets=Map(),
+        experiments=Map(),
+    )
+
+
+def step(state: State, entry: Entry) -> tuple[State, Outcome]:
+    """Fold one admitted entry, at index ``state.size``."""
+    body = entry.body
+    index = state.size
+    state = _advance(state, entry)
+    name = body.op.type
+    known = RULES.get(name)
+    if known is None:
+        return state, Outcome("repeated")
+    rule, roles = known
+    if name != "member.joined":
+        author = state.members[body.author]
+        if author.role not in roles:
+            return state, Outcome("not_permitted")
+        if name in PERMISSIONS and is_stale(state, body.seen.size):
+            return state, Outcome("stale")
+    verdict = rule(state, Step(entry, index), body.op)
+    if isinstance(verdict, Void):
+        return (state if verdict.state is None else verdict.state), Outcome(verdict.reason)
+    return verdict, _APPLIED
+
+
+def is_stale(state: State, seen: int) -> bool:
+    """Whether a view of ``seen`` entries is too old to give a permission on.
+
+    Time is measured from the newest time mark at or before that view: marks are a 64th of
+    ``max_delay_ms`` apart, so a permission may lapse by that much early, never late.
+    """
+    if state.size - seen > state.policy.max_lag:
+        return True
+    for mark in reversed(state.time_marks):
+        if mark.size <= max(seen, 1):
+            return state.log_time - mark.log_time > state.policy.max_delay_ms
+    return True
+
+
+def _advance(state: State, entry: Entry) -> State:
+    """Size, log time and the author's chain move for every entry, void or not."""
+    body = entry.body
+    size = state.size + 1
+    log_time, marks = state.log_time, state.time_marks
+    if body.author == state.coordinator and body.at_ms > log_time:
+        log_time = body.at_ms
+        delay = state.policy.max_delay_ms
+        if log_time - marks[-1].log_time >= max(1, delay // _MARKS_PER_DELAY):
+            live = tuple(m for m in marks if log_time - m.log_time <= 2 * delay)
+            marks = (*live, TimeMark(size, log_time))
+    keys = state.keys
+    head = keys.get(body.key)
+    if head is not None:
+        keys = keys.set(body.key, replace(head, next_seq=body.seq + 1, head=entry.hash))
+    return replace(state, size=size, log_time=log_time, time_marks=marks, keys=keys)

@@ -1,0 +1,127 @@
+"""A log in memory: the tree and the state, moved forward one entry at a time.
+
+The one path by which an entry becomes part of a log, for the sequencer, a node that follows and an
+auditor who replays: parse, judge the envelope, verify the signature, fold, append the leaf. It does
+no I/O and reads no clock. `mark` and `rewind` undo entries that were tried and not kept, so that a
+failed write leaves memory as durable storage is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ledger.entries.entry import NOTHING_SEEN, Entry, parse_leaf, verify_signature
+from ledger.entries.operations import EMPTY_HASH, FederationFounded
+from ledger.errors import NotAdmitted
+from ledger.formats.keys import key_id
+from ledger.formats.merkle import MerkleTree
+from ledger.rules.admission import admit
+from ledger.rules.fold import found, step
+from ledger.rules.state import State
+from ledger.rules.verdict import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """An entry at its index, with the fold's verdict."""
+
+    index: int
+    entry: Entry
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point to rewind to."""
+
+    size: int
+    state: State | None
+
+
+class Log:
+    """Tree and state over the same entries. Not thread-safe: one owner."""
+
+    def __init__(self) -> None:
+        self.tree = MerkleTree()
+        self._state: State | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.tree.size
+
+    @property
+    def state(self) -> State:
+        """The fold of all entries.
+
+        Raises:
+            NotAdmitted: there is no entry yet.
+        """
+        if self._state is None:
+            raise NotAdmitted("log", "it is empty: there is no federation yet")
+        return self._state
+
+    def judge(self, leaf: bytes) -> Entry:
+        """Parse a leaf and decide whether it may be the next entry; nothing changes.
+
+        Raises:
+            MalformedInput, NotAdmitted, BadSignature: why not.
+        """
+        return self.judge_entry(parse_leaf(leaf))
+
+    def judge_entry(self, entry: Entry) -> Entry:
+        """`judge` for an entry that is parsed already."""
+        if self._state is None:
+            public = _admit_genesis(entry)
+        else:
+            public = admit(self._state, entry, self.tree.root)
+        verify_signature(entry, public)
+        return entry
+
+    def append(self, entry: Entry) -> Sequenced:
+        """Fold and append an entry that `judge` let in at this very size."""
+        index = self.size
+        if self._state is None:
+            self._state, outcome = found(entry), Outcome(None)
+        else:
+            self._state, outcome = step(self._state, entry)
+        self.tree.append(bytes.fromhex(entry.hash))
+        return Sequenced(index, entry, outcome)
+
+    def mark(self) -> Mark:
+        """Where the log stands now."""
+        return Mark(self.size, self._state)
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what came after a mark."""
+        self.tree.truncate(mark.size)
+        self._state = mark.state
+
+
+def _admit_genesis(entry: Entry) -> bytes:
+    body, op = entry.body, entry.body.op
+    if not isinstance(op, FederationFounded):
+        raise NotAdmitted("entry 0", f"it is {op.type}; a log begins with federation.founded")
+    public = bytes.fromhex(op.keys.entry.public)
+    if body.key != key_id(op.keys.entry.alg, public):
+        raise NotAdmitted("entry 0", "it is not signed by the coordinator's key that it names")
+    if (body.federation, body.seq, body.prev) != (EMPTY_HASH, 0, EMPTY_HASH):
+        raise NotAdmitted("entry 0", "federation id, number and predecessor must be zero")
+    if body.seen != NOTHING_SEEN:
+        raise NotAdmitted("entry 0", "it cannot have seen a log before it")
+    keys = op.keys
+    used = [k.public for k in (keys.entry, keys.request, keys.sealing, op.log_key)]
+    if keys.witness is not None or len(set(used)) != len(used):
+        raise NotAdmitted("entry 0", "a coordinator has separate keys, and no witness key")
+    if op.organisation in {invitation.organisation for invitation in op.invitations}:
+        raise NotAdmitted(
+            "entry 0",
+            f"{op.organisation} runs the coordinator and is invited too; it must not count among "
+            "those who watch it",
+        )
+    handles = [seat.handle for invitation in op.invitations for seat in invitation.seats]
+    one_time = [invitation.key.public for invitation in op.invitations]
+    for what, named in (("handle", [body.author, *handles]), ("key", [*used, *one_time])):
+        if len(set(named)) != len(named):
+            raise NotAdmitted("entry 0", f"its invitations name a {what} twice")
+    return public

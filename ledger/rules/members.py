@@ -1,0 +1,275 @@
+"""Rules for members, keys and the federation's own changes.
+
+A change takes effect at the k-th endorsement by distinct organisations under the policy in force at
+that index. Organisations count once each; the coordinator's counts for none, since only stewards
+endorse and a coordinator is none. People of an organisation that is in already need that
+organisation among the endorsers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from immutables import Map
+
+from ledger.entries.operations import (
+    Change,
+    ChangeEndorsed,
+    ChangeProposed,
+    Invitation,
+    InviteChange,
+    KeyRevoked,
+    KeyRotated,
+    MemberJoined,
+    MemberKeys,
+    NodeReady,
+    PolicyChange,
+    RekeyChange,
+    Value,
+)
+from ledger.formats.keys import key_id, verify
+from ledger.formats.strict import canonical
+from ledger.rules.state import (
+    KeyState,
+    Member,
+    OpenInvitation,
+    PendingChange,
+    State,
+    WitnessEpoch,
+)
+from ledger.rules.verdict import Step, Void
+
+
+class SeatClaim(Value):
+    """What a one-time invitation key signs (kind ``invitation``), and a new key when rotating."""
+
+    federation: str
+    handle: str
+    keys: MemberKeys
+
+
+def claim_bytes(federation: str, handle: str, keys: MemberKeys) -> bytes:
+    """Canonical bytes of a `SeatClaim`."""
+    return canonical(SeatClaim(federation=federation, handle=handle, keys=keys))
+
+
+def open_seat(state: State, handle: str, invitation: str) -> OpenInvitation | None:
+    """The open invitation with a free seat for that handle, if there is one."""
+    found = state.invitations.get(invitation)
+    if found is None or handle in found.taken or handle in state.members:
+        return None
+    if any(seat.handle == handle for seat in found.invitation.seats):
+        return found
+    return None
+
+
+def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
+    """Admission has checked the seat and the proof; a key already in use is refused here too."""
+    body = step.entry.body
+    found = open_seat(state, body.author, op.invitation)
+    if found is None:
+        return Void("invitation_conflict")
+    seat = next(s for s in found.invitation.seats if s.handle == body.author)
+    if not keys_fit(state, seat.role, op.keys):
+        return Void("key_conflict")
+    member = Member(
+        handle=body.author,
+        organisation=found.invitation.organisation,
+        role=seat.role,
+        keys=op.keys,
+        joined_at=step.index,
+        card=op.card,
+    )
+    return replace(
+        state,
+        members=state.members.set(body.author, member),
+        keys=state.keys.set(
+            body.key, KeyState(body.author, op.keys.entry.public, 1, step.entry.hash)
+        ),
+        invitations=state.invitations.set(
+            op.invitation, replace(found, taken=found.taken | {body.author})
+        ),
+    )
+
+
+def change_proposed(state: State, step: Step, op: ChangeProposed) -> State | Void:
+    """A proposal counts as the proposer's organisation's endorsement."""
+    change = op.change
+    if isinstance(change, InviteChange) and not _invitation_is_free(state, change.invitation):
+        return Void("invitation_conflict")
+    if isinstance(change, RekeyChange):
+        member = state.members.get(change.member)
+        if member is None:
+            return Void("unknown_member")
+        if not keys_fit(state, member.role, change.keys):
+            return Void("key_conflict")
+    pending = PendingChange(change, step.author, frozenset())
+    return _endorse(state, step, step.entry.hash, pending)
+
+
+def change_endorsed(state: State, step: Step, op: ChangeEndorsed) -> State | Void:
+    """One more organisation stands behind a change."""
+    pending = state.changes.get(op.change)
+    if pending is None:
+        return Void("unknown_change")
+    return _endorse(state, step, op.change, pending)
+
+
+def key_rotated(state: State, step: Step, op: KeyRotated) -> State | Void:
+    """The old chain ends here; the new key's begins at 0."""
+    body = step.entry.body
+    public = bytes.fromhex(op.keys.entry.public)
+    claim = claim_bytes(state.federation, body.author, op.keys)
+    if not verify(public, "invitation", claim, bytes.fromhex(op.proof)):
+        return Void("bad_proof")
+    if not keys_fit(state, state.members[body.author].role, op.keys):
+        return Void("key_conflict")
+    return _rekey(state, step.index, body.author, op.keys)
+
+
+def key_revoked(state: State, step: Step, op: KeyRevoked) -> State | Void:
+    """A member's own hospital, or the member itself, ends its keys at once."""
+    author = state.members[step.author]
+    member = state.members.get(op.member)
+    if member is None:
+        return Void("unknown_member")
+    own = author.handle == op.member
+    by_steward = author.role == "steward" and author.organisation == member.organisation
+    if not (own or by_steward):
+        return Void("not_permitted")
+    if member.revoked_at is not None:
+        return Void("repeated")
+    gone = replace(
+        member, revoked_at=step.index, ready=False, disputed_since_ms=op.compromised_since_ms
+    )
+    state = replace(
+        state,
+        members=state.members.set(op.member, gone),
+        keys=_retire(state, op.member, step.index),
+    )
+    return _recount_witnesses(state)
+
+
+def node_ready(state: State, step: Step, op: NodeReady) -> State | Void:
+    """From the next entry on, the node's organisation counts in the witness quorum."""
+    member = state.members[step.author]
+    if member.ready:
+        return Void("repeated")
+    ready = replace(member, ready=True)
+    return _recount_witnesses(replace(state, members=state.members.set(step.author, ready)))
+
+
+def noted(state: State, step: Step, op: Value) -> State | Void:
+    """A statement that changes nothing but the record."""
+    return state
+
+
+def keys_fit(state: State, role: str, keys: MemberKeys) -> bool:
+    """Whether a member of that role may enrol these keys: a node, and only a node, can witness."""
+    return (keys.witness is not None) == (role == "node") and not keys_in_use(state, keys)
+
+
+def keys_in_use(state: State, keys: MemberKeys) -> bool:
+    """Whether any of these keys repeats another, is some member's, or was an entry key."""
+    new = [k.public for k in (keys.entry, keys.request, keys.sealing, keys.witness) if k]
+    if len(set(new)) != len(new):
+        return True
+    if key_id(keys.entry.alg, bytes.fromhex(keys.entry.public)) in state.keys:
+        return True
+    taken = {state.log_key.public}
+    for member in state.members.values():
+        held = member.keys
+        taken.update(k.public for k in (held.entry, held.request, held.sealing, held.witness) if k)
+    return not taken.isdisjoint(new)
+
+
+def _endorse(state: State, step: Step, change_id: str, pending: PendingChange) -> State | Void:
+    organisation = state.members[step.author].organisation
+    if pending.effective_at is not None or organisation in pending.organisations:
+        return Void("change_spent")
+    pending = replace(pending, organisations=pending.organisations | {organisation})
+    if _has_enough(state, pending):
+        pending = replace(pending, effective_at=step.index)
+        changed = _take_effect(state, step.index, pending.change)
+        if isinstance(changed, Void):
+            return changed
+        state = changed
+    return replace(state, changes=state.changes.set(change_id, pending))
+
+
+def _has_enough(state: State, pending: PendingChange) -> bool:
+    needed = state.policy.endorsements
+    change = pending.change
+    if isinstance(change, InviteChange):
+        admitted = state.organisations_with_steward()
+        needed = min(needed, len(admitted))
+        home = change.invitation.organisation
+        if home in admitted and home not in pending.organisations:
+            return False
+    return len(pending.organisations) >= needed
+
+
+def _take_effect(state: State, index: int, change: Change) -> State | Void:
+    """What was free when it was proposed may be taken by now: then the endorsement is void."""
+    if isinstance(change, PolicyChange):
+        return replace(state, policy=change.policy)
+    if isinstance(change, InviteChange):
+        invitation = change.invitation
+        if not _invitation_is_free(state, invitation):
+            return Void("invitation_conflict")
+        kid = key_id(invitation.key.alg, bytes.fromhex(invitation.key.public))
+        return replace(state, invitations=state.invitations.set(kid, OpenInvitation(invitation)))
+    if keys_in_use(state, change.keys):
+        return Void("key_conflict")
+    return _rekey(state, index, change.member, change.keys)
+
+
+def _invitation_is_free(state: State, invitation: Invitation) -> bool:
+    handles = [seat.handle for seat in invitation.seats]
+    if len(set(handles)) != len(handles):
+        return False
+    kid = key_id(invitation.key.alg, bytes.fromhex(invitation.key.public))
+    if kid in state.invitations or any(h in state.members for h in handles):
+        return False
+    # An organisation may replace its own lost invitation; nobody else's handles are for it.
+    for other in state.invitations.values():
+        if other.invitation.organisation != invitation.organisation and any(
+            seat.handle in handles for seat in other.invitation.seats
+        ):
+            return False
+    coordinator = state.members[state.coordinator]
+    return invitation.organisation != coordinator.organisation
+
+
+def _rekey(state: State, index: int, handle: str, keys: MemberKeys) -> State:
+    member = state.members[handle]
+    kid = key_id(keys.entry.alg, bytes.fromhex(keys.entry.public))
+    retired = _retire(state, handle, index)
+    state = replace(
+        state,
+        members=state.members.set(handle, replace(member, keys=keys, revoked_at=None)),
+        keys=retired.set(kid, KeyState(handle, keys.entry.public, 0, "0" * 64)),
+    )
+    return _recount_witnesses(state)
+
+
+def _retire(state: State, handle: str, index: int) -> Map[str, KeyState]:
+    keys = state.keys
+    for kid, held in state.keys.items():
+        if held.member == handle and held.retired_at is None:
+            keys = keys.set(kid, replace(held, retired_at=index + 1))
+    return keys
+
+
+def _recount_witnesses(state: State) -> State:
+    organisations: dict[str, frozenset[str]] = {}
+    for member in state.members.values():
+        if member.ready and member.revoked_at is None and member.keys.witness is not None:
+            held = organisations.get(member.organisation, frozenset())
+            organisations[member.organisation] = held | {member.keys.witness.public}
+    current = Map(organisations)
+    if current == state.witnesses[-1].organisations:
+        return state
+    epoch = WitnessEpoch(state.size, current)
+    kept = tuple(e for e in state.witnesses if e.size != state.size)
+    return replace(state, witnesses=(*kept, epoch))

@@ -1,0 +1,235 @@
+"""Rules for rounds: opened for a cohort, fed by updates, ended by an exact sum or without one.
+
+Rounds are numbered through the plan: training rounds first, then one that evaluates the final model,
+then one that measures local baselines. A round that misses its quorum is opened again as the next
+attempt; a node that had answered sends the same bytes again, which costs nothing. Other bytes are
+another vector and need further noise, also when their update is void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ledger.entries.operations import (
+    Plan,
+    RoundAggregated,
+    RoundClosed,
+    RoundKind,
+    RoundOpened,
+    SitePlan,
+    UpdateRefused,
+    UpdateSubmitted,
+)
+from ledger.rules.budget import charge_excess, merge_used, steps_stated
+from ledger.rules.experiments import last_round, put, site_of
+from ledger.rules.state import Experiment, OpenRound, Reservation, State, Update, Vectors
+from ledger.rules.verdict import Step, Void, VoidReason
+
+
+def opened(state: State, step: Step, op: RoundOpened) -> State | Void:
+    """The next round of the plan, from the model that the log has."""
+    experiment = state.experiments.get(op.experiment)
+    if experiment is None:
+        return Void("unknown_experiment")
+    if experiment.ended:
+        return Void("experiment_ended")
+    plan = experiment.plan
+    if (
+        experiment.round is not None
+        or op.round != experiment.next_round
+        or op.attempt != experiment.next_attempt
+        or op.round > last_round(plan)
+        or op.kind != round_kind(plan, op.round)
+    ):
+        return Void("round_mismatch")
+    if list(op.cohort) != sorted(set(op.cohort)) or any(
+        site_of(plan, dataset) is None for dataset in op.cohort
+    ):
+        return Void("not_in_cohort")
+    first_evaluation = op.kind == "evaluate" and op.attempt == 1
+    if op.model != experiment.model and not first_evaluation:
+        return Void("model_mismatch")
+    if op.deadline_ms <= state.log_time:
+        return Void("deadline_passed")
+    under_way = OpenRound(
+        op.round, op.attempt, op.kind, op.cohort, op.model, op.deadline_ms, step.index
+    )
+    return put(
+        state,
+        replace(experiment, status="running", model=op.model, round=under_way),
+    )
+
+
+def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
+    """An update counts if it is in time; the noise that it used counts in any case."""
+    experiment = state.experiments.get(op.experiment)
+    if experiment is None:
+        return Void("unknown_experiment")
+    dataset = state.datasets.get(op.dataset)
+    if dataset is None:
+        return Void("unknown_dataset")
+    if dataset.organisation != state.members[step.author].organisation:
+        return Void("not_owner")
+    before = experiment.reservations.get(op.dataset)
+    site = site_of(experiment.plan, op.dataset)
+    if before is None or site is None:
+        return Void("not_reserved")
+    held, least = _count_vector(experiment.plan, site, before, op)
+    reason = _why_not_counted(state, experiment, site, held, op)
+    stated = merge_used(before.used, steps_stated(op.used).items())
+    if reason is None and any(stated.get(purpose, 0) < n for purpose, n in least.items()):
+        reason = "under_reported"
+    state = charge_excess(state, site, before, held)
+    reservations = experiment.reservations.set(op.dataset, held)
+    current = experiment.round
+    if reason is not None or current is None:
+        used = put(state, replace(experiment, reservations=reservations))
+        return Void(reason or "round_not_open", used)
+    update = Update(step.entry.hash, op.update, step.index)
+    current = replace(current, updates=current.updates.set(op.dataset, update))
+    return put(state, replace(experiment, reservations=reservations, round=current))
+
+
+def update_refused(state: State, step: Step, op: UpdateRefused) -> State | Void:
+    """An update that arrived stays out of the sum, with a reason anyone can check."""
+    for experiment in state.experiments.values():
+        current = experiment.round
+        if current is None:
+            continue
+        for dataset, update in current.updates.items():
+            if update.entry != op.update:
+                continue
+            if update.refused is not None:
+                return Void("repeated")
+            updates = current.updates.set(dataset, replace(update, refused=op.reason))
+            return put(state, replace(experiment, round=replace(current, updates=updates)))
+    return Void("unknown_update")
+
+
+def aggregated(state: State, step: Step, op: RoundAggregated) -> State | Void:
+    """The sum names every update that counts, no other, and at least the quorum."""
+    experiment = state.experiments.get(op.experiment)
+    if experiment is None:
+        return Void("unknown_experiment")
+    current = experiment.round
+    if current is None or (op.round, op.attempt) != (current.number, current.attempt):
+        return Void("round_not_open")
+    counting = sorted(u.entry for u in current.updates.values() if u.refused is None)
+    if list(op.updates) != counting:
+        return Void("updates_mismatch")
+    if len(counting) < experiment.plan.quorum:
+        return Void("quorum_missed")
+    if current.kind != "train" and op.model != current.model:
+        return Void("model_mismatch")
+    reservations = experiment.reservations
+    if current.kind == "train":
+        for dataset, update in current.updates.items():
+            if update.refused is None:
+                held = reservations[dataset]
+                reservations = reservations.set(dataset, replace(held, served=held.served + 1))
+    return put(
+        state,
+        replace(
+            experiment,
+            model=op.model,
+            reservations=reservations,
+            round=None,
+            next_round=op.round + 1,
+            next_attempt=1,
+        ),
+    )
+
+
+def closed(state: State, step: Step, op: RoundClosed) -> State | Void:
+    """Only once the deadline passed or everybody answered, and the quorum was missed."""
+    experiment = state.experiments.get(op.experiment)
+    if experiment is None:
+        return Void("unknown_experiment")
+    current = experiment.round
+    if current is None or (op.round, op.attempt) != (current.number, current.attempt):
+        return Void("round_not_open")
+    counting = sum(u.refused is None for u in current.updates.values())
+    if counting >= experiment.plan.quorum:
+        return Void("round_mismatch")
+    if state.log_time <= current.deadline_ms and waiting_for(experiment):
+        return Void("not_due")
+    return put(state, replace(experiment, round=None, next_attempt=op.attempt + 1))
+
+
+def round_kind(plan: Plan, number: int) -> RoundKind:
+    """What the plan's n-th round is for."""
+    if number <= plan.rounds:
+        return "train"
+    return "evaluate" if number == plan.rounds + 1 else "baseline"
+
+
+def waiting_for(experiment: Experiment) -> tuple[str, ...]:
+    """Datasets of the open round's cohort that have neither answered nor said that they will not."""
+    current = experiment.round
+    if current is None:
+        return ()
+    return tuple(
+        dataset
+        for dataset in current.cohort
+        if dataset not in current.updates
+        and dataset not in experiment.budget_refusals
+        and dataset not in experiment.refusals
+        and not _has_settled(experiment, dataset)
+    )
+
+
+def _has_settled(experiment: Experiment, dataset: str) -> bool:
+    held = experiment.reservations.get(dataset)
+    return held is not None and held.settled_at is not None
+
+
+def _count_vector(
+    plan: Plan, site: SitePlan, held: Reservation, op: UpdateSubmitted
+) -> tuple[Reservation, dict[str, int]]:
+    """The reservation with this vector and its noise, and the noise that all vectors need."""
+    kind = round_kind(plan, op.round)
+    known = held.vectors.get(kind, Vectors(0, ""))
+    if known.newest != op.update.sha256:
+        known = Vectors(known.different + 1, op.update.sha256)
+    planned: dict[str, int] = {release.purpose: release.steps for release in site.releases}
+    if kind == "train":
+        steps = {"train": plan.steps_per_round}
+    elif kind == "evaluate":
+        steps = {"evaluate": 1}
+    else:
+        steps = {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
+    least = {purpose: known.different * count for purpose, count in steps.items()}
+    used = merge_used(merge_used(held.used, steps_stated(op.used).items()), least.items())
+    return replace(held, used=used, vectors=held.vectors.set(kind, known)), least
+
+
+def _why_not_counted(
+    state: State, experiment: Experiment, site: SitePlan, held: Reservation, op: UpdateSubmitted
+) -> VoidReason | None:
+    if held.settled_at is not None:
+        return "settled"
+    if experiment.ended:
+        return "experiment_ended"
+    approval = experiment.approvals.get(op.dataset)
+    if approval is None:
+        return "not_approved"
+    if state.log_time > approval.until_ms:
+        return "approval_expired"
+    dataset = state.datasets[op.dataset]
+    if dataset.withdrawn_at is not None:
+        return "dataset_withdrawn"
+    if dataset.registration != site.registration:
+        return "dataset_changed"
+    current = experiment.round
+    if current is None or (op.round, op.attempt) != (current.number, current.attempt):
+        return "round_not_open"
+    if op.dataset not in current.cohort:
+        return "not_in_cohort"
+    if state.log_time > current.deadline_ms:
+        return "deadline_passed"
+    if op.dataset in current.updates:
+        return "duplicate_update"
+    reserved: dict[str, int] = {release.purpose: release.steps for release in site.releases}
+    if any(steps > reserved.get(purpose, 0) for purpose, steps in held.used.items()):
+        return "over_reservation"
+    return None

@@ -1,0 +1,304 @@
+"""The federation's state: what the fold of a log amounts to.
+
+Values only, all frozen, over persistent maps, so that an older state stays valid and a step costs
+microseconds. Nothing here judges; the rules do (``fold.py``). `encode` gives the specified bytes of
+a state and `digest` their SHA-256: two parties who folded the same entries hold the same digest.
+
+Encoding: canonical JSON. A map becomes an object with sorted keys, a set a sorted array, a record an
+object of all its fields; an integer above 2^53 - 1 (a closed lane's sum can grow so far) the string
+of its digits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+from immutables import Map
+from pydantic import BaseModel
+
+from ledger.entries.operations import (
+    MAX_INT,
+    BlobRef,
+    CellCharge,
+    CellRegistered,
+    Change,
+    DatasetRegistered,
+    Invitation,
+    MemberKeys,
+    Plan,
+    Policy,
+    PublicKey,
+    Role,
+    RoundKind,
+)
+from privacy.filters import Spend
+
+ExperimentStatus = Literal["proposed", "running", "completed", "released", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """One entry key and the head of its chain.
+
+    Attributes:
+        member: whose it is.
+        public: raw Ed25519 public key, hex.
+        next_seq: the ``seq`` that the chain's next entry must have.
+        head: hash of the chain's newest sequenced entry.
+        retired_at: index from which the key signs nothing more, or None.
+    """
+
+    member: str
+    public: str
+    next_seq: int
+    head: str
+    retired_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the federation."""
+
+    handle: str
+    organisation: str
+    role: Role
+    keys: MemberKeys
+    joined_at: int
+    card: str | None = None
+    revoked_at: int | None = None
+    disputed_since_ms: int | None = None
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInvitation:
+    """An invitation in force, and the handles that already took their seats."""
+
+    invitation: Invitation
+    taken: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingChange:
+    """A proposed change and the organisations that stand behind it."""
+
+    change: Change
+    proposed_by: str
+    organisations: frozenset[str]
+    effective_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessEpoch:
+    """From a log of ``size`` entries on, these organisations count, each by any of its keys."""
+
+    size: int
+    organisations: Map[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeMark:
+    """The log had ``size`` entries when its time reached ``log_time``."""
+
+    size: int
+    log_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of patients: its lifetime promise and what was reserved of it."""
+
+    organisation: str
+    registered_at: int
+    terms: CellRegistered
+    spend: Spend = Spend()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset as last registered."""
+
+    organisation: str
+    node: str
+    registered_at: int
+    registration: str
+    terms: DatasetRegistered
+    withdrawn_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A steward's yes, and its conditions.
+
+    Attributes:
+        at_ms: the steward's clock. The fold judges nothing by it; nodes do, beside the times at
+            which hospitals cosigned.
+    """
+
+    steward: str
+    index: int
+    at_ms: int
+    epsilon_max_micro: int
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A no, by a steward or by a node."""
+
+    member: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The vectors that a node handed in for one kind of round, void updates included.
+
+    Attributes:
+        different: how many; the newest one again costs nothing and counts once.
+        newest: SHA-256 of the last one.
+    """
+
+    different: int
+    newest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a node set aside for one experiment, and how far it has used it.
+
+    Attributes:
+        used: steps by purpose whose noise may have been used: the largest number ever stated, and
+            no less than the vectors that were handed in need.
+        served: training rounds for which an update counted.
+        vectors: by kind of round.
+    """
+
+    index: int
+    charges: tuple[CellCharge, ...]
+    used: Map[str, int] = Map()
+    served: int = 0
+    vectors: Map[str, Vectors] = Map()
+    settled_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update that arrived in time."""
+
+    entry: str
+    blob: BlobRef
+    index: int
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """The round that is under way."""
+
+    number: int
+    attempt: int
+    kind: RoundKind
+    cohort: tuple[str, ...]
+    model: BlobRef
+    deadline_ms: int
+    index: int
+    updates: Map[str, Update] = Map()
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment from its proposal to its model."""
+
+    id: str
+    index: int
+    name: str
+    researcher: str
+    organisation: str
+    spec: BlobRef
+    plan: Plan
+    model: BlobRef
+    status: ExperimentStatus = "proposed"
+    reason: str | None = None
+    approvals: Map[str, Approval] = Map()
+    refusals: Map[str, Refusal] = Map()
+    reservations: Map[str, Reservation] = Map()
+    budget_refusals: Map[str, Refusal] = Map()
+    next_round: int = 1
+    next_attempt: int = 1
+    round: OpenRound | None = None
+
+    @property
+    def ended(self) -> bool:
+        """No further round will open."""
+        return self.status in ("completed", "released", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a log of ``size`` entries says, as of its ``log_time``."""
+
+    federation: str
+    name: str
+    policy: Policy
+    log_key: PublicKey
+    coordinator: str
+    size: int
+    log_time: int
+    time_marks: tuple[TimeMark, ...]
+    members: Map[str, Member]
+    keys: Map[str, KeyState]
+    invitations: Map[str, OpenInvitation]
+    changes: Map[str, PendingChange]
+    witnesses: tuple[WitnessEpoch, ...]
+    cells: Map[str, Cell]
+    datasets: Map[str, Dataset]
+    experiments: Map[str, Experiment]
+
+    def witnesses_at(self, size: int) -> Map[str, frozenset[str]]:
+        """Who counted as a witness in the state of a log of ``size`` entries: organisation -> keys."""
+        current: Map[str, frozenset[str]] = Map()
+        for epoch in self.witnesses:
+            if epoch.size > size:
+                break
+            current = epoch.organisations
+        return current
+
+    def organisations_with_steward(self) -> frozenset[str]:
+        """Organisations that can endorse: those with a steward who is not revoked."""
+        return frozenset(
+            m.organisation
+            for m in self.members.values()
+            if m.role == "steward" and m.revoked_at is None
+        )
+
+
+def encode(state: State) -> bytes:
+    """The specified bytes of a state: canonical JSON, see the module's first lines."""
+    return orjson.dumps(_plain(state), option=orjson.OPT_SORT_KEYS)
+
+
+def digest(state: State) -> str:
+    """SHA-256 of `encode`, lowercase hex."""
+    return hashlib.sha256(encode(state)).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Map):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and value > MAX_INT:
+        return str(value)
+    return value

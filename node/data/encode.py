@@ -1,0 +1,207 @@
+"""A table becomes numbers a model can learn from, by declared constants alone.
+
+Promise: every value here is a function of one row and the public schema. No mean, deviation,
+vocabulary or selection is computed from rows, so preprocessing costs no privacy and reveals
+nothing; ``OPERATIONS`` marks each step so. Inputs and outputs stand in the order of
+``ledger.experiment.schema.feature_names``.
+
+Not promised: that declared bounds are good for learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.experiment.schema import (
+    CategoryColumn,
+    NumberColumn,
+    Schema,
+    feature_names,
+    normal_label,
+)
+from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, RegressionTask
+from node.data.columns import MISSING_CODE
+from node.data.intake import Array, Table
+from node.errors import JobRefused
+
+Task = BinaryTask | MulticlassTask | RegressionTask
+
+OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
+    {
+        "scale_by_declared_bounds": "public",
+        "clip_to_declared_bounds": "public",
+        "impute_declared_constant": "public",
+        "mark_missing": "public",
+        "one_hot_over_declared_codes": "public",
+        "threshold_target": "public",
+        "drop_rows_without_target": "public",
+        "split_by_keyed_hash": "public",
+    }
+)
+"""Every preprocessing step: ``public`` reads declarations and one row, ``event`` is charged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Encoded rows of one half of a dataset, rows of a patient next to one another.
+
+    Attributes:
+        features: float32 [n, d].
+        targets: float32 [n] (binary: 0 or 1; regression: -1..1) or int64 [n] (class index).
+        patients: int64 [n], 0 .. units-1, never falling: which unit each row belongs to.
+        units: number of units m that have a row here.
+    """
+
+    features: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32] | npt.NDArray[np.int64]
+    patients: npt.NDArray[np.int64]
+    units: int
+
+    def sample(self, taken: npt.NDArray[np.bool_]) -> Examples:
+        """Keep the rows of the units that ``taken`` ([m]) says, renumbered."""
+        if taken.all():
+            return self
+        rows = taken[self.patients]
+        renumbered = np.cumsum(taken, dtype=np.int64) - 1
+        return Examples(
+            self.features[rows],
+            self.targets[rows],
+            renumbered[self.patients[rows]],
+            int(taken.sum()),
+        )
+
+
+def features(table: Table, schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    """Encode columns as model inputs.
+
+    A number x becomes 2 (x - low) / (high - low) - 1, clipped to [-1, 1], its declared fill where
+    it is missing; a category one 0/1 input for each declared code (all 0 where it is missing);
+    ``missing: indicator`` adds a 0/1 input.
+
+    Args:
+        table: the rows.
+        schema: the table's schema.
+        names: feature columns, in the spec's order.
+
+    Returns:
+        float32 [n, d], d = ``len(feature_names(schema, names))``, every value in [-1, 1].
+
+    Raises:
+        JobRefused: a name is no number or category column of the schema.
+    """
+    try:
+        width = len(feature_names(schema, names))
+    except KeyError as error:
+        raise JobRefused(f"feature {error.args[0]!r} is no number or category column") from None
+    encoded = np.zeros((table.rows, width), dtype=np.float32)
+    at = 0
+    for name in names:
+        column = schema.column(name)
+        raw = table.columns[name]
+        if isinstance(column, NumberColumn):
+            blank = np.isnan(raw)
+            filled = np.where(blank, float(column.filled), raw)
+            encoded[:, at] = _scaled(filled, column)
+            at += 1
+        else:
+            assert isinstance(column, CategoryColumn)  # feature_names has checked it
+            blank = raw == MISSING_CODE
+            known = np.flatnonzero(~blank)
+            encoded[known, at + raw[known].astype(np.int64)] = 1.0
+            at += len(column.values)
+        if column.missing == "indicator":
+            encoded[:, at] = blank
+            at += 1
+    return encoded
+
+
+def targets(
+    table: Table, schema: Schema, task: Task
+) -> tuple[npt.NDArray[np.float32] | npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Encode the target, and say which rows have one.
+
+    Args:
+        table: the rows.
+        schema: the table's schema.
+        task: what to predict.
+
+    Returns:
+        Targets [n] (binary float32 0/1, multiclass int64 class index, regression float32 in
+        [-1, 1] by the declared bounds) and bool [n]: False where the target is missing or, for
+        multiclass, a code that the task does not list. Rows without a target take no part, and
+        nobody is told.
+
+    Raises:
+        JobRefused: the task does not fit the target's declared column.
+    """
+    column = schema.column(task.target)
+    wants_number = isinstance(task, RegressionTask) or (
+        isinstance(task, BinaryTask) and task.above is not None
+    )
+    if isinstance(column, NumberColumn) and wants_number:
+        raw = table.columns[task.target]
+        known = ~np.isnan(raw)
+        if isinstance(task, BinaryTask):
+            assert task.above is not None  # wants_number says so
+            return (known & (raw > float(task.above))).astype(np.float32), known
+        return np.where(known, _scaled(raw, column), 0.0).astype(np.float32), known
+    if not isinstance(column, CategoryColumn) or isinstance(task, RegressionTask) or wants_number:
+        kind = "number" if wants_number else "category"
+        raise JobRefused(f"target {task.target!r} is not a {kind} column")
+    codes = table.columns[task.target]
+    if isinstance(task, BinaryTask):
+        positive = _listed(codes, column, task.positive) >= 0
+        return positive.astype(np.float32), codes != MISSING_CODE
+    index = _listed(codes, column, task.classes)
+    return np.maximum(index, 0), index >= 0
+
+
+def examples(
+    table: Table, schema: Schema, spec: ExperimentSpec, keep: npt.NDArray[np.bool_]
+) -> Examples:
+    """Encode one half of a dataset for an experiment.
+
+    Args:
+        table: the rows.
+        schema: the table's schema.
+        spec: the experiment.
+        keep: bool [n], the rows of the half.
+
+    Raises:
+        JobRefused: spec and schema do not fit together.
+    """
+    inputs = features(table, schema, spec.features)
+    wanted, known = targets(table, schema, spec.task)
+    rows = np.flatnonzero(keep & known)
+    if table.patients is None:
+        return Examples(inputs[rows], wanted[rows], np.arange(len(rows), dtype=np.int64), len(rows))
+    ids = np.array(table.patients, dtype=object)[rows]
+    _, patient = np.unique(ids, return_inverse=True)
+    patient = patient.astype(np.int64)
+    order = np.argsort(patient, kind="stable")
+    rows, patient = rows[order], patient[order]
+    return Examples(
+        inputs[rows], wanted[rows], patient, int(patient[-1]) + 1 if len(patient) else 0
+    )
+
+
+def _scaled(values: Array, column: NumberColumn) -> npt.NDArray[np.float64]:
+    low, high = float(column.low), float(column.high)
+    return np.clip(2.0 * (np.asarray(values, np.float64) - low) / (high - low) - 1.0, -1.0, 1.0)
+
+
+def _listed(raw: Array, column: CategoryColumn, listed: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Index of each code in ``listed``, -1 where it is not in it."""
+    declared = {normal_label(value): code for code, value in enumerate(column.values)}
+    index = np.full(len(raw), -1, dtype=np.int64)
+    for place, label in enumerate(listed):
+        if normal_label(label) not in declared:
+            raise JobRefused(f"target {column.name!r} does not declare the value {label!r}")
+        index[raw == declared[normal_label(label)]] = place
+    return index

@@ -1,0 +1,136 @@
+"""Datasets in the training process's memory, known by their content.
+
+Promise: what is handed out was read from a file with exactly the registered SHA-256, under exactly
+the schema that is named. A file that changed size or time is read and hashed anew; one whose content
+differs from its registration raises ``DatasetChanged``. The least recently used go first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.documents import parse_document
+from node.data.encode import Examples, examples
+from node.data.intake import FileIdentity, Table, identify, read_table
+from node.data.snapshot import split_table
+from node.errors import DatasetChanged
+
+_TABLES = 4
+_HALVES = 8
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Holdings:
+    """Warm tables and encoded halves; one thread."""
+
+    def __init__(self) -> None:
+        self._identities: OrderedDict[str, FileIdentity] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, bytes], Table] = OrderedDict()
+        self._splits: OrderedDict[bytes, npt.NDArray[np.bool_]] = OrderedDict()
+        self._halves: OrderedDict[bytes, tuple[Examples, Examples]] = OrderedDict()
+
+    def identity(self, path: Path) -> FileIdentity:
+        """Tell a file's content, hashing it only when size or time of change are new.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        state = path.stat()
+        known = self._identities.get(str(path))
+        if known is None or (known.bytes, known.mtime_ns) != (state.st_size, state.st_mtime_ns):
+            known = identify(path)
+            _keep(self._identities, str(path), known, _TABLES)
+        return known
+
+    def table(self, path: Path, schema_document: bytes, expected: str | None = None) -> Table:
+        """Read a dataset, or hand out the one in memory.
+
+        Args:
+            path: the file.
+            schema_document: canonical.
+            expected: SHA-256 at registration; None while registering.
+
+        Raises:
+            DatasetError: the file does not fit its schema.
+            DatasetChanged: its content is not what was registered, or changed while it was read.
+            MalformedInput: the schema is not canonical.
+        """
+        schema = parse_document(schema_document, Schema)
+        try:
+            before = self.identity(path)
+        except OSError:
+            if expected is None:
+                return read_table(path, schema)  # it says why
+            raise DatasetChanged(str(path), expected=expected, found=None) from None
+        if expected is not None and before.sha256 != expected:
+            raise DatasetChanged(str(path), expected=expected, found=before.sha256)
+        key = (before.sha256, sha256(schema_document).digest())
+
+        def read() -> Table:
+            table = read_table(path, schema)
+            after = os.stat(path)
+            if (after.st_size, after.st_mtime_ns) != (before.bytes, before.mtime_ns):
+                raise DatasetChanged(str(path), expected=before.sha256, found=None)
+            return table
+
+        return _get(self._tables, key, read, _TABLES)
+
+    def split(
+        self, path: Path, schema_document: bytes, split_key: bytes, expected: str | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Say which rows are for evaluation; raises as ``table``."""
+        table = self.table(path, schema_document, expected)
+        schema = parse_document(schema_document, Schema)
+        key = _digest(self.identity(path).sha256.encode(), schema_document, split_key)
+        return _get(self._splits, key, lambda: split_table(table, schema, split_key), _TABLES)
+
+    def halves(
+        self, path: Path, schema_document: bytes, split_key: bytes, spec: bytes, expected: str
+    ) -> tuple[Examples, Examples]:
+        """Encode training and evaluation half for an experiment; raises as ``table``.
+
+        Raises:
+            JobRefused: spec and schema do not fit together.
+        """
+        table = self.table(path, schema_document, expected)
+        test = self.split(path, schema_document, split_key, expected)
+        schema = parse_document(schema_document, Schema)
+        parsed = parse_document(spec, ExperimentSpec)
+        key = _digest(expected.encode(), schema_document, split_key, spec)
+
+        def encode() -> tuple[Examples, Examples]:
+            return examples(table, schema, parsed, ~test), examples(table, schema, parsed, test)
+
+        return _get(self._halves, key, encode, _HALVES)
+
+
+def _digest(*parts: bytes) -> bytes:
+    return sha256(b"".join(sha256(part).digest() for part in parts)).digest()
+
+
+def _keep(cache: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > most:
+        cache.popitem(last=False)
+
+
+def _get(cache: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
+    if key in cache:
+        cache.move_to_end(key)
+        return cache[key]
+    value = make()
+    _keep(cache, key, value, most)
+    return value

@@ -1,0 +1,68 @@
+"""The hospital's own secret: it decides, by keyed hash, which half of the data a patient is in.
+
+32 bytes of the operating system's randomness, made at the first registration and the same for all
+datasets ever after: with another key patients would change halves, and a patient trained on would be
+used to measure. At rest it is sealed to the member's sealing key (X25519), which itself lies under
+the passphrase. Whoever replaces the sealing key must open it and seal it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ledger.errors import CannotOpen
+from ledger.formats.keys import SealingKey, seal
+from node.errors import ServiceError
+
+KEY_FILE = "hospital.key"
+KEY_BYTES = 32
+
+
+def load_hospital_key(home: Path, sealing: SealingKey) -> bytes:
+    """Open the key.
+
+    Raises:
+        ServiceError: it is gone, or does not open with this member's sealing key.
+    """
+    path = home / KEY_FILE
+    try:
+        opened = sealing.open(path.read_bytes())
+    except OSError as error:
+        raise ServiceError(
+            f"{path} cannot be read ({error.strerror}); restore it from a backup, or register the "
+            "datasets again"
+        ) from None
+    except CannotOpen:
+        raise ServiceError(
+            f"{path} is not sealed to this member's key; restore it from a backup"
+        ) from None
+    if len(opened) != KEY_BYTES:
+        raise ServiceError(f"{path} holds no key of {KEY_BYTES} bytes; restore it from a backup")
+    return opened
+
+
+def ensure_hospital_key(home: Path, sealing: SealingKey) -> bytes:
+    """Open the key, or make it when there is none; durable before this returns.
+
+    Raises:
+        ServiceError: see ``load_hospital_key``.
+    """
+    path = home / KEY_FILE
+    if path.exists():
+        return load_hospital_key(home, sealing)
+    key = secrets.token_bytes(KEY_BYTES)
+    new = path.with_suffix(".new")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(seal(sealing.public, key))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return key

@@ -1,0 +1,404 @@
+"""Offering a dataset: rows are judged here, once and locally; what leaves is declared.
+
+`prepare` reads the file, judges it and works out what would be said, without writing anything.
+`register` says it: first the private record (unfinished), then the schema's blob, the cell's promise
+where the hospital has none yet, and the dataset. A crash in between leaves an unfinished record;
+`finish_registrations` completes it from the log. A refusal leaves nothing but a cell's promise, which
+charges nothing.
+
+Cells: one for all patients where the first dataset has no patient ids (training and evaluation add
+up in it); else one for each half, fixed by keyed hash of the patient id. A patient has one cell for
+ever, so a later dataset uses the cells that are there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from immutables import Map
+
+from ledger.copies.blobs import blob_ref
+from ledger.entries.operations import (
+    CellLimit,
+    CellRegistered,
+    CellUse,
+    DatasetRegistered,
+    Operation,
+)
+from ledger.errors import CoordinatorUnreachable
+from ledger.exchange.home import Membership
+from ledger.experiment.plan import ACTUAL_OVER_DECLARED
+from ledger.experiment.schema import Schema
+from ledger.formats.documents import encode_document, parse_document
+from ledger.rules.datasets import DELTA_MAX_E15
+from ledger.rules.log import Sequenced
+from ledger.rules.state import State
+from ledger.rules.verdict import EXPLANATIONS
+from node.data.intake import identify, read_table
+from node.data.snapshot import SALT_BYTES, split_table, take_snapshot
+from node.duties.recovery import counted_in
+from node.errors import DatasetError, RegistrationRefused
+from node.register.accounts import DatasetRecord, PrivateCell
+from node.register.private import PrivateRegister
+from privacy.errors import PrivacyError
+from privacy.filters import limit_for
+
+_FOLLOW_S = 5.0
+
+Say = Callable[[Operation], str | None]
+"""Says an operation and waits until the own copy of the log has it: None, or why it is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A dataset that can be registered.
+
+    Attributes:
+        record: for the private register.
+        organisation: the hospital's.
+        cells: promises to be made, with the percentage of their patients kept for evaluation.
+        dataset: what will be said of it.
+    """
+
+    record: DatasetRecord
+    organisation: str
+    cells: tuple[tuple[CellRegistered, int | None], ...]
+    dataset: DatasetRegistered
+
+
+def prepare(
+    path: Path,
+    schema: Schema,
+    *,
+    organisation: str,
+    hospital_key: bytes,
+    cells: Map[str, PrivateCell],
+    epsilon: float | None,
+    delta: float | None = None,
+) -> Prepared:
+    """Read and judge a file; nothing is written and nothing is said.
+
+    Args:
+        path: CSV (plain or gzip) or Parquet.
+        schema: what is declared.
+        organisation: the hospital's.
+        hospital_key: 32 bytes, the same for all its datasets.
+        cells: the hospital's cells that have a promise.
+        epsilon: the lifetime promise to patients; needed for the first dataset only.
+        delta: its delta; by default the most that is allowed, min(1e-5, 1/(10 N)).
+
+    Raises:
+        DatasetError: the file does not fit its schema, or its declared size.
+        RegistrationRefused: the promise or the division into halves is not possible.
+    """
+    path = path.resolve()
+    try:
+        before = identify(path)
+    except OSError as error:
+        raise DatasetError(schema.dataset, f"{path}: {error.strerror}") from None
+    table = read_table(path, schema)
+    if path.stat().st_mtime_ns != before.mtime_ns:
+        raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
+    test = split_table(table, schema, hospital_key)
+    if table.patients is None:
+        test_units = int(test.sum())
+        train_units = table.rows - test_units
+    else:
+        train_units = len({p for p, kept in zip(table.patients, test, strict=True) if not kept})
+        test_units = len(set(table.patients)) - train_units
+    _check_size(schema, train_units, test_units)
+    snapshot = take_snapshot(table, schema, salt=secrets.token_bytes(SALT_BYTES))
+    document = encode_document(schema)
+    uses, new = _cells(schema, organisation, cells, epsilon, delta)
+    record = DatasetRecord(
+        name=schema.dataset,
+        path=str(path),
+        sha256=before.sha256,
+        schema_document=document,
+        rows=table.rows,
+        train_units=train_units,
+        test_units=test_units,
+        snapshot=snapshot.root.hex(),
+        salt=snapshot.salt,
+    )
+    return Prepared(
+        record=record,
+        organisation=organisation,
+        cells=new,
+        dataset=DatasetRegistered(
+            type="dataset.registered",
+            dataset=schema.dataset,
+            schema=blob_ref(document),
+            unit="record" if table.patients is None else "patient",
+            declared_train=schema.declared_train,
+            declared_test=schema.declared_test,
+            cells=uses,
+            snapshot=record.snapshot,
+            card=None,
+        ),
+    )
+
+
+def register(
+    prepared: Prepared,
+    register: PrivateRegister,
+    *,
+    state: Callable[[], State],
+    publish: Callable[[bytes], object],
+    say: Say,
+) -> DatasetRecord:
+    """Say what was prepared, and make it usable when the log has it.
+
+    Args:
+        prepared: by ``prepare``, from this register's cells.
+        register: private.
+        state: the newest fold of the own copy.
+        publish: keeps a blob and brings it to the coordinator.
+        say: says one operation and waits for its verdict.
+
+    Raises:
+        RegistrationRefused: the log did not take it, or has one of its cells with another promise
+            or from another hospital; nothing of that is stored.
+        LedgerError: the coordinator cannot be reached; said again, it goes on where it stopped.
+    """
+    name = prepared.record.name
+    for terms, _ in prepared.cells:
+        _check_known(prepared, terms, state())
+    register.note_dataset(prepared.record)
+    publish(prepared.record.schema_document)
+    for terms, test_percent in prepared.cells:
+        void = None if terms.cell in state().cells else say(terms)
+        if void is not None:
+            register.forget_dataset(prepared.record.snapshot)
+            raise RegistrationRefused(name, f"cell {terms.cell}: {EXPLANATIONS[void]}")
+        try:
+            _check_known(prepared, terms, state())
+        except RegistrationRefused:
+            register.forget_dataset(prepared.record.snapshot)
+            raise
+        register.add_cell(
+            terms, test_percent, state().cells[terms.cell].spend, counted_in(state(), terms.cell)
+        )
+    void = say(prepared.dataset)
+    if void is not None:
+        register.forget_dataset(prepared.record.snapshot)
+        raise RegistrationRefused(name, EXPLANATIONS[void])
+    finished = finish_registrations(register, state())
+    found = next((r for r in finished if r.snapshot == prepared.record.snapshot), None)
+    if found is None:
+        raise RegistrationRefused(name, "the log has it with another content; register it again")
+    return found
+
+
+def finish_registrations(register: PrivateRegister, state: State) -> tuple[DatasetRecord, ...]:
+    """Complete what a crash left unfinished and the log has all the same."""
+    finished = []
+    for record in register.unfinished_datasets():
+        dataset = state.datasets.get(record.name)
+        if dataset is None or dataset.terms.snapshot != record.snapshot:
+            continue
+        for use in dataset.terms.cells:
+            cell = state.cells[use.cell]
+            percent = None if cell.terms.half == "both" else _percent_of(record)
+            register.add_cell(cell.terms, percent, cell.spend, counted_in(state, use.cell))
+        finished.append(register.finish_dataset(record.snapshot, dataset.registration))
+    return tuple(finished)
+
+
+def say_and_follow(
+    membership: Membership,
+    op: Operation,
+    *,
+    heard: Callable[[Sequenced], None] | None = None,
+    timeout_s: float = 60.0,
+) -> str | None:
+    """Say an operation and wait until the own verified copy has it: the `Say` of a home.
+
+    Args:
+        membership: an open home; call from its thread.
+        op: what to say.
+        heard: told of every entry that came meanwhile.
+        timeout_s: how long to wait for it.
+
+    Returns:
+        None when it took effect, else why it is void, by the own fold.
+
+    Raises:
+        LedgerError: it could not be said, or did not come back in time.
+    """
+    receipt = membership.author.submit(op)
+    verdict = receipt.reason
+    deadline = time.monotonic() + timeout_s
+    while membership.replica.size <= receipt.index:
+        if time.monotonic() > deadline:
+            raise CoordinatorUnreachable(
+                membership.config.url, f"entry {receipt.index} did not appear in the log"
+            )
+        for item in membership.follow(_FOLLOW_S):
+            if heard is not None:
+                heard(item)
+            if item.index == receipt.index:
+                verdict = item.outcome.void
+    return verdict
+
+
+def cell_name(organisation: str, half: str) -> str:
+    """Name of a hospital's cell."""
+    return f"{organisation}-{half}"
+
+
+def _check_known(prepared: Prepared, terms: CellRegistered, state: State) -> None:
+    """Take a cell from the log only where it is this hospital's own, with this very promise."""
+    cell = state.cells.get(terms.cell)
+    if cell is None or (cell.organisation == prepared.organisation and cell.terms == terms):
+        return
+    name, theirs = prepared.record.name, cell.terms
+    said = (
+        f"cell {terms.cell} is in the log: {cell.organisation} promised its "
+        f"{theirs.declared_patients} patients epsilon {theirs.epsilon_micro / 10**6:g}, delta "
+        f"{theirs.delta_e15 / 10**15:g}"
+    )
+    if cell.organisation != prepared.organisation:
+        raise RegistrationRefused(
+            name,
+            f"{said}; that is not {prepared.organisation}. Do not go on before the federation's "
+            "stewards know why",
+        )
+    raise RegistrationRefused(
+        name,
+        f"{said}. A promise is for ever, and this would be epsilon {terms.epsilon_micro / 10**6:g}, "
+        f"delta {terms.delta_e15 / 10**15:g} for {terms.declared_patients}; register the cell's "
+        "first dataset again with its declared size and its --epsilon and --delta",
+    )
+
+
+def _check_size(schema: Schema, train_units: int, test_units: int) -> None:
+    word = "patients" if schema.patient_column is not None else "rows"
+    actual = train_units + test_units
+    declared = schema.declared_rows
+    if not declared <= ACTUAL_OVER_DECLARED * actual <= ACTUAL_OVER_DECLARED**2 * declared:
+        raise DatasetError(
+            schema.dataset,
+            f"the file has {actual} {word}, but the schema declares {declared}; declare a round "
+            f"number between {-(-actual // ACTUAL_OVER_DECLARED)} and "
+            f"{ACTUAL_OVER_DECLARED * actual} as declared_rows",
+        )
+    if train_units > ACTUAL_OVER_DECLARED * schema.declared_train:
+        raise DatasetError(
+            schema.dataset,
+            f"{train_units} {word} fall into the training half, more than twice the declared "
+            f"{schema.declared_train}; raise declared_rows or lower test_percent",
+        )
+
+
+def _cells(
+    schema: Schema,
+    organisation: str,
+    known: Map[str, PrivateCell],
+    epsilon: float | None,
+    delta: float | None,
+) -> tuple[tuple[CellUse, ...], tuple[tuple[CellRegistered, int | None], ...]]:
+    whole = cell_name(organisation, "all")
+    halves = (cell_name(organisation, "train"), cell_name(organisation, "test"))
+    has_ids = schema.patient_column is not None
+    divided = any(name in known for name in halves)
+    if divided and not has_ids:
+        raise RegistrationRefused(
+            schema.dataset,
+            "this hospital's patients are told apart by patient id; declare a column of type "
+            "patient_id, so that each patient's budget is one over all datasets",
+        )
+    wanted: tuple[tuple[str, CellUse, int], ...]
+    percent: int | None = None
+    if whole in known or not has_ids:
+        wanted = ((whole, CellUse(cell=whole, use="both"), schema.declared_rows),)
+    else:
+        percent = schema.test_percent
+        wanted = (
+            (halves[0], CellUse(cell=halves[0], use="train"), schema.declared_train),
+            (halves[1], CellUse(cell=halves[1], use="test"), schema.declared_test),
+        )[: 2 if percent else 1]
+        for name, _, _ in wanted:
+            if name in known and known[name].test_percent != percent:
+                raise RegistrationRefused(
+                    schema.dataset,
+                    f"test_percent is {percent}, but this hospital divided its patients at "
+                    f"{known[name].test_percent}; use the same, or a patient would be trained on "
+                    "and measured",
+                )
+    new = []
+    for name, use, declared in wanted:
+        if name in known:
+            _check_promise(schema, known[name].terms, epsilon, delta)
+            continue
+        if epsilon is None:
+            raise RegistrationRefused(
+                schema.dataset,
+                "it is the hospital's first dataset: say the epsilon that its patients are promised "
+                "for ever (--epsilon)",
+            )
+        terms = _terms(schema, name, use.use, max(1, declared), epsilon, delta)
+        new.append((terms, percent))
+    return tuple(use for _, use, _ in wanted), tuple(new)
+
+
+def _check_promise(
+    schema: Schema, terms: CellRegistered, epsilon: float | None, delta: float | None
+) -> None:
+    promised = terms.epsilon_micro / 10**6
+    if epsilon is not None and round(epsilon * 10**6) != terms.epsilon_micro:
+        raise RegistrationRefused(
+            schema.dataset,
+            f"its patients were promised epsilon {promised:g} for ever (cell {terms.cell}); "
+            f"leave --epsilon out",
+        )
+    if delta is not None and round(delta * 10**15) != terms.delta_e15:
+        raise RegistrationRefused(
+            schema.dataset,
+            f"its patients were promised delta {terms.delta_e15 / 10**15:g} for ever "
+            f"(cell {terms.cell}); leave --delta out",
+        )
+
+
+def _terms(
+    schema: Schema,
+    name: str,
+    half: Literal["train", "test", "both"],
+    declared: int,
+    epsilon: float,
+    delta: float | None,
+) -> CellRegistered:
+    most_e15 = min(DELTA_MAX_E15, 10**15 // (10 * declared))
+    delta_e15 = most_e15 if delta is None else round(delta * 10**15)
+    if not 1 <= delta_e15 <= most_e15:
+        raise RegistrationRefused(
+            schema.dataset,
+            f"delta {delta:g} is outside 1e-15..{most_e15 / 10**15:g} "
+            "(the most is 1e-5, or a tenth of 1 / declared patients)",
+        )
+    epsilon_micro = round(epsilon * 10**6)
+    try:
+        limit = limit_for(epsilon_micro / 10**6, delta_e15 / 10**15)
+        return CellRegistered(
+            type="cell.registered",
+            cell=name,
+            block="all",
+            half=half,
+            declared_patients=declared,
+            epsilon_micro=epsilon_micro,
+            delta_e15=delta_e15,
+            limit=CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi),
+        )
+    except (PrivacyError, ValueError) as error:
+        raise RegistrationRefused(
+            schema.dataset, f"epsilon {epsilon:g} cannot be promised: {error}"
+        ) from None
+
+
+def _percent_of(record: DatasetRecord) -> int:
+    return parse_document(record.schema_document, Schema).test_percent

@@ -1,0 +1,363 @@
+"""Doing what ``duty.py`` says: the pen, the register and the training thread in one pair of hands.
+
+Everything here runs in the thread that owns the copy of the log. Order per operation: what must be
+durable first is durable first (the charge before the reservation is said, the closed intents before
+the settlement). After something was said nothing is judged until the copy has it, so that nothing is
+said twice; a crash in between says the same bytes again (``ledger.entries.author``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+from immutables import Map
+
+from ledger.entries.operations import (
+    BudgetRefused,
+    BudgetReserved,
+    BudgetSettled,
+    CellCharge,
+    Operation,
+    Purpose,
+    SitePlan,
+    UpdateSubmitted,
+)
+from ledger.errors import CallFailed
+from ledger.exchange.home import Membership
+from ledger.formats.strict import canonical
+from ledger.rules.budget import refunds
+from ledger.rules.experiments import site_of
+from ledger.rules.log import Sequenced
+from node.data.hospital_key import load_hospital_key
+from node.duties.duty import (
+    Adopt,
+    CheckPlan,
+    CloseAccount,
+    Duty,
+    LocalPolicy,
+    Memory,
+    Refuse,
+    Reserve,
+    Send,
+    Settle,
+    Standing,
+    Train,
+    Wait,
+    duties,
+    refusal_for,
+)
+from node.duties.plan_check import CheckedPlan, check
+from node.errors import (
+    DatasetChanged,
+    IntentRefused,
+    IntentsClosed,
+    JobRefused,
+    WorkerError,
+)
+from node.register.accounts import stated
+from node.register.private import PrivateRegister
+from node.training.frames import Job
+from node.training.trainer import Done, Task, TrainingThread
+from privacy.errors import BudgetExceeded
+
+_UNHEARD_S = 30.0
+"""How long to wait for what was said to appear in the log, before judging anew."""
+_WORKER_DEATHS = 3
+
+_log = structlog.get_logger("node")
+
+
+class Actor:
+    """Carries out duties; remembers what this process found out.
+
+    Args:
+        membership: of a node.
+        private: the hospital's register.
+        training: the thread that makes and carries updates.
+        now_ms: this node's clock.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        private: PrivateRegister,
+        training: TrainingThread,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._membership = membership
+        self._replica = membership.replica
+        self._private = private
+        self._training = training
+        self._now_ms = now_ms
+        self._memory = Memory()
+        self._checked: dict[str, CheckedPlan] = {}
+        self._busy: set[tuple[str, str, int]] = set()
+        self._uploaded: set[tuple[str, str, int]] = set()
+        self._deaths: dict[tuple[str, str, int], int] = {}
+        self._split_key: bytes | None = None
+        self._heard = 0
+        self._said_at = 0.0
+        self.waiting: tuple[Wait, ...] = ()
+        self.rounds_done = 0
+        self.train_seconds = 0.0
+
+    @property
+    def busy(self) -> tuple[tuple[str, str, int], ...]:
+        """Rounds that are being trained or carried: experiment, dataset, round."""
+        return tuple(sorted(self._busy))
+
+    @property
+    def listening(self) -> bool:
+        """Whether something said has not come back yet: judging now would say it twice."""
+        return self._replica.size <= self._heard and time.monotonic() < self.unheard_at
+
+    @property
+    def unheard_at(self) -> float:
+        """When to stop waiting for what was said, on the monotonic clock."""
+        return self._said_at + _UNHEARD_S
+
+    def say(self, op: Operation) -> None:
+        """Sign an operation and hand it to the coordinator.
+
+        Raises:
+            LedgerError: it may not have arrived; the same bytes are sent again next time.
+        """
+        receipt = self._membership.author.submit(op)
+        self._heard = max(self._heard, receipt.index)
+        self._said_at = time.monotonic()
+        _log.info("entry.said", index=receipt.index, operation=op.type, void=receipt.reason)
+
+    def hear(self, item: Sequenced) -> None:
+        """Something that this node said is in its own copy, with its verdict."""
+        op, void = item.entry.body.op, item.outcome.void
+        if void is None:
+            return
+        _log.warning("entry.void", index=item.index, operation=op.type, reason=void)
+        if isinstance(op, BudgetReserved):
+            refusal = refusal_for(void)
+            if refusal is not None:
+                refuse = self._memory.refuse.set((op.experiment, op.dataset), refusal)
+                self._memory = replace(self._memory, refuse=refuse)
+
+    def work(self, standing: Standing, policy: LocalPolicy) -> None:
+        """Do everything that can be done now.
+
+        Args:
+            standing: how well the copy is witnessed.
+            policy: local.
+
+        Raises:
+            LedgerError, NodeError: it cannot be done now; nothing is lost.
+        """
+        again = True
+        while again and not self.listening:
+            again = False
+            found = duties(
+                self._replica.state,
+                self._membership.config.handle,
+                self._private.view,
+                standing,
+                replace(self._memory, busy=frozenset(self._busy)),
+                policy,
+                self._now_ms(),
+            )
+            self.waiting = tuple(duty for duty in found if isinstance(duty, Wait))
+            for duty in found:
+                again = self._do(duty) or again
+
+    def done(self, done: Done) -> None:
+        """The training thread is through with a task.
+
+        Raises:
+            CallFailed: the coordinator could not be reached for it; it will be tried again.
+        """
+        task, error = done.task, done.error
+        self._busy.discard(task.key)
+        if error is None:
+            self._uploaded.add(task.key)
+            self.rounds_done += 1
+            self.train_seconds += done.seconds
+            return
+        _log.warning("round.failed", dataset=task.dataset, round=task.round, error=str(error))
+        if isinstance(error, CallFailed):
+            raise error
+        if isinstance(error, IntentsClosed | IntentRefused):
+            return  # the experiment ended meanwhile: what is to do follows from the log
+        if isinstance(error, WorkerError):
+            self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
+            if self._deaths[task.key] < _WORKER_DEATHS:
+                return
+        key = (task.experiment, task.dataset)
+        if isinstance(error, DatasetChanged):
+            refuse = self._memory.refuse.set(key, "dataset_changed")
+        elif isinstance(error, JobRefused):
+            refuse = self._memory.refuse.set(key, "plan_mismatch")
+        else:
+            refuse = self._memory.refuse.set(key, "unavailable")
+        self._memory = replace(self._memory, refuse=refuse)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _do(self, duty: Duty) -> bool:
+        """Do one duty; True when what to do should be judged anew at once."""
+        if isinstance(duty, CheckPlan):
+            self._check_plan(duty.experiment)
+            return True
+        if isinstance(duty, Reserve):
+            return self._reserve(duty)
+        if isinstance(duty, Refuse):
+            self._refuse(duty)
+        elif isinstance(duty, Train):
+            self._train(duty)
+        elif isinstance(duty, Send):
+            self._send(duty)
+        elif isinstance(duty, Adopt):
+            self._adopt(duty)
+            return True
+        elif isinstance(duty, Settle):
+            self._settle(duty)
+        elif isinstance(duty, CloseAccount):
+            self._close_account(duty)
+            return True
+        return False
+
+    def _check_plan(self, experiment_id: str) -> None:
+        experiment = self._replica.state.experiments[experiment_id]
+        checked = check(self._replica, experiment, self._membership.fetch)
+        if checked.refused is not None:
+            reason = str(checked.refused)
+            _log.warning("plan.refused", experiment=experiment_id[:12], reason=reason)
+        self._checked[experiment_id] = checked
+        plans = self._memory.plans.set(experiment_id, checked.refused is None)
+        self._memory = replace(self._memory, plans=plans)
+
+    def _reserve(self, duty: Reserve) -> bool:
+        try:
+            self._private.reserve(
+                self._replica.federation, duty.experiment, duty.dataset, duty.charges
+            )
+        except BudgetExceeded:
+            return True  # another dataset of the same cell has just taken it: judge anew
+        self.say(
+            BudgetReserved(
+                type="budget.reserved",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                charges=duty.charges,
+            )
+        )
+        return False
+
+    def _refuse(self, duty: Refuse) -> None:
+        experiment = duty.experiment[:12]
+        _log.warning("duty.refused", experiment=experiment, reason=duty.reason)
+        self.say(
+            BudgetRefused(
+                type="budget.refused",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                reason=duty.reason,
+            )
+        )
+
+    def _train(self, duty: Train) -> None:
+        key = (duty.experiment, duty.dataset, duty.round)
+        experiment = self._replica.state.experiments[duty.experiment]
+        site, current = site_of(experiment.plan, duty.dataset), experiment.round
+        if key in self._busy or site is None or current is None:
+            return
+        record = self._private.view.datasets[duty.dataset]
+        spec = self._checked[duty.experiment].spec
+        split_key = self._hospital_key()
+
+        def job(model: bytes) -> Job:
+            return Job(
+                kind=duty.kind,
+                round=duty.round,
+                spec=spec,
+                schema_document=record.schema_document,
+                site=canonical(site),
+                model=model,
+                path=record.path,
+                sha256=record.sha256,
+                split_key=split_key,
+            )
+
+        model = experiment.plan.initial_model if duty.kind == "baseline" else current.model
+        self._busy.add(key)
+        self._training.put(Task(*key, plan=experiment.plan, site=site, model=model, job=job))
+
+    def _send(self, duty: Send) -> None:
+        key = (duty.experiment, duty.dataset, duty.round)
+        if key in self._busy:
+            return
+        if key not in self._uploaded:
+            experiment = self._replica.state.experiments[duty.experiment]
+            site = site_of(experiment.plan, duty.dataset)
+            if site is not None:
+                self._busy.add(key)
+                model = experiment.model
+                self._training.put(Task(*key, plan=experiment.plan, site=site, model=model))
+            return
+        view = self._private.view
+        self.say(
+            UpdateSubmitted(
+                type="update.submitted",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                round=duty.round,
+                attempt=duty.attempt,
+                update=view.outbox[key],
+                used=stated(view.used_by((duty.experiment, duty.dataset))),
+                intents=self._private.intents_root(duty.experiment, duty.dataset),
+            )
+        )
+        answered = self._memory.answered | {(*key, duty.attempt)}
+        self._memory = replace(self._memory, answered=answered)
+        # A coordinator that lost the blob says so in an entry: the next attempt brings it again.
+        self._uploaded.discard(key)
+
+    def _adopt(self, duty: Adopt) -> None:
+        experiment = duty.experiment[:12]
+        _log.error("reservation.unaccounted", experiment=experiment, dataset=duty.dataset)
+        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
+        given = None if duty.used is None or site is None else _given_back(site, duty.used)
+        self._private.adopt(
+            self._replica.federation, duty.experiment, duty.dataset, duty.charges, given
+        )
+
+    def _settle(self, duty: Settle) -> None:
+        key = (duty.experiment, duty.dataset)
+        lost = self._private.view.charges.get(key) == "lost"
+        self._private.close_intents(*key)
+        used = duty.used if lost else self._private.view.used_by(key)
+        self.say(
+            BudgetSettled(
+                type="budget.settled",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                used=stated(used),
+                intents=self._private.intents_root(*key),
+            )
+        )
+
+    def _close_account(self, duty: CloseAccount) -> None:
+        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
+        key = (duty.experiment, duty.dataset)
+        if site is not None:
+            self._private.settle(*key, _given_back(site, duty.used))
+        gone = {answer for answer in self._memory.answered if answer[:2] == key}
+        self._memory = replace(self._memory, answered=self._memory.answered - gone)
+
+    def _hospital_key(self) -> bytes:
+        if self._split_key is None:
+            sealing = self._membership.keyring.sealing
+            self._split_key = load_hospital_key(self._membership.home.path, sealing)
+        return self._split_key
+
+
+def _given_back(site: SitePlan, used: Map[Purpose, int]) -> tuple[CellCharge, ...]:
+    return refunds(site, Map(list(used.items())))

@@ -1,0 +1,137 @@
+"""What a hospital's private register says, as frozen values: no database, no clock.
+
+`PrivateView` is one consistent picture of the register (``private.py``), cheap to take because its
+maps are persistent. What a node must do is judged from it alone (``duty.py``). Counts and paths in
+here never leave the hospital.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from immutables import Map
+
+from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose, Used
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, Limit, Spend, reserve
+
+Key = tuple[str, str]
+"""An experiment's id and a dataset's name."""
+
+ChargeStatus = Literal["reserved", "lost", "settling", "settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRecord:
+    """A registered file, and what is needed to use it again.
+
+    Attributes:
+        name: of the dataset.
+        path: the file, absolute.
+        sha256: of its content at registration.
+        schema_document: canonical bytes of the public schema.
+        rows, train_units, test_units: counted; they never leave the hospital.
+        snapshot: root of the salted commitment, hex; it is in the log.
+        salt: the commitment's secret, with which a record is shown to be in it or not.
+        registration: hash of the entry that registered it, or None while that is under way.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    schema_document: bytes
+    rows: int
+    train_units: int
+    test_units: int
+    snapshot: str
+    salt: bytes
+    registration: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateCell:
+    """A cell's lifetime promise and its spend in the federation of this home.
+
+    Attributes:
+        terms: as registered; made once and for ever.
+        test_percent: how its patients are divided into halves; None for one undivided cell.
+        spend: reserved and spent.
+    """
+
+    terms: CellRegistered
+    test_percent: int | None
+    spend: Spend = Spend()
+
+    @property
+    def limit(self) -> Limit:
+        """The integer gates of the promise."""
+        limit = self.terms.limit
+        return Limit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A reservation that a cell's spend, taken from a log, holds already.
+
+    Attributes:
+        charge: what was reserved of the one cell.
+        refund: what its settlement gave back, or None while it is not settled.
+    """
+
+    federation: str
+    experiment: str
+    dataset: str
+    charge: CellCharge
+    refund: CellCharge | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateView:
+    """The register at one moment.
+
+    Attributes:
+        datasets: the newest registered file of each dataset.
+        cells: by id.
+        charges: where each reservation stands.
+        used: steps by purpose that have an intent, for reservations that are not settled.
+        outbox: noisy updates kept for sending, by experiment, dataset and round.
+    """
+
+    datasets: Map[str, DatasetRecord] = Map()
+    cells: Map[str, PrivateCell] = Map()
+    charges: Map[Key, ChargeStatus] = Map()
+    used: Map[Key, Map[Purpose, int]] = Map()
+    outbox: Map[tuple[str, str, int], BlobRef] = Map()
+
+    def used_by(self, key: Key) -> Map[Purpose, int]:
+        """Steps with an intent, by purpose."""
+        return self.used.get(key, Map())
+
+    def admits(self, charges: Iterable[CellCharge]) -> bool:
+        """Whether every cell can pay: the same filter that charges it."""
+        try:
+            charged(self.cells, charges)
+        except (BudgetExceeded, KeyError):
+            return False
+        return True
+
+
+def charged(cells: Map[str, PrivateCell], charges: Iterable[CellCharge]) -> Map[str, PrivateCell]:
+    """Charge cells with a reservation, or refuse all of it.
+
+    Raises:
+        BudgetExceeded: a cell cannot pay.
+        KeyError: a cell is not this hospital's.
+    """
+    for charge in charges:
+        cell = cells[charge.cell]
+        spend = reserve(cell.spend, Charge(charge.g, charge.r), cell.limit)
+        cells = cells.set(charge.cell, PrivateCell(cell.terms, cell.test_percent, spend))
+    return cells
+
+
+def stated(used: Mapping[Purpose, int]) -> tuple[Used, ...]:
+    """Used steps as operations state them: sorted, without zeros."""
+    return tuple(Used(purpose=p, steps=n) for p, n in sorted(used.items()) if n > 0)

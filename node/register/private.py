@@ -1,0 +1,527 @@
+"""The hospital's private register: what its patients were charged, by anybody, for ever.
+
+Promise: every write is durable (SQLite, WAL, synchronous=FULL) when its function returns, and all
+or nothing. A reservation charges the cells by the filter that decides it, in one transaction. An
+intent is recorded before its noise is used and is never changed or deleted (triggers refuse it). A
+reservation never expires: a settlement alone releases what has no intent, once. Spend is the sum over
+the one federation of this home.
+
+Not promised: a sum over several federations; a hospital in two divides its promise between two homes by
+hand. Nor protection from somebody who can write the file; a restored backup is found by
+comparing it with the log (``duty.py``).
+
+One process has it open, under the lock of the member's pen (``ledger.entries.author``). Threads may share it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import sqlalchemy as sa
+from immutables import Map
+from sqlalchemy.engine import Connection
+
+from ledger.copies.database import Database
+from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.strict import canonical, parse_canonical
+from node.errors import IntentsClosed
+from node.register import tables
+from node.register.accounts import (
+    ChargeStatus,
+    Counted,
+    DatasetRecord,
+    Key,
+    PrivateCell,
+    PrivateView,
+    charged,
+)
+from privacy.filters import Charge, Spend, settle
+
+PRIVATE = "private.db"
+"""Its file in a node's home."""
+
+
+class PrivateRegister:
+    """The register's one writer. See the module's first lines for what it promises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.RLock()
+        self._trees: dict[Key, MerkleTree] = {}
+        self._view = PrivateView()
+        self._load()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or make the register.
+
+        Raises:
+            StoreUnusable: it cannot be opened, or a newer release wrote it.
+        """
+        database = tables.open_tables(path)
+        try:
+            return cls(database)
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    @property
+    def view(self) -> PrivateView:
+        """All of it that decides what to do, at this moment."""
+        with self._lock:
+            return self._view
+
+    # --- datasets and cells ---------------------------------------------------------------------
+
+    def note_dataset(self, record: DatasetRecord) -> None:
+        """Remember a dataset whose registration is about to be said; replaces an unfinished one."""
+        with self._lock, self._database.write() as connection:
+            connection.execute(
+                sa.delete(tables.datasets).where(
+                    tables.datasets.c.name == record.name, tables.datasets.c.registration.is_(None)
+                )
+            )
+            values = {name: getattr(record, name) for name in DatasetRecord.__slots__}
+            connection.execute(sa.insert(tables.datasets).values(values))
+
+    def unfinished_datasets(self) -> tuple[DatasetRecord, ...]:
+        """Datasets whose registration was begun and is not known to have taken effect."""
+        query = sa.select(*_record_columns).where(tables.datasets.c.registration.is_(None))
+        with self._database.read() as connection:
+            return tuple(_record(row) for row in connection.execute(query))
+
+    def finish_dataset(self, snapshot: str, registration: str) -> DatasetRecord:
+        """The log has the registration with this snapshot root: the dataset may be used."""
+        with self._lock:
+            with self._database.write() as connection:
+                connection.execute(
+                    sa.update(tables.datasets)
+                    .where(tables.datasets.c.snapshot == snapshot)
+                    .values(registration=registration)
+                )
+                query = sa.select(*_record_columns).where(tables.datasets.c.snapshot == snapshot)
+                record = _record(connection.execute(query).one())
+            datasets = self._view.datasets.set(record.name, record)
+            self._view = replace(self._view, datasets=datasets)
+            return record
+
+    def forget_dataset(self, snapshot: str) -> None:
+        """The log refused the registration: nothing of it stays."""
+        with self._lock, self._database.write() as connection:
+            connection.execute(
+                sa.delete(tables.datasets).where(
+                    tables.datasets.c.snapshot == snapshot, tables.datasets.c.registration.is_(None)
+                )
+            )
+
+    def add_cell(
+        self,
+        terms: CellRegistered,
+        test_percent: int | None,
+        spend: Spend = Spend(),
+        counted: Iterable[Counted] = (),
+    ) -> None:
+        """Make a cell's lifetime promise; one that is there keeps its terms.
+
+        Args:
+            terms: the promise.
+            test_percent: how its patients are divided; None for one undivided cell.
+            spend: what a log has charged to it already, where this register was lost.
+            counted: the reservations in that spend, so that `adopt` does not count them again.
+        """
+        with self._lock:
+            if terms.cell in self._view.cells:
+                return
+            cell = PrivateCell(terms, test_percent, spend)
+            with self._database.write() as connection:
+                connection.execute(
+                    sa.insert(tables.cells).values(
+                        cell=terms.cell,
+                        terms=canonical(terms),
+                        test_percent=test_percent,
+                        **_spend_values(cell.spend),
+                    )
+                )
+                for one in counted:
+                    connection.execute(
+                        sa.insert(tables.charges).prefix_with("OR IGNORE").values(_counted(one))
+                    )
+            self._view = replace(self._view, cells=self._view.cells.set(terms.cell, cell))
+
+    # --- reservations ---------------------------------------------------------------------------
+
+    def reserve(
+        self, federation: str, experiment: str, dataset: str, charges: Sequence[CellCharge]
+    ) -> None:
+        """Charge every cell for the most that a plan may spend; the same again changes nothing.
+
+        Raises:
+            BudgetExceeded: a cell cannot pay; nothing was charged.
+            KeyError: a cell is not in this register.
+        """
+        with self._lock:
+            if (experiment, dataset) in self._view.charges:
+                return
+            cells = charged(self._view.cells, charges)
+            self._charge(federation, (experiment, dataset), charges, cells, "reserved")
+
+    def adopt(
+        self,
+        federation: str,
+        experiment: str,
+        dataset: str,
+        charges: Sequence[CellCharge],
+        refunds: Iterable[CellCharge] | None = None,
+    ) -> None:
+        """Count a reservation that the log has and this register cannot account for.
+
+        It was made after a backup was taken, or by a copy of this node. While it is not settled it is
+        spent in full: nothing trains on it, and it is settled for all of its steps.
+
+        Args:
+            federation: id.
+            experiment: id.
+            dataset: name.
+            charges: of the reservation.
+            refunds: what its settlement in the log gave back; None while it is not settled. What is
+                left is counted, and the account is closed.
+        """
+        with self._lock:
+            key = (experiment, dataset)
+            if key in self._view.charges:
+                self._set_status(key, "lost")
+                return
+            back = {refund.cell: refund for refund in refunds or ()}
+            cells, new = self._view.cells, []
+            before = self._refunded(key)
+            for charge in charges:
+                refund = back.get(charge.cell, CellCharge(cell=charge.cell, g=0, r=0))
+                if charge.cell not in before:
+                    new.append(_counted(Counted(federation, experiment, dataset, charge, refund)))
+                cell = cells.get(charge.cell)
+                if cell is None:
+                    continue
+                if charge.cell not in before:
+                    rest = Charge(charge.g - refund.g, charge.r - refund.r)
+                    spend = _forced(cell, rest)
+                elif before[charge.cell]:
+                    continue
+                else:
+                    spend = settle(cell.spend, Charge(refund.g, refund.r))
+                cells = cells.set(charge.cell, replace(cell, spend=spend))
+            status: ChargeStatus = "lost" if refunds is None else "settled"
+            with self._database.write() as connection:
+                if new:
+                    connection.execute(sa.insert(tables.charges), new)
+                touched = (cells[charge.cell] for charge in charges if charge.cell in cells)
+                self._write_spends(connection, touched)
+                _write_status(connection, key, status)
+            charged_now = self._view.charges.set(key, status)
+            self._view = replace(self._view, cells=cells, charges=charged_now)
+
+    def close_intents(self, experiment: str, dataset: str) -> None:
+        """No further noise for this reservation: its settlement is about to be stated."""
+        with self._lock:
+            key = (experiment, dataset)
+            if self._view.charges.get(key) == "reserved":
+                self._set_status(key, "settling")
+
+    def settle(self, experiment: str, dataset: str, refunds: Iterable[CellCharge]) -> None:
+        """Give back what a settlement in the log gives back; the same again changes nothing.
+
+        Raises:
+            RefundTooLarge: more than was charged.
+        """
+        with self._lock:
+            key = (experiment, dataset)
+            if self._view.charges.get(key, "settled") == "settled":
+                return
+            cells = self._view.cells
+            given = tuple(refund for refund in refunds if refund.cell in cells)
+            for refund in given:
+                cell = cells[refund.cell]
+                spend = settle(cell.spend, Charge(refund.g, refund.r))
+                cells = cells.set(refund.cell, replace(cell, spend=spend))
+            with self._database.write() as connection:
+                for refund in given:
+                    connection.execute(
+                        sa.update(tables.charges)
+                        .where(
+                            tables.charges.c.experiment == experiment,
+                            tables.charges.c.dataset == dataset,
+                            tables.charges.c.cell == refund.cell,
+                        )
+                        .values(g_refunded=refund.g, r_refunded=refund.r)
+                    )
+                self._write_spends(connection, (cells[refund.cell] for refund in given))
+                _write_status(connection, key, "settled")
+            outbox = self._view.outbox
+            for held in [o for o in outbox if o[:2] == key]:
+                outbox = outbox.delete(held)
+            used = self._view.used
+            self._view = replace(
+                self._view,
+                cells=cells,
+                charges=self._view.charges.set(key, "settled"),
+                outbox=outbox,
+                used=used.delete(key) if key in used else used,
+            )
+
+    def charges_of(self, experiment: str, dataset: str) -> tuple[CellCharge, ...]:
+        """What a reservation charged, cells in sorted order."""
+        query = (
+            sa.select(tables.charges.c.cell, tables.charges.c.g, tables.charges.c.r)
+            .where(tables.charges.c.experiment == experiment, tables.charges.c.dataset == dataset)
+            .order_by(tables.charges.c.cell)
+        )
+        with self._database.read() as connection:
+            return tuple(CellCharge(cell=c, g=g, r=r) for c, g, r in connection.execute(query))
+
+    # --- intents and updates --------------------------------------------------------------------
+
+    def record_intent(
+        self,
+        experiment: str,
+        dataset: str,
+        purpose: Purpose,
+        *,
+        round_number: int,
+        steps: int,
+        at_ms: int,
+    ) -> None:
+        """Record that noise for so many steps will be used; durable when this returns.
+
+        Raises:
+            IntentsClosed: there is no open reservation for it.
+        """
+        with self._lock:
+            key = (experiment, dataset)
+            if self._view.charges.get(key) != "reserved":
+                raise IntentsClosed(experiment, dataset)
+            tree = self._tree(key)
+            row = {
+                "experiment": experiment,
+                "dataset": dataset,
+                "purpose": purpose,
+                "round": round_number,
+                "steps": steps,
+                "nonce": secrets.token_hex(32),
+                "at_ms": at_ms,
+            }
+            with self._database.write() as connection:
+                connection.execute(sa.insert(tables.intents).values(row))
+            tree.append(leaf_hash(canonical(row)))
+            before = self._view.used_by(key)
+            after = before.set(purpose, before.get(purpose, 0) + steps)
+            self._view = replace(self._view, used=self._view.used.set(key, after))
+
+    def intended(self, experiment: str, dataset: str, round_number: int) -> Map[Purpose, int]:
+        """Steps of one round that have an intent, by purpose."""
+        found: Map[Purpose, int] = Map()
+        query = _intents_of((experiment, dataset)).where(tables.intents.c.round == round_number)
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                found = found.set(row.purpose, found.get(row.purpose, 0) + row.steps)
+        return found
+
+    def intents_root(self, experiment: str, dataset: str) -> str:
+        """Merkle root (RFC 6962) over the canonical JSON of a reservation's intents, in order."""
+        with self._lock:
+            return self._tree((experiment, dataset)).root().hex()
+
+    def store_update(self, experiment: str, dataset: str, round_number: int, ref: BlobRef) -> None:
+        """Keep what a round sends: the same bytes go out again, never other ones."""
+        with self._lock:
+            key = (experiment, dataset, round_number)
+            with self._database.write() as connection:
+                connection.execute(
+                    sa.insert(tables.outbox).values(
+                        experiment=experiment,
+                        dataset=dataset,
+                        round=round_number,
+                        sha256=ref.sha256,
+                        bytes=ref.bytes,
+                    )
+                )
+            self._view = replace(self._view, outbox=self._view.outbox.set(key, ref))
+
+    def note_restart(self, at_ms: int) -> str:
+        """Make the nonce of ``node.resumed``: 32 random bytes, hex, kept."""
+        nonce = secrets.token_hex(32)
+        with self._lock, self._database.write() as connection:
+            connection.execute(sa.insert(tables.restarts).values(nonce=nonce, at_ms=at_ms))
+        return nonce
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        with self._database.read() as connection:
+            datasets = {
+                record.name: record
+                for record in map(
+                    _record,
+                    connection.execute(
+                        sa.select(*_record_columns)
+                        .where(tables.datasets.c.registration.is_not(None))
+                        .order_by(tables.datasets.c.id)
+                    ),
+                )
+            }
+            cells = {row.cell: _cell(row) for row in connection.execute(sa.select(tables.cells))}
+            charges: dict[Key, ChargeStatus] = {
+                (row.experiment, row.dataset): _status(row.status)
+                for row in connection.execute(sa.select(tables.standing))
+            }
+            open_ones = {key for key, status in charges.items() if status != "settled"}
+            used: dict[Key, Map[Purpose, int]] = {}
+            for key in open_ones:
+                for row in connection.execute(_intents_of(key)):
+                    held = used.get(key, Map())
+                    used[key] = held.set(row.purpose, held.get(row.purpose, 0) + row.steps)
+            outbox = {
+                (row.experiment, row.dataset, row.round): BlobRef(
+                    sha256=row.sha256, bytes=row.bytes
+                )
+                for row in connection.execute(sa.select(tables.outbox))
+                if (row.experiment, row.dataset) in open_ones
+            }
+        self._view = PrivateView(Map(datasets), Map(cells), Map(charges), Map(used), Map(outbox))
+
+    def _charge(
+        self,
+        federation: str,
+        key: Key,
+        charges: Sequence[CellCharge],
+        cells: Map[str, PrivateCell],
+        status: ChargeStatus,
+    ) -> None:
+        experiment, dataset = key
+        with self._database.write() as connection:
+            connection.execute(
+                sa.insert(tables.charges),
+                [
+                    {
+                        "federation": federation,
+                        "experiment": experiment,
+                        "dataset": dataset,
+                        "cell": charge.cell,
+                        "g": charge.g,
+                        "r": charge.r,
+                    }
+                    for charge in charges
+                ],
+            )
+            self._write_spends(
+                connection, (cells[charge.cell] for charge in charges if charge.cell in cells)
+            )
+            _write_status(connection, key, status)
+        self._view = replace(self._view, cells=cells, charges=self._view.charges.set(key, status))
+
+    def _refunded(self, key: Key) -> dict[str, bool]:
+        """Cells in which a reservation is counted already: whether with what it gave back."""
+        query = sa.select(tables.charges).where(
+            tables.charges.c.experiment == key[0], tables.charges.c.dataset == key[1]
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return {row.cell: row.g_refunded > 0 or row.r_refunded > 0 for row in rows}
+
+    def _set_status(self, key: Key, status: ChargeStatus) -> None:
+        with self._database.write() as connection:
+            _write_status(connection, key, status)
+        self._view = replace(self._view, charges=self._view.charges.set(key, status))
+
+    def _write_spends(self, connection: Connection, cells: Iterable[PrivateCell]) -> None:
+        for cell in cells:
+            connection.execute(
+                sa.update(tables.cells)
+                .where(tables.cells.c.cell == cell.terms.cell)
+                .values(_spend_values(cell.spend))
+            )
+
+    def _tree(self, key: Key) -> MerkleTree:
+        tree = self._trees.get(key)
+        if tree is None:
+            with self._database.read() as connection:
+                rows = connection.execute(_intents_of(key)).mappings().all()
+            tree = MerkleTree.from_leaves(
+                leaf_hash(canonical({str(n): v for n, v in row.items() if n != "id"}))
+                for row in rows
+            )
+            self._trees[key] = tree
+        return tree
+
+
+_record_columns = tuple(tables.datasets.c[name] for name in DatasetRecord.__slots__)
+
+
+def _intents_of(key: Key) -> sa.Select[Any]:
+    where = (tables.intents.c.experiment == key[0], tables.intents.c.dataset == key[1])
+    return sa.select(tables.intents).where(*where).order_by(tables.intents.c.id)
+
+
+def _record(row: Sequence[Any]) -> DatasetRecord:
+    return DatasetRecord(*row)
+
+
+def _cell(row: Any) -> PrivateCell:
+    terms = parse_canonical(bytes(row.terms), CellRegistered)
+    spend = Spend(int(row.g), int(row.r), row.g_overflowed, row.r_overflowed)
+    return PrivateCell(terms, row.test_percent, spend)
+
+
+def _status(text: str) -> ChargeStatus:
+    found: ChargeStatus = next(s for s in get_args(ChargeStatus) if s == text)
+    return found
+
+
+def _spend_values(spend: Spend) -> dict[str, Any]:
+    return {
+        "g": str(spend.g),
+        "r": str(spend.r),
+        "g_overflowed": spend.g_overflowed,
+        "r_overflowed": spend.r_overflowed,
+    }
+
+
+def _counted(one: Counted) -> dict[str, Any]:
+    return {
+        "federation": one.federation,
+        "experiment": one.experiment,
+        "dataset": one.dataset,
+        "cell": one.charge.cell,
+        "g": one.charge.g,
+        "r": one.charge.r,
+        "g_refunded": 0 if one.refund is None else one.refund.g,
+        "r_refunded": 0 if one.refund is None else one.refund.r,
+    }
+
+
+def _forced(cell: PrivateCell, charge: Charge) -> Spend:
+    """Spend after a charge that happened whatever the filter says."""
+    g, r = cell.spend.g + charge.g, cell.spend.r + charge.r
+    return Spend(
+        g,
+        r,
+        cell.spend.g_overflowed or g > cell.limit.g_max,
+        cell.spend.r_overflowed or r > cell.limit.r_max,
+    )
+
+
+def _write_status(connection: Connection, key: Key, status: ChargeStatus) -> None:
+    experiment, dataset = key
+    where = (tables.standing.c.experiment == experiment, tables.standing.c.dataset == dataset)
+    changed = connection.execute(sa.update(tables.standing).where(*where).values(status=status))
+    if changed.rowcount == 0:
+        values = {"experiment": experiment, "dataset": dataset, "status": status}
+        connection.execute(sa.insert(tables.standing).values(values))

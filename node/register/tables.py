@@ -1,0 +1,151 @@
+"""Tables of the hospital's private register, and how its file is opened.
+
+SQLite alone: the register lies at the hospital, in one file, under one process. Charges up to 2^300
+are kept as text, since SQLite's integers end at 2^63.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ledger.copies.database import Database
+from ledger.errors import StoreUnusable
+
+VERSION = 1
+_BUSY_TIMEOUT_MS = 30_000
+
+METADATA = sa.MetaData()
+register = sa.Table("register", METADATA, sa.Column("version", sa.Integer, nullable=False))
+datasets = sa.Table(
+    "datasets",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("schema_document", sa.LargeBinary, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("train_units", sa.Integer, nullable=False),
+    sa.Column("test_units", sa.Integer, nullable=False),
+    sa.Column("snapshot", sa.Text, nullable=False, unique=True),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("registration", sa.Text, nullable=True),
+)
+cells = sa.Table(
+    "cells",
+    METADATA,
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("terms", sa.LargeBinary, nullable=False),
+    sa.Column("test_percent", sa.Integer, nullable=True),
+    sa.Column("g", sa.Text, nullable=False),  # up to 2^300: SQLite's integers end at 2^63
+    sa.Column("r", sa.Text, nullable=False),
+    sa.Column("g_overflowed", sa.Boolean, nullable=False),
+    sa.Column("r_overflowed", sa.Boolean, nullable=False),
+)
+charges = sa.Table(
+    "charges",
+    METADATA,
+    sa.Column("federation", sa.Text, nullable=False),
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("g", sa.BigInteger, nullable=False),
+    sa.Column("r", sa.BigInteger, nullable=False),
+    sa.Column("g_refunded", sa.BigInteger, nullable=False, default=0),
+    sa.Column("r_refunded", sa.BigInteger, nullable=False, default=0),
+)
+standing = sa.Table(
+    "reservations",
+    METADATA,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+)
+intents = sa.Table(
+    "intents",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("experiment", sa.Text, nullable=False, index=True),
+    sa.Column("dataset", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("steps", sa.Integer, nullable=False),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+outbox = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+restarts = sa.Table(
+    "restarts",
+    METADATA,
+    sa.Column("nonce", sa.Text, primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+
+
+def open_tables(path: Path) -> Database:
+    """Open the file, making it (mode 0600) with its tables where there is none.
+
+    Raises:
+        StoreUnusable: it cannot be opened, or a newer release wrote it.
+    """
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise StoreUnusable(str(path), f"cannot be opened: {error.strerror}") from None
+    engine = sa.create_engine(f"sqlite:///{path.resolve()}")
+    sa.event.listen(engine, "connect", _prepare)
+    sa.event.listen(engine, "begin", _begin)
+    database = Database(engine, str(path))
+    try:
+        with database.write() as connection:
+            _make(connection, database.name)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _make(connection: Connection, name: str) -> None:
+    if not sa.inspect(connection).has_table(register.name):
+        METADATA.create_all(connection)
+        connection.execute(sa.insert(register).values(version=VERSION))
+        for verb in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER intents_{verb.lower()} BEFORE {verb} ON intents "
+                "BEGIN SELECT RAISE(ABORT, 'an intent is never changed or deleted'); END"
+            )
+    version = connection.execute(sa.select(register.c.version)).scalar_one()
+    if version != VERSION:
+        raise StoreUnusable(
+            name,
+            f"it has version {version}, this release knows {VERSION}; "
+            "run the release that wrote it, or a newer one",
+        )
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # sqlite3 would begin and commit by its own rules
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "trusted_schema = OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,231 @@
+"""The node's local HTTP service, for the hospital's own IT: health, status, metrics, pause, datasets.
+
+It listens on this machine alone unless a setting says otherwise, and answers only requests that name
+this machine as their host, so that a web page elsewhere cannot read it through a browser. Reading is
+open to whoever may log in here; what changes something needs the token of ``local.json``, which only
+the node's user can read. Nothing here depends on rows: declared sizes, hashes, reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from ledger.errors import LedgerError
+from ledger.experiment.schema import Schema
+from node.data.hospital_key import ensure_hospital_key
+from node.data.registration import prepare
+from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceError
+from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
+
+if TYPE_CHECKING:
+    from node.service.loop import NodeService
+
+LOCAL_FILE = "local.json"
+_START_S = 10.0
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Offer(BaseModel):
+    """A dataset to register.
+
+    Attributes:
+        path: file on this machine.
+        schema_: its public schema.
+        epsilon: the lifetime promise to patients; for the hospital's first dataset.
+        delta: its delta, or None for the most that is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    schema_: Annotated[Schema, Field(alias="schema")]
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+def status_of(service: NodeService) -> NodeStatus:
+    """The node's status now; safe from any thread."""
+    picture = service.picture
+    config = service.membership.config
+    state, view = picture.state, service.private.view
+    witnesses = state.witnesses_at(picture.final_size)
+    return NodeStatus(
+        handle=config.handle,
+        organisation=config.organisation,
+        federation=config.federation,
+        federation_name=state.name,
+        healthy=picture.fork is None,
+        coordinator_reached=picture.reached,
+        problem=picture.problem,
+        fork=picture.fork,
+        size=picture.size,
+        final_size=picture.final_size,
+        witnesses=tuple(sorted(witnesses)),
+        independently_witnessed=len(witnesses) >= INDEPENDENT,
+        vouched_since_restart=picture.vouched,
+        paused=picture.paused,
+        working_on=picture.working_on,
+        waiting=picture.waiting,
+        datasets=datasets_of(state, view, config.handle),
+        cells=cells_of(view),
+    )
+
+
+def make_app(service: NodeService, token: str, hosts: list[str]) -> FastAPI:
+    """The application; ``hosts`` are the names under which it answers."""
+    app = FastAPI(title="Consilium node", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+
+    def trusted(authorization: Annotated[str, Header()] = "") -> None:
+        if not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, f"give the token of {LOCAL_FILE} as a bearer token")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        healthy = service.picture.fork is None
+        return PlainTextResponse("ok\n" if healthy else "forked\n", 200 if healthy else 503)
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        picture = service.picture
+        ready = picture.reached and picture.fork is None and picture.problem is None
+        return PlainTextResponse("ready\n" if ready else "not ready\n", 200 if ready else 503)
+
+    @app.get("/status")
+    def status() -> NodeStatus:
+        return status_of(service)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        picture = service.picture
+        work = Work(picture.rounds_done, picture.train_seconds)
+        text = render_metrics(status_of(service), work)
+        return PlainTextResponse(text, media_type=_METRICS_TYPE)
+
+    @app.post("/pause", status_code=204, dependencies=[Depends(trusted)])
+    def pause() -> None:
+        service.pause(True)
+
+    @app.post("/resume", status_code=204, dependencies=[Depends(trusted)])
+    def resume() -> None:
+        service.pause(False)
+
+    @app.post("/datasets", dependencies=[Depends(trusted)])
+    def register(offer: Offer) -> Response:
+        return _register(service, offer)
+
+    return app
+
+
+class LocalServer:
+    """The application in a thread of its own."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+        self._file = service.membership.home.path / LOCAL_FILE
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """Listen; returns the URL once it answers.
+
+        Raises:
+            ServiceError: the address cannot be listened on.
+        """
+        settings = self._service.settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((settings.host, settings.port))
+        except OSError as error:
+            listening.close()
+            raise ServiceError(
+                f"it cannot listen on {settings.listen} ({error.strerror}); choose another listen"
+            ) from None
+        shown = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
+        url = f"http://{shown}:{listening.getsockname()[1]}"
+        token = secrets.token_urlsafe(32)
+        hosts = ["127.0.0.1", "localhost", "[::1]", shown]
+        if settings.allow_remote:
+            hosts = ["*"]
+        config = uvicorn.Config(
+            make_app(self._service, token, hosts),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, name="local-api", daemon=True
+        )
+        thread.start()
+        deadline = time.monotonic() + _START_S
+        while not server.started:
+            if time.monotonic() > deadline or not thread.is_alive():
+                raise ServiceError(f"its local service on {settings.listen} does not come up")
+            time.sleep(0.005)
+        self._server, self._thread = server, thread
+        _write_private(self._file, {"url": url, "token": token, "pid": os.getpid()})
+        return url
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(_START_S)
+            self._file.unlink(missing_ok=True)
+
+
+def _register(service: NodeService, offer: Offer) -> Response:
+    home = service.membership.home.path
+    try:
+        prepared = prepare(
+            Path(offer.path),
+            offer.schema_,
+            organisation=service.membership.config.organisation,
+            hospital_key=ensure_hospital_key(home, service.membership.keyring.sealing),
+            cells=service.private.view.cells,
+            epsilon=offer.epsilon,
+            delta=offer.delta,
+        )
+        record = service.register_dataset(prepared)
+    except (DatasetError, RegistrationRefused) as error:
+        return _says(400, error)
+    except (NodeError, LedgerError, TimeoutError) as error:
+        return _says(503, error)
+    return JSONResponse(
+        {
+            "dataset": record.name,
+            "registration": record.registration,
+            "snapshot": record.snapshot,
+            "cells": [use.cell for use in prepared.dataset.cells],
+        }
+    )
+
+
+def _says(status: int, error: Exception) -> Response:
+    return JSONResponse({"error": type(error).__name__, "reason": str(error)}, status)
+
+
+def _write_private(path: Path, value: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(value, file)
+    new.replace(path)

@@ -1,0 +1,4 @@
+"""The private mechanism and the warm process that runs it.
+
+The only room that imports torch.
+"""

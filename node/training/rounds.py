@@ -1,0 +1,172 @@
+"""One round at one dataset: from an approved plan's integers to the bytes that leave.
+
+Promise: everything that can fail for reasons other than rows (documents, plan, model, a changed
+file) fails before the first intent; after it, a vector leaves whatever the rows are. Noise comes from
+a fresh generator per purpose, closed at the end. What is drawn, with which sensitivity and deviation,
+is the plan's, never computed here.
+
+The caller owes: approval, reservation, and a plan that ``ledger.experiment.plan.check_plan`` accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+from ledger.entries.operations import Purpose, Release, SitePlan
+from ledger.experiment.average import averaged_rounds
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.plan import network_of
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec, FedAvg
+from ledger.experiment.tensors import encode_update, unpack_model
+from ledger.formats.documents import parse_document
+from ledger.formats.strict import parse_canonical
+from node.data.encode import Examples
+from node.data.holdings import Holdings
+from node.errors import JobRefused
+from node.training.evaluate import noisy_histogram
+from node.training.frames import Job
+from node.training.network import FloatVector, build, load_flat
+from node.training.train import (
+    BeforeNoise,
+    IntVector,
+    Training,
+    fedavg_round,
+    fedsgd_round,
+    local_baseline,
+    loss_of,
+    per_sample,
+    rehearse,
+)
+from privacy.noise import Randomness
+
+Noise = Callable[[str], Randomness]
+"""Opens a generator for the one purpose that the text names."""
+
+
+def run_round(job: Job, holdings: Holdings, noise: Noise, before_noise: BeforeNoise) -> bytes:
+    """Run a round.
+
+    Args:
+        job: what to do.
+        holdings: warm datasets.
+        noise: opens generators.
+        before_noise: records an intent durably, or raises; called before its noise is drawn.
+
+    Returns:
+        The encoded update: gradients or weights for ``train``, a histogram for ``evaluate`` and
+        ``baseline``.
+
+    Raises:
+        JobRefused, LedgerError: spec, schema, plan and model do not fit together.
+        DatasetError, DatasetChanged: the file is not what was registered.
+    """
+    work = _Work(job, holdings, noise, before_noise)
+    if job.kind == "train":
+        vector = work.train()
+    elif job.kind == "evaluate":
+        load_flat(work.training.engine, work.model)
+        vector = work.measure("evaluate")
+    else:
+        vector = work.baseline()
+    return encode_update(vector)
+
+
+class _Work:
+    """A job whose parts were found to fit together."""
+
+    def __init__(
+        self, job: Job, holdings: Holdings, noise: Noise, before_noise: BeforeNoise
+    ) -> None:
+        self._spec = parse_document(job.spec, ExperimentSpec)
+        self._schema = parse_document(job.schema_document, Schema)
+        self._site = parse_canonical(job.site, SitePlan)
+        self._releases = {release.purpose: release for release in self._site.releases}
+        self._noise = noise
+        self._before_noise = before_noise
+        self._context = f"{sha256(job.spec).hexdigest()}/{self._site.dataset}/{job.kind}{job.round}"
+        if self._site.dataset != self._schema.dataset:
+            raise JobRefused(f"the plan is for {self._site.dataset}, not {self._schema.dataset}")
+        for purpose in _PURPOSES[job.kind]:
+            self._release(purpose)
+        tree = network_of(self._spec, self._schema)
+        self.model: FloatVector = unpack_model(job.model, parameter_shapes(tree))
+        train, self._test = holdings.halves(
+            Path(job.path), job.schema_document, job.split_key, job.spec, job.sha256
+        )
+        self.training = Training(
+            per_sample(build(tree)), loss_of(self._spec.task), train, self._site.divisor
+        )
+        rehearse(self.training)
+
+    def train(self) -> IntVector:
+        release = self._release("train")
+        strategy = self._spec.federation.strategy
+        with closing(self._noise(f"{self._context}/train")) as rng:
+            if isinstance(strategy, FedAvg):
+                return fedavg_round(
+                    self.training,
+                    self.model,
+                    release,
+                    local_steps=strategy.local_steps,
+                    learning_rate=float(strategy.learning_rate),
+                    weight=self._site.weight,
+                    update_bound=self._site.update_bound,
+                    rng=rng,
+                    before_noise=self._before_noise,
+                )
+            return fedsgd_round(
+                self.training,
+                self.model,
+                release,
+                update_bound=self._site.update_bound,
+                rng=rng,
+                before_noise=self._before_noise,
+            )
+
+    def baseline(self) -> IntVector:
+        planned = self._spec.privacy.baseline
+        if planned is None:
+            raise JobRefused("the spec asks for no baseline")
+        with closing(self._noise(f"{self._context}/baseline_train")) as rng:
+            alone = local_baseline(
+                self.training,
+                self.model,
+                self._release("baseline_train"),
+                steps=planned.rounds,
+                learning_rate=float(self._spec.federation.strategy.learning_rate),
+                averaged=averaged_rounds(self._spec, planned.rounds),
+                rng=rng,
+                before_noise=self._before_noise,
+            )
+        load_flat(self.training.engine, alone)
+        return self.measure("baseline_evaluate")
+
+    def measure(self, purpose: Purpose) -> IntVector:
+        examples: Examples = self._test
+        with closing(self._noise(f"{self._context}/{purpose}")) as rng:
+            return noisy_histogram(
+                self.training.engine,
+                examples,
+                self._spec,
+                self._release(purpose),
+                declared=self._schema.declared_test,
+                rng=rng,
+                before_noise=self._before_noise,
+            )
+
+    def _release(self, purpose: Purpose) -> Release:
+        release = self._releases.get(purpose)
+        if release is None:
+            raise JobRefused(f"the plan has no release for {purpose} at {self._site.dataset}")
+        return release
+
+
+_PURPOSES: dict[str, tuple[Purpose, ...]] = {
+    "train": ("train",),
+    "evaluate": ("evaluate",),
+    "baseline": ("baseline_train", "baseline_evaluate"),
+}
