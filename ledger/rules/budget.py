@@ -9,7 +9,6 @@ charged all the same: no gate can undo it, but it closes what it overflows.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from immutables import Map
 
@@ -23,7 +22,7 @@ from ledger.entries.operations import (
     Used,
 )
 from ledger.rules.experiments import put, site_of, totals
-from ledger.rules.state import Cell, Experiment, Refusal, Reservation, State
+from ledger.rules.state import Cell, Experiment, Refusal, Reservation, Site, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, Limit, Spend, reserve, settle
@@ -143,13 +142,19 @@ def steps_stated(used: Iterable[Used]) -> Map[str, int]:
     return merge_used(Map(), ((item.purpose, item.steps) for item in used))
 
 
-def charge_excess(state: State, site: SitePlan, before: Reservation, now: Reservation) -> State:
+def charge_excess(state: State, site: Site, before: Reservation, now: Reservation) -> State:
     """Charge what a reservation's used steps exceed the charges that its cells hold.
 
     Nothing for an honest node: it uses no more than it reserved, and nothing after it settled.
     """
+    if now.settled_at is None:
+        for purpose, steps in now.used.items():
+            if steps > site.steps.get(purpose, 0):
+                break
+        else:
+            return state
     cells = state.cells
-    for release in site.releases:
+    for release in site.plan.releases:
         more = _charged_steps(release, now) - _charged_steps(release, before)
         for charge in release.charges if more > 0 else ():
             cell = cells[charge.cell]

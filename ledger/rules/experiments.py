@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ledger.entries.operations import (
     MAX_INT,
@@ -20,7 +19,7 @@ from ledger.entries.operations import (
     Release,
     SitePlan,
 )
-from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State
+from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH
 from privacy.filters import g_step, r_step_full_batch

@@ -11,7 +11,6 @@ What it does not judge: curves and epsilons (nodes and auditors do), blobs, sign
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from immutables import Map
@@ -25,7 +24,15 @@ from ledger.rules import datasets as rules_datasets
 from ledger.rules import experiments as rules_experiments
 from ledger.rules import members as rules_members
 from ledger.rules import rounds as rules_rounds
-from ledger.rules.state import KeyState, Member, OpenInvitation, State, TimeMark, WitnessEpoch
+from ledger.rules.state import (
+    KeyState,
+    Member,
+    OpenInvitation,
+    State,
+    TimeMark,
+    WitnessEpoch,
+    replace,
+)
 from ledger.rules.verdict import Outcome, Step, Void
 
 Rule = Callable[[State, Step, Any], State | Void]

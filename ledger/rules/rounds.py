@@ -8,7 +8,10 @@ another vector and need further noise, also when their update is void.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from immutables import Map
 
 from ledger.entries.operations import (
     Plan,
@@ -16,13 +19,23 @@ from ledger.entries.operations import (
     RoundClosed,
     RoundKind,
     RoundOpened,
-    SitePlan,
     UpdateRefused,
     UpdateSubmitted,
+    Used,
 )
-from ledger.rules.budget import charge_excess, merge_used, steps_stated
-from ledger.rules.experiments import last_round, put, site_of
-from ledger.rules.state import Experiment, OpenRound, Reservation, State, Update, Vectors
+from ledger.rules.budget import charge_excess, merge_used
+from ledger.rules.experiments import last_round, put
+from ledger.rules.state import (
+    Dataset,
+    Experiment,
+    OpenRound,
+    Reservation,
+    Site,
+    State,
+    Update,
+    Vectors,
+    replace,
+)
 from ledger.rules.verdict import Step, Void, VoidReason
 
 
@@ -43,7 +56,7 @@ def opened(state: State, step: Step, op: RoundOpened) -> State | Void:
     ):
         return Void("round_mismatch")
     if list(op.cohort) != sorted(set(op.cohort)) or any(
-        site_of(plan, dataset) is None for dataset in op.cohort
+        dataset not in experiment.sites for dataset in op.cohort
     ):
         return Void("not_in_cohort")
     first_evaluation = op.kind == "evaluate" and op.attempt == 1
@@ -71,22 +84,23 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
     if dataset.organisation != state.members[step.author].organisation:
         return Void("not_owner")
     before = experiment.reservations.get(op.dataset)
-    site = site_of(experiment.plan, op.dataset)
+    site = experiment.sites.get(op.dataset)
     if before is None or site is None:
         return Void("not_reserved")
     held, least = _count_vector(experiment.plan, site, before, op)
-    reason = _why_not_counted(state, experiment, site, held, op)
-    stated = merge_used(before.used, steps_stated(op.used).items())
-    if reason is None and any(stated.get(purpose, 0) < n for purpose, n in least.items()):
-        reason = "under_reported"
+    reason = _why_not_counted(state, experiment, site, dataset, held, op)
+    if reason is None:
+        stated = _merge_stated(before.used, op.used)
+        if any(stated.get(purpose, 0) < count for purpose, count in least):
+            reason = "under_reported"
     state = charge_excess(state, site, before, held)
     reservations = experiment.reservations.set(op.dataset, held)
     current = experiment.round
     if reason is not None or current is None:
         used = put(state, replace(experiment, reservations=reservations))
         return Void(reason or "round_not_open", used)
-    update = Update(step.entry.hash, op.update, step.index)
-    current = replace(current, updates=current.updates.set(op.dataset, update))
+    updates = current.updates.set(op.dataset, Update(step.entry.hash, op.update, step.index))
+    current = replace(current, updates=updates)
     return put(state, replace(experiment, reservations=reservations, round=current))
 
 
@@ -184,27 +198,40 @@ def _has_settled(experiment: Experiment, dataset: str) -> bool:
 
 
 def _count_vector(
-    plan: Plan, site: SitePlan, held: Reservation, op: UpdateSubmitted
-) -> tuple[Reservation, dict[str, int]]:
+    plan: Plan, site: Site, held: Reservation, op: UpdateSubmitted
+) -> tuple[Reservation, list[tuple[str, int]]]:
     """The reservation with this vector and its noise, and the noise that all vectors need."""
     kind = round_kind(plan, op.round)
-    known = held.vectors.get(kind, Vectors(0, ""))
-    if known.newest != op.update.sha256:
+    known = held.vectors.get(kind)
+    if known is None:
+        known = Vectors(1, op.update.sha256)
+    elif known.newest != op.update.sha256:
         known = Vectors(known.different + 1, op.update.sha256)
-    planned: dict[str, int] = {release.purpose: release.steps for release in site.releases}
     if kind == "train":
-        steps = {"train": plan.steps_per_round}
+        least = [("train", known.different * plan.steps_per_round)]
     elif kind == "evaluate":
-        steps = {"evaluate": 1}
+        least = [("evaluate", known.different)]
     else:
-        steps = {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
-    least = {purpose: known.different * count for purpose, count in steps.items()}
-    used = merge_used(merge_used(held.used, steps_stated(op.used).items()), least.items())
+        least = [
+            (purpose, known.different * site.steps.get(purpose, 0))
+            for purpose in ("baseline_train", "baseline_evaluate")
+        ]
+    used = merge_used(_merge_stated(held.used, op.used), least)
     return replace(held, used=used, vectors=held.vectors.set(kind, known)), least
 
 
+def _merge_stated(held: Map[str, int], used: Iterable[Used]) -> Map[str, int]:
+    """The larger number of steps by purpose; of a purpose said twice, the larger."""
+    return merge_used(held, [(item.purpose, item.steps) for item in used])
+
+
 def _why_not_counted(
-    state: State, experiment: Experiment, site: SitePlan, held: Reservation, op: UpdateSubmitted
+    state: State,
+    experiment: Experiment,
+    site: Site,
+    dataset: Dataset,
+    held: Reservation,
+    op: UpdateSubmitted,
 ) -> VoidReason | None:
     if held.settled_at is not None:
         return "settled"
@@ -215,21 +242,21 @@ def _why_not_counted(
         return "not_approved"
     if state.log_time > approval.until_ms:
         return "approval_expired"
-    dataset = state.datasets[op.dataset]
     if dataset.withdrawn_at is not None:
         return "dataset_withdrawn"
-    if dataset.registration != site.registration:
+    if dataset.registration != site.plan.registration:
         return "dataset_changed"
     current = experiment.round
-    if current is None or (op.round, op.attempt) != (current.number, current.attempt):
+    if current is None or op.round != current.number or op.attempt != current.attempt:
         return "round_not_open"
-    if op.dataset not in current.cohort:
+    at = bisect_left(current.cohort, op.dataset)  # sorted, or the round would not be open
+    if at == len(current.cohort) or current.cohort[at] != op.dataset:
         return "not_in_cohort"
     if state.log_time > current.deadline_ms:
         return "deadline_passed"
     if op.dataset in current.updates:
         return "duplicate_update"
-    reserved: dict[str, int] = {release.purpose: release.steps for release in site.releases}
-    if any(steps > reserved.get(purpose, 0) for purpose, steps in held.used.items()):
-        return "over_reservation"
+    for purpose, steps in held.used.items():
+        if steps > site.steps.get(purpose, 0):
+            return "over_reservation"
     return None

@@ -4,6 +4,9 @@ Values only, all frozen, over persistent maps, so that an older state stays vali
 microseconds. Nothing here judges; the rules do (``fold.py``). `encode` gives the specified bytes of
 a state and `digest` their SHA-256: two parties who folded the same entries hold the same digest.
 
+The records have no slots, so that `replace` can copy one in a third of a microsecond; the fold of a
+large log is little else than such copies.
+
 Encoding: canonical JSON. A map becomes an object with sorted keys, a set a sorted array, a record an
 object of all its fields; an integer above 2^53 - 1 (a closed lane's sum can grow so far) the string
 of its digits.
@@ -13,8 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 from immutables import Map
@@ -34,13 +39,29 @@ from ledger.entries.operations import (
     PublicKey,
     Role,
     RoundKind,
+    SitePlan,
 )
 from privacy.filters import Spend
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace  # so that each field is checked
+else:
+
+    def replace(value, **changes):
+        """Copy a record of the state with some fields changed: `dataclasses.replace`, ten times faster.
+
+        Not for a record that checks itself when it is made (``privacy.filters.Spend``), and a field
+        that the record does not have goes unnoticed here: the type checker sees it.
+        """
+        new = object.__new__(type(value))
+        object.__setattr__(new, "__dict__", value.__dict__ | changes)
+        return new
+
 
 ExperimentStatus = Literal["proposed", "running", "completed", "released", "stopped"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeyState:
     """One entry key and the head of its chain.
 
@@ -59,7 +80,7 @@ class KeyState:
     retired_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """A member of the federation."""
 
@@ -74,7 +95,7 @@ class Member:
     ready: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenInvitation:
     """An invitation in force, and the handles that already took their seats."""
 
@@ -82,7 +103,7 @@ class OpenInvitation:
     taken: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PendingChange:
     """A proposed change and the organisations that stand behind it."""
 
@@ -92,7 +113,7 @@ class PendingChange:
     effective_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WitnessEpoch:
     """From a log of ``size`` entries on, these organisations count, each by any of its keys."""
 
@@ -100,7 +121,7 @@ class WitnessEpoch:
     organisations: Map[str, frozenset[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TimeMark:
     """The log had ``size`` entries when its time reached ``log_time``."""
 
@@ -108,7 +129,7 @@ class TimeMark:
     log_time: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cell:
     """A cell of patients: its lifetime promise and what was reserved of it."""
 
@@ -118,7 +139,7 @@ class Cell:
     spend: Spend = Spend()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dataset:
     """A dataset as last registered."""
 
@@ -130,7 +151,7 @@ class Dataset:
     withdrawn_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Approval:
     """A steward's yes, and its conditions.
 
@@ -146,7 +167,7 @@ class Approval:
     until_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
     """A no, by a steward or by a node."""
 
@@ -155,7 +176,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vectors:
     """The vectors that a node handed in for one kind of round, void updates included.
 
@@ -168,7 +189,7 @@ class Vectors:
     newest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reservation:
     """What a node set aside for one experiment, and how far it has used it.
 
@@ -187,7 +208,7 @@ class Reservation:
     settled_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Update:
     """An update that arrived in time."""
 
@@ -197,7 +218,7 @@ class Update:
     refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenRound:
     """The round that is under way."""
 
@@ -211,7 +232,14 @@ class OpenRound:
     updates: Map[str, Update] = Map()
 
 
-@dataclass(frozen=True, slots=True)
+class Site(NamedTuple):
+    """What a plan asks of one dataset, and the steps that it reserves there, by purpose."""
+
+    plan: SitePlan
+    steps: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """An experiment from its proposal to its model."""
 
@@ -238,8 +266,16 @@ class Experiment:
         """No further round will open."""
         return self.status in ("completed", "released", "stopped")
 
+    @cached_property
+    def sites(self) -> Mapping[str, Site]:
+        """The plan's sites by dataset. The plan of an experiment never changes, so `replace` keeps it."""
+        return {
+            site.dataset: Site(site, {release.purpose: release.steps for release in site.releases})
+            for site in self.plan.sites
+        }
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class State:
     """Everything that a log of ``size`` entries says, as of its ``log_time``."""
 

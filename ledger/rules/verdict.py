@@ -7,7 +7,7 @@ too, so that every interface says the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from ledger.entries.entry import Entry
@@ -124,12 +124,11 @@ class Outcome:
         return self.void is None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Where an entry stands in the log: what a rule may know beside the state."""
 
     entry: Entry
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple's search, which nobody needs
 
     @property
     def author(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from immutables import Map
 
+from ledger.rules import state as records
 from ledger.rules.state import State, TimeMark, digest, encode
 from privacy.filters import Spend
 from tests.federation import Federation, node_of
@@ -91,3 +93,23 @@ def test_an_older_state_stays_as_it_was() -> None:
     before = digest(state)
     fold(state, node_of("basel"), reserve_op(state, experiment_of(state)))
     assert digest(state) == before
+
+
+def test_a_fast_copy_of_a_record_is_what_dataclasses_would_make() -> None:
+    state = story()
+    experiment = next(iter(state.experiments.values()))
+    for record in (state, experiment, next(iter(state.keys.values()))):
+        name = dataclasses.fields(record)[0].name
+        changed = {name: "other"}
+        assert records.replace(record, **changed) == replace(record, **changed)  # type: ignore[arg-type]
+    assert experiment.sites == records.replace(experiment, reason="other").sites
+
+
+def test_no_record_that_is_copied_fast_checks_itself_when_made() -> None:
+    found = [
+        value
+        for value in vars(records).values()
+        if dataclasses.is_dataclass(value) and value.__module__ == records.__name__
+    ]
+    assert len(found) > 10
+    assert not [record for record in found if hasattr(record, "__post_init__")]
