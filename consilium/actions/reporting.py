@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,7 @@ from audit.console.render import contribution_html, data_use_html
 from audit.reports.contribution import ContributionReport, contribution_report
 from audit.reports.data_use import data_use_report
 from audit.reports.data_use_form import DataUseReport
+from audit.reports.privacy_events import events_json
 from audit.reports.standing import sealed_json
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify
@@ -95,6 +97,20 @@ def write_budget(found: Verification, out: Path, by: str) -> None:
         _write(out, budget_csv(report).encode())
     else:
         raise InputError(f"{out}: the budget is written as .json or .csv")
+
+
+def write_events(found: Verification, out: Path, auditor: Path | None) -> None:
+    """Write the list of privacy events and, where asked, the script that recomputes it.
+
+    Raises:
+        InputError: another format, or a file cannot be written.
+    """
+    if out.suffix != ".json":
+        raise InputError(f"{out}: privacy events are written as .json")
+    _write(out, events_json(found))
+    if auditor is not None:
+        script = resources.files("audit").joinpath("standalone", "recompute_budget.py")
+        _write(auditor, script.read_bytes())
 
 
 def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:

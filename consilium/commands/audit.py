@@ -144,6 +144,35 @@ def report_all(
 
 @app.command(
     epilog=examples(
+        "consilium audit events demo-out --out events.json --auditor recompute_budget.py",
+        "python3 -I -S recompute_budget.py events.json",
+    )
+)
+def events(
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .json.")],
+    path: PathArgument = None,
+    auditor: Annotated[
+        Path | None,
+        typer.Option("--auditor", help="Also write the auditor that recomputes it, as one script."),
+    ] = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+) -> None:
+    """Every privacy event of a copy, for an auditor who installs nothing of ours.
+
+    The script needs Python's standard library alone. It recomputes each charge from its parameters,
+    the sums, the gates and every epsilon, and exits with 1 where one differs.
+    """
+    from consilium.actions.reporting import verified, write_events
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_events(found, out, auditor)
+        say_line(f"{out}: {found.report.completeness()}")
+
+
+@app.command(
+    epilog=examples(
         "consilium audit console demo-out",
         "consilium audit console ~/consilium/node --port 8462 --trust genesis.leaf",
     )
