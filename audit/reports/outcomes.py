@@ -28,6 +28,7 @@ REASONS: dict[str, str] = {
     "plan_mismatch": "the plan is not what its specification implies",
     "local_policy": "the hospital's own policy",
     "no_spare_round": "no spare round was left after a restart",
+    "expelled": "its organisation was expelled",
     "unavailable": "the data was not available",
     "researcher": "the researcher stopped it",
     "quorum_lost": "too few hospitals answered",

@@ -12,7 +12,8 @@ from typing import Any
 
 from audit.reports.outcomes import in_words
 from audit.verification.history import History
-from ledger.entries.entry import Entry
+from ledger.entries.entry import Entry, parse_leaf
+from ledger.formats.strict import decode_b64
 from privacy.events import CHARGE_UNIT
 
 
@@ -107,6 +108,10 @@ def _change(who: str, op: Any, history: History) -> Told:
         what = f"to invite {organisation_name(change.invitation.organisation)}"
     elif change.kind == "rekey":
         what = f"new keys for {change.member}"
+    elif change.kind == "withdraw":
+        what = f"to withdraw invitation {change.invitation[:12]}"
+    elif change.kind == "expel":
+        what = f"to expel {organisation_name(change.organisation)}"
     else:
         what = "another policy"
     return Told(f"{who} proposed {what}, which counts as its organisation's endorsement.")
@@ -119,6 +124,18 @@ def _endorsed(who: str, op: Any, history: History) -> Told:
 def _revoked(who: str, op: Any, history: History) -> Told:
     since = "" if op.compromised_since_ms is None else " Entries since then are disputed."
     return Told(f"{who} ended the keys of {op.member}.{since}")
+
+
+def _conflicted(who: str, op: Any, history: History) -> Told:
+    found = parse_leaf(decode_b64(op.first)).body
+    return Told(
+        f"{who} showed two entries that {found.author}'s key signed for one place of its chain. The "
+        "key ended here.",
+        (
+            Fact("Key", found.key[:12], code=True),
+            Fact("Place in its chain", f"{found.seq:,}"),
+        ),
+    )
 
 
 def _cell(who: str, op: Any, history: History) -> Told:
@@ -297,6 +314,7 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "change.endorsed": _endorsed,
     "key.rotated": _rotated,
     "key.revoked": _revoked,
+    "key.conflicted": _conflicted,
     "node.ready": _ready,
     "node.resumed": _resumed,
     "time.noted": _time,

@@ -299,7 +299,12 @@ class _Judge:
             f"{found.member} signed two entries, {first} and {second}, as number {found.seq} of the "
             f"chain of key {found.key}: its owner, or somebody who has its key"
         )
-        self._refute(4, detail, place)
+        ended = self._state.keys[found.key].retired_at
+        if ended is None:
+            self._refute(4, detail, place)
+            return
+        settled = f"{detail}; the key ended at entry {ended - 1}"
+        self.checks.append(Check(4, "proved", settled, place))
 
     def _refute(self, step: int, detail: str, place: str) -> None:
         self.checks.append(Check(step, "refuted", detail, place))

@@ -18,8 +18,11 @@ from ledger.entries.operations import (
     BudgetReserved,
     BudgetSettled,
     CellRegistered,
+    ChangeEndorsed,
+    ChangeProposed,
     DatasetRegistered,
     DatasetWithdrawn,
+    ExpelChange,
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentProposed,
@@ -317,6 +320,15 @@ class History:
     def _withdrawn(self, said: Said, op: DatasetWithdrawn, state: State) -> None:
         self.datasets[op.dataset].withdrawn = (said, op.reason)
 
+    def _changed(self, said: Said, op: ChangeProposed | ChangeEndorsed, state: State) -> None:
+        change = said.hash if isinstance(op, ChangeProposed) else op.change
+        pending = state.changes[change]
+        if pending.effective_at != said.index or not isinstance(pending.change, ExpelChange):
+            return
+        for record in self.datasets.values():
+            if record.organisation == pending.change.organisation and record.withdrawn is None:
+                record.withdrawn = (said, "expelled")
+
     def _proposed(self, said: Said, op: ExperimentProposed, state: State) -> None:
         sites = {site.dataset: self.registrations[site.registration] for site in op.plan.sites}
         self.experiments[said.hash] = ExperimentRecord(said, op, sites)
@@ -408,6 +420,8 @@ def _update(said: Said, op: UpdateSubmitted, void: str | None) -> UpdateRecord:
 # that it has open, and that is the newest that it applied.
 _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     FederationFounded: History._founded,
+    ChangeProposed: History._changed,
+    ChangeEndorsed: History._changed,
     MemberJoined: History._joined,
     CellRegistered: History._cell,
     DatasetRegistered: History._dataset,

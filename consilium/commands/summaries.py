@@ -10,7 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 from consilium.commands.naming import SHORT
-from ledger.entries.operations import InviteChange, Plan, RekeyChange
+from ledger.entries.operations import (
+    ExpelChange,
+    InviteChange,
+    Plan,
+    Policy,
+    RekeyChange,
+    WithdrawChange,
+)
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import parse_note
@@ -189,14 +196,30 @@ def change_summary(state: State, change: str) -> ChangeSummary:
         what = f"invite {inner.invitation.organisation}: {handles}"
     elif isinstance(inner, RekeyChange):
         what = f"new keys for {inner.member}"
+    elif isinstance(inner, WithdrawChange):
+        known = state.invitations[inner.invitation].invitation
+        what = f"withdraw invitation {inner.invitation[:SHORT]} of {known.organisation}"
+    elif isinstance(inner, ExpelChange):
+        what = f"expel {inner.organisation}"
     else:
-        what = "new policy"
+        change_of = policy_difference(state.policy, inner.policy)
+        what = f"new policy: {change_of}" if change_of else "new policy: what is in force"
     return ChangeSummary(
         change=change[:12],
         what=what,
         proposed_by=pending.proposed_by,
         organisations=", ".join(sorted(pending.organisations)),
         in_force=pending.effective_at is not None,
+    )
+
+
+def policy_difference(now: Policy, wanted: Policy) -> str:
+    """The fields in which a policy differs, in a line; empty when it does not."""
+    fields = Policy.model_fields
+    return ", ".join(
+        f"{name} {getattr(now, name):,} -> {getattr(wanted, name):,}"
+        for name in fields
+        if getattr(now, name) != getattr(wanted, name)
     )
 
 

@@ -26,12 +26,12 @@ from dataclasses import dataclass
 
 from ledger.copies.store import LogStore
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
-from ledger.entries.operations import EMPTY_HASH
-from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent, UnknownKey
+from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.merkle import verify_consistency
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import AddCheckpoint, parse_add_checkpoint
+from ledger.rules.equivocation import Equivocation, collide, judge_entries
 from ledger.rules.state import KeyState
 
 FORK = "fork"
@@ -66,22 +66,6 @@ class Fork:
     def encode(self) -> bytes:
         """The bytes that a store keeps."""
         return frame(*self.statements())
-
-
-@dataclass(frozen=True, slots=True)
-class Equivocation:
-    """Two entries at one place of a chain.
-
-    Attributes:
-        member, key: whose key, and its id.
-        seq: the place.
-        hashes: of both entries.
-    """
-
-    member: str
-    key: str
-    seq: int
-    hashes: tuple[str, str]
 
 
 def frame(first: bytes, second: bytes) -> bytes:
@@ -190,14 +174,7 @@ def judge_equivocation(
         NotConsistent: they do not contradict each other.
     """
     first, second = (parse_leaf(leaf) for leaf in split(evidence))
-    key = keys.get(first.body.key)
-    if key is None:
-        raise UnknownKey("evidence", f"key {first.body.key} is not enrolled")
-    for entry in (first, second):
-        verify_signature(entry, bytes.fromhex(key.public))
-    if first.body.federation != federation or not _collide(first, second):
-        raise NotConsistent("evidence", "its two entries are not at one place of one chain")
-    return Equivocation(key.member, first.body.key, first.body.seq, (first.hash, second.hash))
+    return judge_entries(first, second, federation, keys)
 
 
 class Equivocations:
@@ -238,7 +215,7 @@ class Equivocations:
         if key is None or body.key in self._known or body.seq >= key.next_seq:
             return False
         leaf = held_at(body.key, body.seq)
-        if leaf is None or not _collide(parse_leaf(leaf), refused):
+        if leaf is None or not collide(parse_leaf(leaf), refused):
             return False
         try:
             verify_signature(refused, bytes.fromhex(key.public))
@@ -247,14 +224,3 @@ class Equivocations:
         self._store.put_conflict(EQUIVOCATION, frame(leaf, refused.leaf))
         self._known.add(body.key)
         return True
-
-
-def _collide(first: Entry, second: Entry) -> bool:
-    """Whether two entries claim one place of one chain, in one federation.
-
-    An entry 0 states no federation: two of them by one key found two federations.
-    """
-    a, b = first.body, second.body
-    if a.federation == EMPTY_HASH or (a.federation, a.key, a.seq) != (b.federation, b.key, b.seq):
-        return False
-    return first.hash != second.hash

@@ -29,6 +29,8 @@ KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
+# A framed leaf in base64: what an entry carries of another one. Two of them must fit into an entry.
+LeafText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=32_000)]
 TimeMs = Annotated[int, Field(ge=0, le=MAX_INT)]
 
 Role = Literal["coordinator", "node", "steward", "researcher", "auditor"]
@@ -170,7 +172,24 @@ class PolicyChange(Value):
     policy: Policy
 
 
-Change = Annotated[InviteChange | RekeyChange | PolicyChange, Field(discriminator="kind")]
+class WithdrawChange(Value):
+    """Withdraw an invitation: its free seats let nobody in any more."""
+
+    kind: Literal["withdraw"]
+    invitation: KeyId
+
+
+class ExpelChange(Value):
+    """Put an organisation out: its keys end, its datasets are withdrawn, what it spent stays spent."""
+
+    kind: Literal["expel"]
+    organisation: Organisation
+
+
+Change = Annotated[
+    InviteChange | RekeyChange | PolicyChange | WithdrawChange | ExpelChange,
+    Field(discriminator="kind"),
+]
 
 
 class ChangeProposed(Value):
@@ -201,6 +220,14 @@ class KeyRevoked(Value):
     type: Literal["key.revoked"]
     member: Slug
     compromised_since_ms: TimeMs | None
+
+
+class KeyConflicted(Value):
+    """Two entries that one key signed for one place of its chain, as leaves; the key ends here."""
+
+    type: Literal["key.conflicted"]
+    first: LeafText
+    second: LeafText
 
 
 class NodeReady(Value):
@@ -556,6 +583,7 @@ Operation = Annotated[
     | ChangeEndorsed
     | KeyRotated
     | KeyRevoked
+    | KeyConflicted
     | NodeReady
     | NodeResumed
     | TimeNoted

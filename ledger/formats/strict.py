@@ -170,10 +170,12 @@ def _dotted(name: str, path: Path) -> str:
 
 def _refusal(name: str, error: ValidationError) -> MalformedInput:
     """Say the first of pydantic's complaints in our words."""
-    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    first, *others = error.errors(include_url=False, include_context=False)
     reason = first["msg"]
     if first["type"] == "union_tag_invalid":  # pydantic's own text repeats the foreign tag
         reason = "its tag is none of those known"
+    if first["type"] == "literal_error":  # an algorithm to come, say, is refused by its name
+        reason += f", not {excerpt(str(first['input']), MAX_ECHO // 2)}"
     if len(reason) > MAX_MESSAGE:
         reason = reason[: MAX_MESSAGE - 3] + "..."
     if others:

@@ -21,6 +21,7 @@ from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id
 from ledger.rules import budget as rules_budget
 from ledger.rules import datasets as rules_datasets
+from ledger.rules import equivocation as rules_equivocation
 from ledger.rules import experiments as rules_experiments
 from ledger.rules import members as rules_members
 from ledger.rules import rounds as rules_rounds
@@ -45,6 +46,11 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("change.endorsed", rules_members.change_endorsed, "steward"),
         ("key.rotated", rules_members.key_rotated, "coordinator node steward researcher auditor"),
         ("key.revoked", rules_members.key_revoked, "node steward researcher auditor"),
+        (
+            "key.conflicted",
+            rules_equivocation.key_conflicted,
+            "coordinator node steward researcher auditor",
+        ),
         ("node.ready", rules_members.node_ready, "node"),
         ("node.resumed", rules_members.noted, "node"),
         ("time.noted", rules_members.noted, "coordinator"),

@@ -3,7 +3,7 @@
 A change takes effect at the k-th endorsement by distinct organisations under the policy in force at
 that index. Organisations count once each; the coordinator's counts for none, since only stewards
 endorse and a coordinator is none. People of an organisation that is in already need that
-organisation among the endorsers.
+organisation among the endorsers. An organisation that is to be expelled is not asked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ledger.entries.operations import (
     Change,
     ChangeEndorsed,
     ChangeProposed,
+    ExpelChange,
     Invitation,
     InviteChange,
     KeyRevoked,
@@ -26,6 +27,7 @@ from ledger.entries.operations import (
     PolicyChange,
     RekeyChange,
     Value,
+    WithdrawChange,
 )
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
@@ -56,11 +58,9 @@ def claim_bytes(federation: str, handle: str, keys: MemberKeys) -> bytes:
 def open_seat(state: State, handle: str, invitation: str) -> OpenInvitation | None:
     """The open invitation with a free seat for that handle, if there is one."""
     found = state.invitations.get(invitation)
-    if found is None or handle in found.taken or handle in state.members:
+    if found is None or handle not in found.free or handle in state.members:
         return None
-    if any(seat.handle == handle for seat in found.invitation.seats):
-        return found
-    return None
+    return found
 
 
 def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
@@ -94,16 +94,10 @@ def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
 
 def change_proposed(state: State, step: Step, op: ChangeProposed) -> State | Void:
     """A proposal counts as the proposer's organisation's endorsement."""
-    change = op.change
-    if isinstance(change, InviteChange) and not _invitation_is_free(state, change.invitation):
-        return Void("invitation_conflict")
-    if isinstance(change, RekeyChange):
-        member = state.members.get(change.member)
-        if member is None:
-            return Void("unknown_member")
-        if not keys_fit(state, member.role, change.keys):
-            return Void("key_conflict")
-    pending = PendingChange(change, step.author, frozenset())
+    refused = _refusal(state, op.change)
+    if refused is not None:
+        return refused
+    pending = PendingChange(op.change, step.author, frozenset())
     return _endorse(state, step, step.entry.hash, pending)
 
 
@@ -147,7 +141,7 @@ def key_revoked(state: State, step: Step, op: KeyRevoked) -> State | Void:
         members=state.members.set(op.member, gone),
         keys=_retire(state, op.member, step.index),
     )
-    return _recount_witnesses(state)
+    return recount_witnesses(state)
 
 
 def node_ready(state: State, step: Step, op: NodeReady) -> State | Void:
@@ -156,7 +150,7 @@ def node_ready(state: State, step: Step, op: NodeReady) -> State | Void:
     if member.ready:
         return Void("repeated")
     ready = replace(member, ready=True)
-    return _recount_witnesses(replace(state, members=state.members.set(step.author, ready)))
+    return recount_witnesses(replace(state, members=state.members.set(step.author, ready)))
 
 
 def noted(state: State, step: Step, op: Value) -> State | Void:
@@ -185,12 +179,15 @@ def keys_in_use(state: State, keys: MemberKeys) -> bool:
 
 def _endorse(state: State, step: Step, change_id: str, pending: PendingChange) -> State | Void:
     organisation = state.members[step.author].organisation
+    change = pending.change
+    if isinstance(change, ExpelChange) and change.organisation == organisation:
+        return Void("not_permitted")
     if pending.effective_at is not None or organisation in pending.organisations:
         return Void("change_spent")
     pending = replace(pending, organisations=pending.organisations | {organisation})
     if _has_enough(state, pending):
         pending = replace(pending, effective_at=step.index)
-        changed = _take_effect(state, step.index, pending.change)
+        changed = _take_effect(state, step.index, change)
         if isinstance(changed, Void):
             return changed
         state = changed
@@ -210,18 +207,80 @@ def _has_enough(state: State, pending: PendingChange) -> bool:
 
 
 def _take_effect(state: State, index: int, change: Change) -> State | Void:
-    """What was free when it was proposed may be taken by now: then the endorsement is void."""
+    """What was possible when it was proposed may not be by now: then the endorsement is void."""
+    refused = _refusal(state, change)
+    if refused is not None:
+        return refused
     if isinstance(change, PolicyChange):
         return replace(state, policy=change.policy)
     if isinstance(change, InviteChange):
         invitation = change.invitation
-        if not _invitation_is_free(state, invitation):
-            return Void("invitation_conflict")
         kid = key_id(invitation.key.alg, bytes.fromhex(invitation.key.public))
         return replace(state, invitations=state.invitations.set(kid, OpenInvitation(invitation)))
-    if keys_in_use(state, change.keys):
-        return Void("key_conflict")
+    if isinstance(change, WithdrawChange):
+        gone = replace(state.invitations[change.invitation], withdrawn_at=index)
+        return replace(state, invitations=state.invitations.set(change.invitation, gone))
+    if isinstance(change, ExpelChange):
+        return _expel(state, index, change.organisation)
     return _rekey(state, index, change.member, change.keys)
+
+
+def _refusal(state: State, change: Change) -> Void | None:
+    """Why a change cannot take effect in this state, or None."""
+    if isinstance(change, InviteChange) and not _invitation_is_free(state, change.invitation):
+        return Void("invitation_conflict")
+    if isinstance(change, RekeyChange):
+        member = state.members.get(change.member)
+        if member is None:
+            return Void("unknown_member")
+        if member.expelled_at is not None:
+            return Void("organisation_expelled")
+        if not keys_fit(state, member.role, change.keys):
+            return Void("key_conflict")
+    if isinstance(change, WithdrawChange):
+        found = state.invitations.get(change.invitation)
+        if found is None or not found.free:
+            return Void("unknown_invitation")
+    if isinstance(change, ExpelChange):
+        people = [m for m in state.members.values() if m.organisation == change.organisation]
+        if not people or any(m.handle == state.coordinator for m in people):
+            return Void("unknown_organisation")
+        if all(m.expelled_at is not None for m in people):
+            return Void("organisation_expelled")
+    return None
+
+
+def _expel(state: State, index: int, organisation: str) -> State:
+    """Its keys, invitations and datasets end here; it stands behind nothing that is not in force."""
+    members, keys = state.members, state.keys
+    for handle, member in state.members.items():
+        if member.organisation == organisation and member.expelled_at is None:
+            gone = index if member.revoked_at is None else member.revoked_at
+            member = replace(member, revoked_at=gone, expelled_at=index, ready=False)
+            members = members.set(handle, member)
+            keys = _retire(replace(state, keys=keys), handle, index)
+    invitations = state.invitations
+    for kid, held in state.invitations.items():
+        if held.invitation.organisation == organisation and held.free:
+            invitations = invitations.set(kid, replace(held, withdrawn_at=index))
+    datasets = state.datasets
+    for name, dataset in state.datasets.items():
+        if dataset.organisation == organisation and dataset.withdrawn_at is None:
+            datasets = datasets.set(name, replace(dataset, withdrawn_at=index))
+    changes = state.changes
+    for change, pending in state.changes.items():
+        if pending.effective_at is None and organisation in pending.organisations:
+            left = pending.organisations - {organisation}
+            changes = changes.set(change, replace(pending, organisations=left))
+    state = replace(
+        state,
+        members=members,
+        keys=keys,
+        invitations=invitations,
+        datasets=datasets,
+        changes=changes,
+    )
+    return recount_witnesses(state)
 
 
 def _invitation_is_free(state: State, invitation: Invitation) -> bool:
@@ -233,8 +292,8 @@ def _invitation_is_free(state: State, invitation: Invitation) -> bool:
         return False
     # An organisation may replace its own lost invitation; nobody else's handles are for it.
     for other in state.invitations.values():
-        if other.invitation.organisation != invitation.organisation and any(
-            seat.handle in handles for seat in other.invitation.seats
+        if other.invitation.organisation != invitation.organisation and not (
+            other.free.isdisjoint(handles)
         ):
             return False
     coordinator = state.members[state.coordinator]
@@ -250,7 +309,7 @@ def _rekey(state: State, index: int, handle: str, keys: MemberKeys) -> State:
         members=state.members.set(handle, replace(member, keys=keys, revoked_at=None)),
         keys=retired.set(kid, KeyState(handle, keys.entry.public, 0, "0" * 64)),
     )
-    return _recount_witnesses(state)
+    return recount_witnesses(state)
 
 
 def _retire(state: State, handle: str, index: int) -> Map[str, KeyState]:
@@ -261,7 +320,8 @@ def _retire(state: State, handle: str, index: int) -> Map[str, KeyState]:
     return keys
 
 
-def _recount_witnesses(state: State) -> State:
+def recount_witnesses(state: State) -> State:
+    """Begin a new epoch where other organisations or keys count in the quorum than before."""
     organisations: dict[str, frozenset[str]] = {}
     for member in state.members.values():
         if member.ready and member.revoked_at is None and member.keys.witness is not None:

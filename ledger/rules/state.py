@@ -71,6 +71,7 @@ class KeyState:
         next_seq: the ``seq`` that the chain's next entry must have.
         head: hash of the chain's newest sequenced entry.
         retired_at: index from which the key signs nothing more, or None.
+        conflicted_at: index of the entry that shows two entries at one place of this chain, or None.
     """
 
     member: str
@@ -78,11 +79,19 @@ class KeyState:
     next_seq: int
     head: str
     retired_at: int | None = None
+    conflicted_at: int | None = None
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member of the federation."""
+    """A member of the federation.
+
+    Attributes:
+        revoked_at: index at which its keys ended, until it got new ones.
+        disputed_since_ms: compromise date stated with the newest revocation.
+        expelled_at: index at which its organisation was expelled; no keys come after that.
+        ready: its node counts as a witness.
+    """
 
     handle: str
     organisation: str
@@ -92,15 +101,29 @@ class Member:
     card: str | None = None
     revoked_at: int | None = None
     disputed_since_ms: int | None = None
+    expelled_at: int | None = None
     ready: bool = False
 
 
 @dataclass(frozen=True)
 class OpenInvitation:
-    """An invitation in force, and the handles that already took their seats."""
+    """An invitation that came into force, and the handles that already took their seats.
+
+    Attributes:
+        withdrawn_at: index from which it lets nobody in, or None. It stays here: its one-time key
+            never serves again.
+    """
 
     invitation: Invitation
     taken: frozenset[str] = frozenset()
+    withdrawn_at: int | None = None
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Handles that it still lets in."""
+        if self.withdrawn_at is not None:
+            return frozenset()
+        return frozenset(seat.handle for seat in self.invitation.seats) - self.taken
 
 
 @dataclass(frozen=True)
