@@ -9,7 +9,9 @@
     ├── RefundTooLarge      a settlement would give back more than was charged
     ├── CalibrationFailed   no noise makes a plan fit its budget
     ├── RandomnessClosed    a generator was asked for bits after its key was dropped
-    └── CrossCheckFailed    an independent accountant gave no number
+    ├── CrossCheckFailed    an independent accountant gave no number
+    └── MaskingRefused      secure aggregation: a phase does not go on (``fault`` says why)
+        └── SharesMissing   too few of a secret's shares fit together (``of`` says whose)
 
 Callers catch the types and read the fields; they never parse messages. The messages say what was
 wrong, where, and what to do about it.
@@ -17,7 +19,7 @@ wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from privacy.filters import Charge, Limit, Spend
@@ -97,3 +99,48 @@ class RandomnessClosed(PrivacyError):
 
 class CrossCheckFailed(PrivacyError):
     """An independent accountant gave no number for the events it was shown."""
+
+
+MaskingFault = Literal[
+    "malformed",
+    "too_few",
+    "not_a_member",
+    "wrong_keys",
+    "other_vector",
+    "other_survivors",
+    "not_masked",
+    "disputed",
+    "both_secrets",
+]
+
+
+class MaskingRefused(PrivacyError):
+    """A phase of secure aggregation does not go on; nothing secret left.
+
+    Attributes:
+        fault: what was wrong, as a closed word.
+    """
+
+    def __init__(self, fault: MaskingFault, detail: str) -> None:
+        self.fault = fault
+        super().__init__(f"secure aggregation refused ({fault}): {detail}")
+
+
+class SharesMissing(MaskingRefused):
+    """No threshold of a secret's shares gives the secret that its owner had committed to.
+
+    Attributes:
+        of: whose secret.
+        held: how many shares there were.
+        needed: how many must fit together.
+    """
+
+    def __init__(self, of: str, held: int, needed: int) -> None:
+        self.of = of
+        self.held = held
+        self.needed = needed
+        super().__init__(
+            "too_few",
+            f"{held} shares of the secret of {of} give nothing that fits; {needed} that fit "
+            "together are needed; wait for more, or begin a new attempt under fresh keys",
+        )
