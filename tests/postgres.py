@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -37,15 +38,20 @@ class PostgresServer:
         return f"postgresql+psycopg://postgres@/{name}?host={self.directory}"
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def lacking() -> str | None:
+    """Why no server can be started here, or None."""
     if not (BINARIES / "initdb").is_file():
-        pytest.skip(f"no PostgreSQL binaries in {BINARIES} (Debian: postgresql-15)")
-    as_owner: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        if shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-        as_owner = ["runuser", "-u", "postgres", "--"]
+        return f"no PostgreSQL binaries in {BINARIES} (Debian: postgresql-15)"
+    if os.geteuid() == 0 and shutil.which("runuser") is None:
+        return "PostgreSQL does not run as root, and there is no runuser"
+    return None
+
+
+@contextmanager
+def running() -> Iterator[PostgresServer]:
+    """Start a server, and stop it and remove its files in the end."""
+    # The server refuses to run as root.
+    as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     directory = Path(tempfile.mkdtemp(prefix="consilium-postgres-", dir="/tmp"))
     try:
         if as_owner:
@@ -72,6 +78,15 @@ def postgres_server() -> Iterator[PostgresServer]:
             run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    reason = lacking()
+    if reason is not None:
+        pytest.skip(reason)
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

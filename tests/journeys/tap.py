@@ -1,0 +1,92 @@
+"""A tap on the line between a node and its coordinator: what really left, counted at the socket.
+
+`Tap` relays TCP both ways and keeps what the node sent, connection by connection. `releases` finds in
+it every vector in the update codec, whole or cut off by a death, whatever the node's register, its
+outbox or the log say about it. A vector that left is out: this is the count that charges must cover.
+
+Not promised: anything under TLS; the tap listens to plain HTTP on loopback.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from ledger.experiment.tensors import UPDATE_HEADER_BYTES, UPDATE_MAGIC, VALUE_BYTES
+
+_CHUNK = 65_536
+
+
+class Tap:
+    """See the module's first lines. ``port`` is where the node connects to.
+
+    Args:
+        target: the coordinator's port on loopback.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._sent: list[bytearray] = []
+        self._closing = False
+        threading.Thread(target=self._accept, name="tap", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no further connection."""
+        self._closing = True
+        self._listener.close()
+
+    def releases(self) -> tuple[frozenset[bytes], int]:
+        """Distinct vectors that left whole, and the number of those that left in part only.
+
+        The start of a vector that also left whole is the same release, cut off once and sent again.
+        """
+        whole: set[bytes] = set()
+        parts: set[bytes] = set()
+        for stream in list(self._sent):
+            data, at = bytes(stream), 0
+            while (at := data.find(UPDATE_MAGIC, at)) >= 0:
+                count = int.from_bytes(
+                    data[at + len(UPDATE_MAGIC) : at + UPDATE_HEADER_BYTES], "big"
+                )
+                end = at + UPDATE_HEADER_BYTES + VALUE_BYTES * count
+                vector = data[at + UPDATE_HEADER_BYTES : end]
+                (whole if end <= len(data) else parts).add(vector)
+                at += len(UPDATE_MAGIC)
+        cut = {part for part in parts if part and not any(w.startswith(part) for w in whole)}
+        return frozenset(whole), len(cut)
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target), timeout=10)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            kept = bytearray()
+            self._sent.append(kept)
+            for source, sink, keep in ((near, far, kept), (far, near, None)):
+                threading.Thread(target=_relay, args=(source, sink, keep), daemon=True).start()
+
+
+def _relay(source: socket.socket, sink: socket.socket, keep: bytearray | None) -> None:
+    """Carry bytes one way until one of the two is gone."""
+    try:
+        while data := source.recv(_CHUNK):
+            if keep is not None:
+                keep += data
+            sink.sendall(data)
+    except OSError:
+        pass
+    finally:
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue

@@ -1,0 +1,57 @@
+"""The storms, a few kills long; the long ones are commands (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.journeys import kill_storm, node_storm
+
+pytestmark = pytest.mark.process
+
+
+def test_sigkill_of_the_coordinator_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    told = kill_storm.storm(tmp_path, 10, seed=1)
+    assert not told.faults
+    assert told.counts["kills"] == 10
+    assert told.counts["acknowledged"] > 50
+    assert told.counts["lost"] > 0, "no kill met a request"
+
+
+def test_a_coordinator_that_answers_before_it_writes_does_not_survive_a_storm(
+    tmp_path: Path,
+) -> None:
+    told = kill_storm.storm(tmp_path, 10, seed=3, program="hasty_coordinator")
+    assert told.faults
+
+
+@pytest.mark.postgresql
+def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
+    reason = postgres.lacking()
+    if reason is not None:
+        pytest.skip(reason)
+    with postgres.running() as server:
+        told = kill_storm.storm(tmp_path, 5, seed=2, server=server)
+    assert not told.faults
+    assert told.counts["acknowledged"] > 20
+
+
+def test_sigkill_of_a_node_lets_no_vector_leave_uncharged(tmp_path: Path) -> None:
+    told = node_storm.storm(tmp_path, 5, seed=1, rounds=15)
+    assert not told.faults
+    assert told.counts["left"] > 10
+    assert told.counts["charged"] >= told.counts["left"]
+
+
+def test_a_log_with_a_fault_is_not_taken_for_a_good_one() -> None:
+    from tests.federation_log import FederationLog
+
+    leaves = FederationLog.found(("basel",)).leaves
+    assert kill_storm.faults_of(leaves, {leaves[2]: 2}) == []
+    (lost,) = kill_storm.faults_of(leaves, {b"never": 2})
+    assert lost == "an entry acknowledged at 2 is not there"
+    doubled = kill_storm.faults_of([*leaves, leaves[-1]], {})
+    assert "is there twice" in doubled[0]
+    assert f"entry {len(leaves)} does not go on with the chain" in doubled[1]
