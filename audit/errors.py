@@ -6,7 +6,8 @@
     ├── SourceUnusable      what was pointed at cannot be read as a copy of a ledger (place, reason)
     ├── DamagedCopy         a copy gave way while it was read; verification turns it into a check
     ├── BadTrustAnchor      ``--trust`` is neither a genesis entry nor a federation's id
-    └── NotInLedger         a report or page asks for what the ledger does not have (kind, name)
+    ├── NotInLedger         a report or page asks for what the ledger does not have (kind, name)
+    └── NotReleased         a certificate is asked for of a model that was not released (name)
 
 A change that verification finds is no error: it is a check that ends ``refuted``.
 """
@@ -70,4 +71,19 @@ class NotInLedger(AuditError):
         rest = f"; there are: {known}" if known else ""
         super().__init__(f"this ledger has no {kind} {name!r}{rest}")
         self.kind = kind
+        self.name = name
+
+
+class NotReleased(AuditError):
+    """A privacy certificate is of a released model, and this experiment has none.
+
+    Attributes:
+        name: the experiment's.
+    """
+
+    def __init__(self, name: str, outcome: str) -> None:
+        super().__init__(
+            f"{name} has no released model ({outcome}); a privacy certificate is made of a released "
+            "one, the data-use report of any use"
+        )
         self.name = name

@@ -36,13 +36,21 @@ FINEST_INTERVAL: Final = 1e-5
 _OPACUS_ACCOUNTANTS: Final = ("rdp", "gdp", "prv")
 
 
-def pld_epsilon(events: Sequence[Gaussian], delta: float, interval: float | None = None) -> float:
+def pld_epsilon(
+    events: Sequence[Gaussian],
+    delta: float,
+    interval: float | None = None,
+    *,
+    replace_one: bool = False,
+) -> float:
     """Epsilon of all events together at ``delta`` by privacy loss distributions.
 
     Args:
         events: any number; none gives 0.
         delta: in (0, 1).
         interval: grid of the privacy loss in nats; None chooses ``grid_interval``.
+        replace_one: neighbours differ by one patient's rows replaced by any other's, instead of
+            by nothing; a Gaussian release then costs as if its sensitivity were twice as large.
 
     Returns:
         An upper bound on epsilon; may be infinite.
@@ -59,9 +67,10 @@ def pld_epsilon(events: Sequence[Gaussian], delta: float, interval: float | None
     if not steps:
         return 0.0
     try:
-        accountant = PLDAccountant(
-            NeighboringRelation.REPLACE_SPECIAL, interval or grid_interval(events)
+        relation = (
+            NeighboringRelation.REPLACE_ONE if replace_one else NeighboringRelation.REPLACE_SPECIAL
         )
+        accountant = PLDAccountant(relation, interval or grid_interval(events))
         for event in _dp_events(steps):
             accountant.compose(event)
         epsilon = float(accountant.get_epsilon(delta))

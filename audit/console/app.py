@@ -18,10 +18,11 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from audit.console import entry_pages, pages
-from audit.console.render import contribution_html, data_use_html, render
+from audit.console.render import certificate_html, contribution_html, data_use_html, render
 from audit.console.strip import strip_of
 from audit.console.watch import Watch
-from audit.errors import NotInLedger
+from audit.errors import NotInLedger, NotReleased
+from audit.reports.certificate import certificate
 from audit.reports.contribution import contribution_report
 from audit.reports.data_use import data_use_report, spec_of
 from audit.reports.outcomes import outcome_of
@@ -99,6 +100,10 @@ def create_app(
     @app.exception_handler(NotInLedger)
     def absent(request: Request, error: NotInLedger) -> HTMLResponse:
         return _page(watch, "absent.html", 404, title="Not in this ledger", said=str(error))
+
+    @app.exception_handler(NotReleased)
+    def unreleased(request: Request, error: NotReleased) -> HTMLResponse:
+        return _page(watch, "absent.html", 404, title="Not released", said=str(error))
 
     _add_pages(app, watch)
     _add_reports(app, watch)
@@ -228,6 +233,16 @@ def _add_reports(app: FastAPI, watch: Watch) -> None:
         report = contribution_report(_need(watch), identity, now_ms=_now_ms(), by=MAKER)
         name = f"contribution-{report.name}.json"
         return _download(sealed_json(report), name, "application/json")
+
+    @app.get("/experiments/{identity}/certificate")
+    def privacy_certificate(identity: str) -> HTMLResponse:
+        report = certificate(_need(watch), identity, now_ms=_now_ms(), by=MAKER)
+        return HTMLResponse(certificate_html(report, strip=strip_of(watch.current)))
+
+    @app.get("/experiments/{identity}/certificate.json")
+    def privacy_certificate_json(identity: str) -> Response:
+        report = certificate(_need(watch), identity, now_ms=_now_ms(), by=MAKER)
+        return _download(sealed_json(report), f"privacy-{report.name}.json", "application/json")
 
 
 def _add_assets(app: FastAPI) -> None:

@@ -135,6 +135,39 @@ def interval_bars(bars: Sequence[Bar], *, words: str) -> Markup:
     return _svg("chart", _WIDTH, height, words, parts)
 
 
+def epsilon_curve(points: Sequence[tuple[float, float]]) -> Markup:
+    """Epsilon over delta, the latter on a logarithmic axis, falling to the right.
+
+    Args:
+        points: (delta, epsilon), delta falling.
+    """
+    left, right, top, bottom = 44.0, _WIDTH - 60.0, 16.0, 140.0
+    highest = max(epsilon for _, epsilon in points) or 1.0
+    step = (right - left) / max(1, len(points) - 1)
+    places = [
+        (left + step * place, bottom - epsilon / highest * (bottom - top))
+        for place, (_, epsilon) in enumerate(points)
+    ]
+    way = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    parts = [
+        f'<text class="axis" x="0" y="{top + 4:.1f}">ε {highest:.1f}</text>',
+        f'<text class="axis" x="0" y="{bottom + 4:.1f}">0</text>',
+        f'<path class="grid" d="M{left} {top}H{right}M{left} {bottom}H{right}"/>',
+        f'<path class="line" d="M{way}"/>',
+    ]
+    for (x, y), (delta, _) in zip(places, points, strict=True):
+        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(
+            f'<text class="axis" x="{x:.1f}" y="{bottom + 20:.1f}" text-anchor="middle">'
+            f"δ {delta:.0e}</text>"
+        )
+    words = (
+        f"Epsilon rises from {points[0][1]:.2f} at delta {points[0][0]:.0e} to {points[-1][1]:.2f} at "
+        f"delta {points[-1][0]:.0e}; the table below has every point."
+    )
+    return _svg("chart", _WIDTH, 168, words, parts)
+
+
 def tree_chart(index: int, size: int, root: str, hashes: Sequence[str]) -> Markup:
     """The way from an entry to the root: the subtrees beside it, as RFC 9162 splits them.
 

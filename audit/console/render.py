@@ -15,8 +15,9 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from audit.console.charts import Bar, Step, budget_bar, interval_bars, spend_chart
+from audit.console.charts import Bar, Step, budget_bar, epsilon_curve, interval_bars, spend_chart
 from audit.console.strip import Strip
+from audit.reports.certificate import Certificate
 from audit.reports.contribution import ContributionReport
 from audit.reports.data_use_form import DataUseReport
 from audit.reports.sentences import organisation_name
@@ -90,6 +91,19 @@ def contribution_html(report: ContributionReport, *, strip: Strip | None = None)
         title=f"Contributions to {report.name}",
         report=report,
         chart=interval_bars(bars, words=words),
+        css=_inlined(strip),
+        strip=strip,
+        federation="",
+    )
+
+
+def certificate_html(report: Certificate, *, strip: Strip | None = None) -> str:
+    """The privacy certificate as a page; see `data_use_html`."""
+    return render(
+        "report_certificate.html",
+        title=f"Privacy certificate of {report.name}",
+        report=report,
+        chart=epsilon_curve([(point.delta, point.epsilon) for point in report.curve]),
         css=_inlined(strip),
         strip=strip,
         federation="",

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from audit.console.render import contribution_html, data_use_html
+from audit.console.render import certificate_html, contribution_html, data_use_html
+from audit.reports.certificate import Certificate, certificate
 from audit.reports.contribution import ContributionReport, contribution_report
 from audit.reports.data_use import data_use_report
 from audit.reports.data_use_form import DataUseReport
@@ -27,7 +28,7 @@ from consilium.actions.budget_report import budget_csv, budget_report
 from consilium.commands.naming import the_dataset, the_experiment
 from consilium.errors import InputError
 
-Report = DataUseReport | ContributionReport
+Report = DataUseReport | ContributionReport | Certificate
 FORMATS = (".html", ".json")
 
 
@@ -67,6 +68,14 @@ def contribution(found: Verification, experiment: str | None, by: str) -> Contri
     return contribution_report(found, chosen.id, now_ms=_now_ms(), by=by)
 
 
+def privacy_certificate(found: Verification, experiment: str | None, by: str) -> Certificate:
+    """The certificate of a released model; without a name, of the only experiment."""
+    known = sorted(found.state.experiments)
+    name = experiment or _only("experiment", known, "--experiment")
+    chosen = the_experiment(found.state, name)
+    return certificate(found, chosen.id, now_ms=_now_ms(), by=by)
+
+
 def write_report(report: Report, out: Path) -> None:
     """Write a report in the format that the file's name asks for; the file appears whole.
 
@@ -79,6 +88,8 @@ def write_report(report: Report, out: Path) -> None:
         data = sealed_json(report)
     elif isinstance(report, DataUseReport):
         data = data_use_html(report).encode()
+    elif isinstance(report, Certificate):
+        data = certificate_html(report).encode()
     else:
         data = contribution_html(report).encode()
     _write(out, data)
@@ -114,7 +125,7 @@ def write_events(found: Verification, out: Path, auditor: Path | None) -> None:
 
 
 def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
-    """Write both kinds of report on everything in a ledger, and an index of them.
+    """Write every kind of report on everything in a ledger, and an index of them.
 
     Returns:
         ``html``: the folder's ``index.html``; ``json``: its ``index.json``, with the path of each.
@@ -126,6 +137,9 @@ def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
     for experiment in found.state.experiments.values():
         name = f"contribution-{experiment.name}-{experiment.id[:8]}"
         reports[name] = contribution(found, experiment.id, by)
+        if found.history.experiments[experiment.id].released is not None:
+            name = f"privacy-{experiment.name}-{experiment.id[:8]}"
+            reports[name] = privacy_certificate(found, experiment.id, by)
     for name, report in reports.items():
         for suffix in FORMATS:
             write_report(report, folder / f"{name}{suffix}")

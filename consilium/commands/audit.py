@@ -108,6 +108,30 @@ def report_contribution(
 
 
 @report.command(
+    "certificate",
+    epilog=examples("consilium audit report certificate demo-out --out certificate.html"),
+)
+def report_certificate(
+    out: OutOption,
+    path: PathArgument = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", help="Name or id of the experiment. [default: the only one]"),
+    ] = None,
+    at: AtOption = None,
+    trust: TrustOption = None,
+    by: ByOption = "consilium",
+) -> None:
+    """What a released model may tell about one patient at most, under NIST SP 800-226's headings."""
+    from consilium.actions.reporting import privacy_certificate, verified, write_report
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_report(privacy_certificate(found, experiment, by), out)
+        say_line(f"{out}: {found.report.completeness()}")
+
+
+@report.command(
     "budget", epilog=examples("consilium audit report budget demo-out --out budget.json")
 )
 def report_budget(

@@ -100,6 +100,7 @@ def test_no_page_has_an_accessibility_violation(  # type: ignore[no-untyped-def]
         "/experiments",
         experiment,
         f"{experiment}/contribution",
+        f"{experiment}/certificate",
         "/members",
         "/ledger",
         "/entries/29",
