@@ -26,7 +26,7 @@ from consilium.commands import dataset as dataset_commands
 from consilium.commands import demo as demo_command
 from consilium.commands import experiment as experiment_commands
 from consilium.commands import federation as federation_commands
-from consilium.commands import ledger as ledger_commands
+from consilium.commands import ledger_offline as ledger_commands
 from consilium.commands import member as member_commands
 from consilium.commands import model as model_commands
 from consilium.commands import node as node_commands

@@ -32,6 +32,7 @@ from coordinator.sequencing.waking import Waker
 from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.store import LogStore, exclusive_lock
+from ledger.copies.stored_tiles import StoredTiles
 from ledger.exchange.http_auth import NonceCache
 from ledger.formats.keys import KeyRing
 
@@ -64,6 +65,7 @@ class Coordinator:
                 quota=settings.quota,
                 final_interval_s=settings.final_interval_s,
             )
+            self.tiles = StoredTiles(store)
             self.blobs = BlobStore(settings.home / BLOBS, limit=settings.blob_limit)
             self.blobs.expire_uploads(time.time() - settings.upload_days * 86_400)
             self._undo = undo.pop_all()
@@ -71,7 +73,7 @@ class Coordinator:
         aggregator = Aggregator(self.blobs, self.sequencer.history)
         self.conductor = Conductor(self.sequencer, aggregator)
         self.app: FastAPI = create_app(
-            Services(self.sequencer, self.blobs, self.waker, Metrics(), NonceCache())
+            Services(self.sequencer, self.blobs, self.waker, Metrics(), NonceCache(), self.tiles)
         )
 
     def start(self) -> None:

@@ -1,7 +1,8 @@
 """Copies of a ledger: what a person points at, opened for reading and nothing else.
 
-A copy is a bundle file, a home of a coordinator or a node (``ledger.db`` and ``blobs/``), a database
-by URL, or a directory that holds several of these, such as a demo's output. `open_copies` finds them.
+A copy is a bundle file, a home of a coordinator or a node (``ledger.db`` and ``blobs/``), a folder of
+tiles, a database by URL, or a directory that holds several of these, such as a demo's output.
+`open_copies` finds them.
 
 Promise: nothing is written beside, locked or migrated; an SQLite database is copied first. Not
 promised: that anything in a copy is true; that is for ``verify``.
@@ -27,6 +28,8 @@ from audit.verification.copies import StoredEntry as StoredEntry
 from audit.verification.copies import reason_of
 from audit.verification.sqlite_copy import MAGIC as SQLITE_MAGIC
 from audit.verification.sqlite_copy import copy_database, page_fault, wal_fault
+from audit.verification.tile_copy import TileCopy as TileCopy
+from audit.verification.tile_copy import open_tiles
 from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import MAGIC as BUNDLE_MAGIC
 from ledger.copies.bundle import SUFFIX
@@ -35,6 +38,8 @@ from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.operations import FederationFounded
 from ledger.errors import Refused, StoreError
+from ledger.formats.tile_folder import folder
+from ledger.formats.tiles import CHECKPOINT
 
 DATABASE = "ledger.db"
 BLOBS = "blobs"
@@ -44,8 +49,8 @@ def open_copies(at: str) -> list[Copy]:
     """Open what a person points at.
 
     Args:
-        at: a bundle file, an SQLite file, a home directory, a directory of homes and bundles, or
-            a database URL.
+        at: a bundle file, an SQLite file, a home directory, a folder of tiles, a directory of homes
+            and bundles, or a database URL.
 
     Returns:
         At least one copy; the caller closes them.
@@ -53,6 +58,10 @@ def open_copies(at: str) -> list[Copy]:
     Raises:
         SourceUnusable: nothing there is a copy of a ledger, or one of them cannot be opened at all.
     """
+    if at.startswith(("http://", "https://")):
+        raise SourceUnusable(
+            at, "is a server; fetch its log first: consilium ledger tiles --at URL --out DIR"
+        )
     if "://" in at:
         return [_open_url(at)]
     path = Path(at)
@@ -62,6 +71,8 @@ def open_copies(at: str) -> list[Copy]:
         raise SourceUnusable(at, "is not there; give a bundle, a home directory or a database URL")
     if (path / DATABASE).exists():
         return [_open_home(path, path.name or str(path))]
+    if is_tile_folder(path):
+        return [open_tiles(path.name or str(path), folder(path))]
     opened: list[Copy] = []
     try:
         for found in _within(path):
@@ -77,11 +88,18 @@ def open_copies(at: str) -> list[Copy]:
     return opened
 
 
+def is_tile_folder(path: Path) -> bool:
+    """Whether a directory looks like a log's exported tiles."""
+    return (path / CHECKPOINT).is_file() and (path / "tile").is_dir()
+
+
 def find_places(at: str) -> list[Path]:
     """Files whose change means that the copies at a place have changed; for a watcher."""
     if "://" in at:
         return []
     path = Path(at)
+    if is_tile_folder(path):
+        return [path / CHECKPOINT]
     alone = not path.is_dir() or (path / DATABASE).exists()
     homes = [path] if alone else list(_within(path))
     files = [home / DATABASE if home.is_dir() else home for home in homes]

@@ -11,7 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from audit.verification.sources import Copy, close_copies, open_copies
 from consilium.actions.homes import find_home
+from consilium.actions.log_sources import open_at
 from consilium.actions.speaking import open_member
 from consilium.commands.terminal import note
 from ledger.entries.operations import BlobRef
@@ -49,18 +51,18 @@ class LedgerView:
 
 
 @contextmanager
-def open_view(home: Path, at: Path | None, passphrase_file: Path | None) -> Iterator[LedgerView]:
+def open_view(home: Path, at: str | None, passphrase_file: Path | None) -> Iterator[LedgerView]:
     """A ledger to read.
 
     Args:
         home: a member's home; its copy is brought up to date first. While the member's own service
             runs there, its copy is read as it is.
-        at: a copy to read instead, without keys and network.
+        at: what to read instead (``log_sources.py``): a copy, without keys and network, or a server.
         passphrase_file: see ``passphrase.py``.
     """
     if at is not None:
-        with offline_view(at) as view:
-            yield view
+        with open_at(at, home, passphrase_file) as copies:
+            yield copies_view(at, copies)
         return
     with ExitStack() as stack:
         try:
@@ -90,37 +92,40 @@ def member_view(membership: Membership) -> LedgerView:
 @contextmanager
 def offline_view(at: Path) -> Iterator[LedgerView]:
     """The longest copy at a place."""
-    from audit.verification.sources import Copy, close_copies, open_copies
-
     copies = open_copies(str(at))
     try:
-        longest = max(copies, key=lambda copy: copy.size())
-
-        def leaves(copy: Copy = longest) -> Iterator[bytes]:
-            return (entry.leaf for entry in copy.entries())
-
-        def blob(ref: BlobRef) -> bytes:
-            missing: BlobMissing | None = None
-            for copy in [longest, *copies]:
-                try:
-                    return copy.blob(ref.sha256, ref.bytes)
-                except BlobMissing as error:
-                    missing = error
-            assert missing is not None
-            raise missing
-
-        log = Log()
-        for leaf in leaves():
-            log.append(log.judge(leaf))
-        notes = list(longest.checkpoints())
-        finals = list(longest.finals())
-        yield LedgerView(
-            source=f"{at} ({longest.name})" if len(copies) > 1 else str(at),
-            state=log.state,
-            leaves=leaves,
-            blob=blob,
-            checkpoint=notes[-1].note if notes else None,
-            final_size=finals[-1].size if finals else 1,
-        )
+        yield copies_view(str(at), copies)
     finally:
         close_copies(copies)
+
+
+def copies_view(at: str, copies: list[Copy]) -> LedgerView:
+    """The longest of some copies, folded; the caller keeps them open while it is read."""
+    longest = max(copies, key=lambda copy: copy.size())
+
+    def leaves() -> Iterator[bytes]:
+        return (entry.leaf for entry in longest.entries())
+
+    def blob(ref: BlobRef) -> bytes:
+        missing: BlobMissing | None = None
+        for copy in [longest, *copies]:
+            try:
+                return copy.blob(ref.sha256, ref.bytes)
+            except BlobMissing as error:
+                missing = error
+        assert missing is not None
+        raise missing
+
+    log = Log()
+    for leaf in leaves():
+        log.append(log.judge(leaf))
+    notes = list(longest.checkpoints())
+    finals = list(longest.finals())
+    return LedgerView(
+        source=f"{at} ({longest.name})" if len(copies) > 1 else at,
+        state=log.state,
+        leaves=leaves,
+        blob=blob,
+        checkpoint=notes[-1].note if notes else None,
+        final_size=finals[-1].size if finals else 1,
+    )

@@ -100,11 +100,12 @@ def export(
     from consilium.settings import load_settings
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    source = at
-    if source is None:
+    if at is None:
         source = find_home(settings.home, MOST_BLOBS).path
         with open_view(source, None, settings.passphrase_file):
             note(f"{source} is up to date")
+    else:
+        source = Path(at)
     exported = export_copy(source, out)
     say_line(f"{exported.entries} entries and {exported.blobs} blobs written to {out}")
     if exported.absent:
@@ -119,20 +120,18 @@ def checkpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Print the newest signed checkpoint (a C2SP note): a seal over the whole log to keep."""
-    from consilium.actions.reading import open_view
+    from consilium.actions.offline import open_here
     from consilium.commands.summaries import checkpoint_summary
     from consilium.commands.terminal import say_line, show_json
-    from consilium.errors import InputError
     from consilium.settings import load_settings
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    with open_view(settings.home, at, settings.passphrase_file) as view:
-        if view.checkpoint is None:
-            raise InputError(f"{view.source} holds no signed checkpoint yet")
-        if as_json:
-            show_json(checkpoint_summary(view.checkpoint))
-        else:
-            say_line(view.checkpoint.decode("utf-8").rstrip("\n"))
+    with open_here(settings, at) as source:
+        newest = source.newest()
+    if as_json:
+        show_json(checkpoint_summary(newest))
+    else:
+        say_line(newest.decode("utf-8").rstrip("\n"))
 
 
 @app.command(epilog=examples("consilium ledger verify --home ~/consilium"))
@@ -149,6 +148,6 @@ def verify(
 
     source, trust = at, None
     if source is None:
-        source = find_home(load_settings(home=home).home, MOST_BLOBS).path
-        trust = str(source / GENESIS)
-    raise typer.Exit(verify_and_show(str(source), trust, cross_check=False, as_json=as_json))
+        place = find_home(load_settings(home=home).home, MOST_BLOBS).path
+        source, trust = str(place), str(place / GENESIS)
+    raise typer.Exit(verify_and_show(source, trust, cross_check=False, as_json=as_json))

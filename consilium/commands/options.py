@@ -24,11 +24,11 @@ PassphraseOption = Annotated[
     ),
 ]
 AtOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--at",
-        help="Read from a copy of the ledger instead (a home, a bundle, a demo's folder): "
-        "no keys, no network.",
+        help="Read from here instead: a home, a bundle, a folder of tiles, a demo's folder (no keys, "
+        "no network), or a coordinator's URL (entries need a member's --home).",
         show_default=False,
     ),
 ]

@@ -1,6 +1,6 @@
 """The HTTP API: what members and strangers may ask of a coordinator.
 
-Public: genesis, checkpoints, proofs, health. Entries and cosignatures authenticate themselves.
+Public: genesis, checkpoints, proofs, hash tiles, the policy file, health. Entries and cosignatures authenticate themselves.
 Everything else needs a request signed by a member who is not revoked (``ledger.exchange.http_auth``), each
 let in once. Bodies have limits, checked before they are read to the end. Handlers hold nothing: all
 that lasts is in the log and the blob store.
@@ -25,9 +25,11 @@ from coordinator.http import read_models
 from coordinator.http.access import may_read
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
+from coordinator.http.tiles import add_tiles
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
+from ledger.copies.stored_tiles import StoredTiles
 from ledger.entries.entry import MAX_LEAF
 from ledger.entries.operations import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
@@ -51,6 +53,7 @@ class Services:
     waker: Waker
     metrics: Metrics
     nonces: NonceCache
+    tiles: StoredTiles
 
 
 def create_app(services: Services) -> FastAPI:
@@ -68,10 +71,14 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     refuse_in_json(app)
     _add_log(app, services)
+    add_tiles(
+        app, services.sequencer, services.tiles, lambda request: _member(services, request, b"")
+    )
     _add_blobs(app, services)
     _add_state(app, services)
     app.add_middleware(_Outside, metrics=services.metrics)
@@ -358,11 +365,10 @@ class _Outside:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"cache-control", b"no-store"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                headers = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
             await send(message)
 
         try:

@@ -29,6 +29,7 @@ from ledger.errors import CoordinatorUnreachable, MalformedInput, RequestRefused
 from ledger.exchange.http_auth import sign
 from ledger.formats.keys import SigningKey
 from ledger.formats.strict import decode_b64
+from ledger.formats.tiles import MAX_BUNDLE
 
 CHUNK = 8 * 1024 * 1024
 """Bytes of a blob in one request."""
@@ -170,6 +171,30 @@ class CoordinatorClient:
     def final_checkpoint(self) -> bytes:
         """The newest final checkpoint."""
         return self._call("GET", "/v1/checkpoint/final").content
+
+    def tile(self, name: str) -> bytes | None:
+        """A file of the log as tiles (``ledger.formats.tiles``), or None where there is none.
+
+        Works for any web server that holds an exported folder, too. Requests for entries are signed
+        where there is a key.
+
+        Args:
+            name: ``checkpoint`` or a tile's name.
+        """
+        entries = name.startswith("tile/entries/")
+        answer = self._call(
+            "GET", f"/{name}", signed=entries, missing_ok=True, limit=MAX_BUNDLE + MAX_REFUSAL
+        )
+        return None if answer.status == 404 else answer.content
+
+    def find_genesis(self) -> bytes | None:
+        """Leaf of entry 0, or None where no coordinator answers, but a server of files."""
+        answer = self._call("GET", "/v1/genesis", missing_ok=True)
+        return None if answer.status == 404 else answer.content
+
+    def policy(self) -> bytes:
+        """The log's policy file as the coordinator words it; trust it no further than that."""
+        return self._call("GET", "/v1/policy").content
 
     def submit(self, leaf: bytes) -> Receipt:
         """Hand in an entry; durable in the log on return. The same bytes get the same answer.

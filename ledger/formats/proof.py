@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger.errors import MalformedInput
-from ledger.formats.checkpoint import open_checkpoint, parse_checkpoint, parse_size
+from ledger.formats.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_size
 from ledger.formats.merkle import HASH_BYTES, MerkleTree, leaf_hash, verify_inclusion
-from ledger.formats.note import MAX_NOTE, VerifierKey, parse_note
+from ledger.formats.note import MAX_NOTE, VerifierKey, parse_note, verify_note
 from ledger.formats.strict import decode_b64, encode_b64, excerpt
+from ledger.formats.tlog_policy import Policy, verify_by_policy
 from ledger.formats.witness import QuorumResult, judge_quorum
 
 MAGIC = "c2sp.org/tlog-proof@v1"
@@ -147,3 +148,37 @@ def verify_proof(
     result = judge_quorum(proof.note, log, witnesses, origin=origin)
     result.require()
     return result
+
+
+def verify_proof_by_policy(
+    leaf: bytes, data: bytes, policy: Policy
+) -> tuple[Checkpoint, dict[str, int]]:
+    """Verify offline that an entry is in a log, at a checkpoint that meets a policy.
+
+    Args:
+        leaf: the leaf's bytes as logged, which the proof does not carry.
+        data: the proof file.
+        policy: which logs, which witnesses, how many of them.
+
+    Returns:
+        The checkpoint, and by key name when each witness of the policy cosigned it (POSIX seconds).
+
+    Raises:
+        MalformedInput, BadSignature, UnknownKey: the proof does not parse, no log of the policy signed
+            it, or a line is false.
+        NotConsistent: the path does not lead from the leaf to the checkpoint's root.
+        NotWitnessed: the quorum did not cosign it.
+    """
+    proof = parse_proof(data)
+    checkpoint = verify_by_policy(proof.note, policy)
+    verify_inclusion(
+        index=proof.index,
+        size=checkpoint.size,
+        leaf=leaf_hash(leaf),
+        proof=proof.path,
+        root=checkpoint.root,
+    )
+    keys = [log.key for log in policy.logs] + [witness.key for witness in policy.witnesses]
+    _, verified = verify_note(proof.note, keys)
+    times = {v.key.name: v.time_s for v in verified if v.time_s is not None}
+    return checkpoint, times

@@ -177,6 +177,16 @@ def parse_bundle(data: bytes, width: int, where: str = "bundle") -> tuple[bytes,
     return tuple(leaves)
 
 
+def fold_hashes(hashes: bytes) -> bytes:
+    """Return the root over 2^k hashes, 32 bytes each: what a full tile stands for in the level above."""
+    while len(hashes) > HASH_BYTES:
+        hashes = b"".join(
+            sha256(b"\x01" + hashes[at : at + 2 * HASH_BYTES]).digest()
+            for at in range(0, len(hashes), 2 * HASH_BYTES)
+        )
+    return hashes
+
+
 class TileReader:
     """A log read from its files, trusted no further than its signed root.
 
@@ -298,7 +308,7 @@ class TileReader:
         tile_level, height = divmod(level, HEIGHT)
         index, start = divmod(position << height, WIDTH)
         data = self._tile(tile_level, index)
-        return _fold(data[start * HASH_BYTES : (start + (1 << height)) * HASH_BYTES])
+        return fold_hashes(data[start * HASH_BYTES : (start + (1 << height)) * HASH_BYTES])
 
     def _tile(self, level: int, index: int) -> bytes:
         """Hashes of a tile that led to the signed root (steps 2 and 3)."""
@@ -312,7 +322,7 @@ class TileReader:
         above, position = divmod(index, WIDTH)
         expected = self._tile(level + 1, above)[position * HASH_BYTES :][:HASH_BYTES]
         data = self._hashes(tile)
-        if _fold(data) != expected:
+        if fold_hashes(data) != expected:
             raise NotConsistent(tile.path, "does not hash to its place in the tile above")
         self._cached[tile] = data
         if len(self._cached) > _CACHED_TILES:
@@ -352,13 +362,3 @@ def _level_at(level: int | None, size: int) -> Iterator[Tile]:
         yield Tile(level, index)
     if width:
         yield Tile(level, full, width)
-
-
-def _fold(hashes: bytes) -> bytes:
-    """Root of 2^k hashes."""
-    while len(hashes) > HASH_BYTES:
-        hashes = b"".join(
-            sha256(b"\x01" + hashes[at : at + 2 * HASH_BYTES]).digest()
-            for at in range(0, len(hashes), 2 * HASH_BYTES)
-        )
-    return hashes

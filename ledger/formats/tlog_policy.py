@@ -109,7 +109,7 @@ def format_policy(policy: Policy) -> bytes:
     """Write a policy file."""
     lines = [_words("log", str(log.key), log.url) for log in policy.logs]
     lines += [_words("witness", w.name, str(w.key), w.url) for w in policy.witnesses]
-    lines += [_words("group", g.name, str(g.threshold), *g.members) for g in policy.groups]
+    lines += [_words("group", g.name, _threshold_word(g), *g.members) for g in policy.groups]
     lines.append(_words("quorum", policy.quorum or NONE))
     return "".join(lines).encode("utf-8", "surrogateescape")
 
@@ -220,6 +220,10 @@ class _Draft:
     def _check_new(self, name: str, where: str) -> None:
         if name == NONE or name in self._names():
             raise MalformedInput(where, f"the name {excerpt(name)} is taken")
+
+
+def _threshold_word(group: Group) -> str:
+    return "any" if group.threshold == 1 else str(group.threshold)
 
 
 def _key(vkey: str, signature_type: int, where: str) -> VerifierKey:

@@ -7,6 +7,7 @@ from starlette.routing import Route
 
 from coordinator.http import api
 from coordinator.http.answers import STATUS
+from coordinator.http.tiles import add_tiles
 from ledger.exchange.http_auth import FEDERATION_HEADER, MAX_AGE_S, TAG
 from tests.docs import pages
 
@@ -17,6 +18,7 @@ def application() -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     nothing = object.__new__(Nothing)
     api._add_log(app, nothing)  # type: ignore[arg-type]
+    add_tiles(app, nothing, nothing, lambda request: "")  # type: ignore[arg-type]
     api._add_blobs(app, nothing)  # type: ignore[arg-type]
     api._add_state(app, nothing)  # type: ignore[arg-type]
     return app
