@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
+
+from pydantic import Field
 
 from ledger.entries.operations import EMPTY_HASH, Count, Hash, KeyId, Operation, Slug, TimeMs, Value
 from ledger.errors import BadSignature, MalformedInput
 from ledger.formats.keys import SigningKey, verify
 from ledger.formats.merkle import EMPTY_ROOT, leaf_hash
-from ledger.formats.strict import MAX_ENTRY, canonical, parse_canonical
+from ledger.formats.strict import MAX_ENTRY, canonical, parse_plain
 
 SIGNATURE_BYTES = 64
+_SIGNATURE_LENGTH = SIGNATURE_BYTES.to_bytes(4, "big")
 MAX_LEAF = MAX_ENTRY + 8 + SIGNATURE_BYTES
 
 
@@ -39,7 +42,7 @@ class Body(Value):
     """What is signed.
 
     Attributes:
-        v: format version.
+        v: format version, 1.
         federation: id of the federation; zeros in entry 0 alone.
         author: handle of the member.
         key: id of the entry key whose chain this is.
@@ -49,7 +52,7 @@ class Body(Value):
         op: one operation.
     """
 
-    v: Literal[1]
+    v: Annotated[int, Field(ge=1, le=1)]
     federation: Hash
     author: Slug
     key: KeyId
@@ -75,6 +78,11 @@ class Entry:
     raw: bytes
     signature: bytes
     hash: str
+
+    @property
+    def where(self) -> str:
+        """How a refusal names it: the author and the place in its chain."""
+        return f"entry {self.body.author}/{self.body.seq}"
 
     @property
     def leaf(self) -> bytes:
@@ -115,13 +123,18 @@ def parse_entry(raw: bytes, signature: bytes) -> Entry:
     """
     if len(signature) != SIGNATURE_BYTES:
         raise MalformedInput("signature", f"{len(signature)} bytes instead of {SIGNATURE_BYTES}")
-    body = parse_canonical(raw, Body, limit=MAX_ENTRY)
-    return Entry(body, raw, signature, leaf_hash(frame_leaf(raw, signature)).hex())
+    body = parse_plain(raw, Body, limit=MAX_ENTRY)
+    framed = b"".join((b"\x00", len(raw).to_bytes(4, "big"), raw, _SIGNATURE_LENGTH, signature))
+    return Entry(
+        body, raw, signature, hashlib.sha256(framed).hexdigest()
+    )  # `leaf_hash`, framed once
 
 
 def parse_leaf(leaf: bytes) -> Entry:
     """Parse a framed leaf; see `parse_entry`."""
-    return parse_entry(*split_leaf(leaf))
+    raw, signature = split_leaf(leaf)
+    body = parse_plain(raw, Body, limit=MAX_ENTRY)
+    return Entry(body, raw, signature, leaf_hash(leaf).hex())
 
 
 def sign_entry(body: Body, key: SigningKey) -> Entry:
@@ -152,7 +165,7 @@ def verify_signature(entry: Entry, public: bytes) -> None:
     """
     if not verify(public, "entry", entry.raw, entry.signature):
         raise BadSignature(
-            f"entry {entry.body.author}/{entry.body.seq} ({entry.hash[:12]})",
+            f"{entry.where} ({entry.hash[:12]})",
             f"the signature is not one by key {entry.body.key}",
         )
 

@@ -43,6 +43,7 @@ Path = tuple[str | int, ...]
 
 _PRINTABLE = re.compile(rb'(?:[ -\[\]-~]++|\\["\\])*+')
 _STRING = re.compile(r"[ -~]*+")
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def parse_canonical(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
@@ -77,6 +78,40 @@ def parse_canonical(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M
     if encoded != data:
         raise MalformedInput(where, _first_difference(data, encoded))
     return parsed
+
+
+def parse_plain(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
+    """Do what `parse_canonical` does, three times as fast, for a plain model.
+
+    Where the bytes hold no escape, re-encoding the JSON alone shows that they are canonical, and
+    the model needs not be written out again. Bytes that are not accepted so are judged by
+    `parse_canonical`, which alone refuses; so the verdict, the value and the message are the same.
+
+    Args:
+        data: the bytes exactly as received.
+        model: as for `parse_canonical`, and plain: every field is required, at every level; no
+            float, no ``Any``, no integer ``Literal`` (which takes ``1.0`` for ``1``); nothing that
+            changes a value. What an operation's models may not become is pinned by a test.
+        limit: the most bytes accepted.
+
+    Raises:
+        MalformedInput: see `parse_canonical`.
+    """
+    if (
+        len(data) <= limit
+        and data.isascii()
+        and b"\\" not in data
+        and b"\x7f" not in data
+        and data.count(b"{") + data.count(b"[") <= MAX_DEPTH
+    ):
+        try:
+            if orjson.dumps(orjson.loads(data), option=_CANONICAL) == data:
+                # ``model_validate_json`` without its keyword handling, a tenth of the whole.
+                parsed: M = model.__pydantic_validator__.validate_json(data, strict=True)
+                return parsed
+        except (ValueError, TypeError):
+            pass  # the careful parser says what is wrong, or that nothing is
+    return parse_canonical(data, model, limit=limit)
 
 
 def canonical(value: BaseModel | dict[str, Any]) -> bytes:

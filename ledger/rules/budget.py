@@ -129,17 +129,13 @@ def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
     return totals(unused)
 
 
-def merge_used(held: Map[str, int], steps: Iterable[tuple[str, int]]) -> Map[str, int]:
-    """The larger number of steps, by purpose."""
-    for purpose, count in steps:
-        if count > held.get(purpose, 0):
-            held = held.set(purpose, count)
-    return held
-
-
 def steps_stated(used: Iterable[Used]) -> Map[str, int]:
     """The steps that an operation states, by purpose; of a purpose said twice, the larger."""
-    return merge_used(Map(), ((item.purpose, item.steps) for item in used))
+    stated: Map[str, int] = Map()
+    for item in used:
+        if item.steps > stated.get(item.purpose, 0):
+            stated = stated.set(item.purpose, item.steps)
+    return stated
 
 
 def charge_excess(state: State, site: Site, before: Reservation, now: Reservation) -> State:

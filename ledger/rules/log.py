@@ -71,22 +71,29 @@ class Log:
 
     def judge_entry(self, entry: Entry) -> Entry:
         """`judge` for an entry that is parsed already."""
-        if self._state is None:
-            public = _admit_genesis(entry)
-        else:
-            public = admit(self._state, entry, self.tree.root)
-        verify_signature(entry, public)
+        verify_signature(entry, self.admit(entry))
         return entry
+
+    def admit(self, entry: Entry) -> bytes:
+        """Judge an entry's envelope; the caller verifies its signature, perhaps beside others.
+
+        Returns:
+            The raw public key under which the signature must verify.
+
+        Raises:
+            NotAdmitted: why not.
+        """
+        if self._state is None:
+            return _admit_genesis(entry)
+        return admit(self._state, entry, self.tree.root)
 
     def append(self, entry: Entry) -> Sequenced:
         """Fold and append an entry that `judge` let in at this very size."""
-        index = self.size
         if self._state is None:
             self._state, outcome = found(entry), Outcome(None)
         else:
             self._state, outcome = step(self._state, entry)
-        self.tree.append(bytes.fromhex(entry.hash))
-        return Sequenced(index, entry, outcome)
+        return Sequenced(self.tree.append(bytes.fromhex(entry.hash)), entry, outcome)
 
     def mark(self) -> Mark:
         """Where the log stands now."""

@@ -9,21 +9,18 @@ another vector and need further noise, also when their update is void.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
-
-from immutables import Map
 
 from ledger.entries.operations import (
     Plan,
+    Purpose,
     RoundAggregated,
     RoundClosed,
     RoundKind,
     RoundOpened,
     UpdateRefused,
     UpdateSubmitted,
-    Used,
 )
-from ledger.rules.budget import charge_excess, merge_used
+from ledger.rules.budget import charge_excess
 from ledger.rules.experiments import last_round, put
 from ledger.rules.state import (
     Dataset,
@@ -87,12 +84,10 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
     site = experiment.sites.get(op.dataset)
     if before is None or site is None:
         return Void("not_reserved")
-    held, least = _count_vector(experiment.plan, site, before, op)
+    held, stated_enough = _count_vector(experiment.plan, site, before, op)
     reason = _why_not_counted(state, experiment, site, dataset, held, op)
-    if reason is None:
-        stated = _merge_stated(before.used, op.used)
-        if any(stated.get(purpose, 0) < count for purpose, count in least):
-            reason = "under_reported"
+    if reason is None and not stated_enough:
+        reason = "under_reported"
     state = charge_excess(state, site, before, held)
     reservations = experiment.reservations.set(op.dataset, held)
     current = experiment.round
@@ -199,30 +194,37 @@ def _has_settled(experiment: Experiment, dataset: str) -> bool:
 
 def _count_vector(
     plan: Plan, site: Site, held: Reservation, op: UpdateSubmitted
-) -> tuple[Reservation, list[tuple[str, int]]]:
-    """The reservation with this vector and its noise, and the noise that all vectors need."""
+) -> tuple[Reservation, bool]:
+    """The reservation with this vector and its noise; whether the stated noise suffices for all."""
     kind = round_kind(plan, op.round)
     known = held.vectors.get(kind)
     if known is None:
         known = Vectors(1, op.update.sha256)
     elif known.newest != op.update.sha256:
         known = Vectors(known.different + 1, op.update.sha256)
+    stated = held.used
+    for item in op.used:
+        if item.steps > stated.get(item.purpose, 0):
+            stated = stated.set(item.purpose, item.steps)
+    used = stated
+    for purpose, steps in _steps_of_vector(plan, site, kind):
+        least = known.different * steps
+        if least > used.get(purpose, 0):
+            used = used.set(purpose, least)
+    held = replace(held, used=used, vectors=held.vectors.set(kind, known))
+    return held, used is stated
+
+
+def _steps_of_vector(plan: Plan, site: Site, kind: RoundKind) -> tuple[tuple[Purpose, int], ...]:
+    """The steps whose noise one vector of a kind holds, by purpose."""
     if kind == "train":
-        least = [("train", known.different * plan.steps_per_round)]
-    elif kind == "evaluate":
-        least = [("evaluate", known.different)]
-    else:
-        least = [
-            (purpose, known.different * site.steps.get(purpose, 0))
-            for purpose in ("baseline_train", "baseline_evaluate")
-        ]
-    used = merge_used(_merge_stated(held.used, op.used), least)
-    return replace(held, used=used, vectors=held.vectors.set(kind, known)), least
-
-
-def _merge_stated(held: Map[str, int], used: Iterable[Used]) -> Map[str, int]:
-    """The larger number of steps by purpose; of a purpose said twice, the larger."""
-    return merge_used(held, [(item.purpose, item.steps) for item in used])
+        return (("train", plan.steps_per_round),)
+    if kind == "evaluate":
+        return (("evaluate", 1),)
+    return (
+        ("baseline_train", site.steps.get("baseline_train", 0)),
+        ("baseline_evaluate", site.steps.get("baseline_evaluate", 0)),
+    )
 
 
 def _why_not_counted(

@@ -135,7 +135,7 @@ def respelt(**changed: Any) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "where", "reason"),
     [
-        (respelt(v=2), "Body.v", "should be 1"),
+        (respelt(v=2), "Body.v", "less than or equal to 1"),
         (respelt(op={"type": "time.passed"}), "Body.op", "tag is none of those known"),
         (respelt(op={"type": "time.noted", "x": 1}), "x", "not permitted"),
         (respelt(extra=1), "Body.extra", "not permitted"),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 from ledger.errors import CannotOpen, KeyFileError, UnsafeKeyFile, WrongPassphrase
 from ledger.formats.keys import (
@@ -18,6 +20,7 @@ from ledger.formats.keys import (
     SigningKey,
     key_id,
     load_keyring,
+    opens,
     save_keyring,
     seal,
     signed_message,
@@ -100,6 +103,28 @@ def test_of_the_edge_case_signatures_exactly_libsodiums_are_accepted(vectors: Pa
     assert (len(cases), len(accepted)) == (914, 43)
     flags = {flag for case in accepted for flag in case["flags"] or ()}
     assert not flags & {"low_order_A", "low_order_R", "non_canonical_A", "non_canonical_R"}
+
+
+def test_the_direct_call_decides_as_pynacl_s_own_verifier_does(vectors: Path) -> None:
+    cases = orjson.loads((vectors / "ed25519" / "cctv_ed25519vectors.json").read_bytes())
+    signed = [
+        tuple(map(bytes.fromhex, (c["key"], c["sig"], c["msg"].encode().hex()))) for c in cases
+    ]
+    for length in (0, 1, 63, 64, 65, 2000):
+        message = bytes(length)
+        signature = KEY.sign_raw(message)
+        signed.append((KEY.public, signature, message))
+        signed.append((KEY.public, signature, message + b"x"))
+        signed.append((KEY.public, signature[:32] + bytes(32), message))
+    for public, signature, message in signed:
+        try:
+            VerifyKey(public).verify(message, signature)
+            accepted = True
+        except BadSignatureError:
+            accepted = False
+        assert opens(public, signature + message) == accepted
+    for short in range(65):
+        assert not opens(KEY.public, bytes(short))
 
 
 def test_what_is_sealed_opens_for_its_recipient_only() -> None:
