@@ -258,7 +258,7 @@ def _http(folder: Path) -> ledger_http.HttpRates:
     writer.commit(work.setup)
     store.close()
     write_head(home / HEAD, writer.note)
-    return ledger_http.measure(work, home, 1000)
+    return ledger_http.measure(work, home, 2000)
 
 
 # --- a database ---------------------------------------------------------------------------------

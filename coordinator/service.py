@@ -8,6 +8,7 @@ lines on standard error. No secret is logged; keys arrive opened, the passphrase
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -152,6 +153,9 @@ def run(settings: CoordinatorSettings, keyring: KeyRing) -> None:
                 "federation": settings.federation,
                 "size": coordinator.sequencer.view.size,
             }
+            # The replayed log stays: the collector need not look through it again and again.
+            gc.collect()
+            gc.freeze()
             server = Server(coordinator)
             # uvicorn takes the signals over, stops in order and raises them anew: for these.
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI, Query, Request, Response
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.errors import AccessDenied, BehindItsLog, BodyTooLarge
@@ -25,12 +26,12 @@ from coordinator.http import read_models
 from coordinator.http.access import may_read
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
+from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
 from ledger.copies.stored_tiles import StoredTiles
-from ledger.entries.entry import MAX_LEAF
 from ledger.entries.operations import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
 from ledger.exchange.client import CHUNK, LEAF_TYPE
@@ -87,6 +88,9 @@ def create_app(services: Services) -> FastAPI:
 
 def _add_log(app: FastAPI, services: Services) -> None:
     sequencer = services.sequencer
+    app.router.routes.append(
+        Route("/v1/entries", SubmittedEntries(sequencer), methods=["POST"], name="entries")
+    )
 
     @app.get("/v1/genesis")
     async def genesis() -> Response:
@@ -120,14 +124,6 @@ def _add_log(app: FastAPI, services: Services) -> None:
                 "checkpoint": None if news.checkpoint is None else news.checkpoint.decode(),
                 "finals": [note.decode() for note in news.finals],
             }
-        )
-
-    @app.post("/v1/entries")
-    async def entries(request: Request) -> Response:
-        leaf = await _body(request, MAX_LEAF)
-        receipt = await asyncio.wrap_future(sequencer.submit(leaf))
-        return json_answer(
-            {"index": receipt.index, "applied": receipt.applied, "reason": receipt.reason}
         )
 
     @app.post("/v1/cosignatures")

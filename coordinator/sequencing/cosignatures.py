@@ -56,6 +56,8 @@ class Cosignatures:
         self._interval_s = interval_s
         self._notes: dict[int, bytes] = {}
         self._signers: dict[int, frozenset[bytes]] = {}
+        self._eligible: set[int] = set()
+        """Sizes of those that somebody cosigned, or where there is nobody to cosign."""
         self._urgent: deque[int] = deque()
         self._finalized_at_s = float("-inf")
         newest = store.latest_final()
@@ -66,9 +68,11 @@ class Cosignatures:
         if item.entry.body.op.type in URGENT and item.index >= self.final.size:
             self._urgent.append(item.index)
 
-    def open(self, size: int, note: bytes) -> None:
+    def open(self, state: State, size: int, note: bytes) -> None:
         """Begin to collect for a checkpoint that was just signed and stored."""
         self._keep(size, note, frozenset())
+        if not state.witnesses_at(size):
+            self._eligible.add(size)
 
     def note(self, size: int) -> bytes | None:
         """A checkpoint with the cosignatures collected for it, or None when it is not collected."""
@@ -134,7 +138,7 @@ class Cosignatures:
 
     def _candidate(self, state: State) -> int | None:
         """The newest checkpoint beyond the final one that enough organisations cosigned."""
-        for size in sorted(self._notes, reverse=True):
+        for size in sorted(self._eligible, reverse=True):
             if size <= self.final.size and self.final.note is not None:
                 return None
             if all(self._enough(state, size, at) for at in (self.final.size, size)):
@@ -159,9 +163,12 @@ class Cosignatures:
     def _keep(self, size: int, note: bytes, signers: frozenset[bytes]) -> None:
         self._notes[size] = note
         self._signers[size] = signers
+        if signers:
+            self._eligible.add(size)
         while len(self._notes) > MAX_OPEN:
             self._forget(min(self._notes))
 
     def _forget(self, size: int) -> None:
         del self._notes[size]
         del self._signers[size]
+        self._eligible.discard(size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ledger.copies.replica import read_leaves
 from ledger.copies.store import LogStore
@@ -19,7 +20,7 @@ RECENT_BATCHES = 128
 RECENT_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """Entries that were made durable together, and the checkpoint over the log up to them."""
 
@@ -32,7 +33,7 @@ class Batch:
         """Entries in the log after this batch."""
         return self.first + len(self.leaves)
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Bytes of its leaves."""
         return sum(map(len, self.leaves))
@@ -59,15 +60,18 @@ class Feed:
     def __init__(self, store: LogStore) -> None:
         self._store = store
         self._recent: tuple[Batch, ...] = ()
+        self._recent_bytes = 0
         self._finals: tuple[tuple[int, bytes], ...] = ()
         self._finals_from = store.latest_final()
 
     def publish(self, batch: Batch) -> None:
         """Add a batch that is durable."""
-        recent = (*self._recent, batch)[-RECENT_BATCHES:]
-        while len(recent) > 1 and sum(b.length for b in recent) > RECENT_BYTES:
+        recent = (*self._recent, batch)
+        length = self._recent_bytes + batch.length
+        while len(recent) > RECENT_BATCHES or (len(recent) > 1 and length > RECENT_BYTES):
+            length -= recent[0].length
             recent = recent[1:]
-        self._recent = recent
+        self._recent, self._recent_bytes = recent, length
 
     def publish_final(self, size: int, note: bytes) -> None:
         """Add a final checkpoint that is durable."""

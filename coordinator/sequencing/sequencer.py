@@ -30,7 +30,7 @@ import structlog
 from coordinator.errors import CoordinatorError, NotSequencing, RolledBack
 from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
-from coordinator.sequencing.head import write_head
+from coordinator.sequencing.head import HeadFile
 from coordinator.sequencing.history import History
 from coordinator.sequencing.opening import check_signed, newest_note, replay
 from coordinator.sequencing.quota import Quota, TokenBuckets
@@ -141,7 +141,6 @@ class Sequencer:
         self._keyring = keyring
         self._log_key = keyring.log
         self._now_ms = now_ms
-        self._head = head
         self._buckets = None if quota is None else TokenBuckets(quota)
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._listeners: tuple[Callable[[], None], ...] = ()
@@ -155,8 +154,9 @@ class Sequencer:
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
         note = newest_note(self._log, store, self._verifier, head)
-        write_head(head, note)
-        self._cosignatures.open(self._log.size, note)
+        self._head = HeadFile(head)
+        self._head.write(note)
+        self._cosignatures.open(self._log.state, self._log.size, note)
         self._cosignatures.finalize(self._log.state, time.monotonic())
         self._view = self._look(note)
         self.feed = Feed(store)
@@ -176,6 +176,7 @@ class Sequencer:
             self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        self._head.close()
 
     # --- from any thread ------------------------------------------------------------------------
 
@@ -373,11 +374,11 @@ class Sequencer:
     def _publish(self, taken: Sequence[Sequenced], note: bytes) -> None:
         for item in taken:
             self._observe(item)
-        self._cosignatures.open(self._log.size, note)
+        self._cosignatures.open(self._log.state, self._log.size, note)
         try:
-            write_head(self._head, note)
+            self._head.write(note)
         except OSError as error:  # durable it is: only the guard against a rollback is older
-            _log.warning("head file not written", path=str(self._head), error=error.strerror)
+            _log.warning("head file not written", path=str(self._head.path), error=error.strerror)
         leaves = tuple(item.entry.leaf for item in taken)
         self.feed.publish(Batch(taken[0].index, leaves, note))
         self._show(self._look(note))

@@ -11,6 +11,7 @@ class Waker:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._wanted = False
         self.closing = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -20,7 +21,8 @@ class Waker:
     def wake(self) -> None:
         """Wake everybody; from any thread."""
         loop = self._loop
-        if loop is not None and not loop.is_closed():
+        # Whoever takes a ticket after this look sees the news that we were called for.
+        if self._wanted and loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._fire)
 
     def close(self) -> None:
@@ -30,9 +32,11 @@ class Waker:
 
     def ticket(self) -> asyncio.Event:
         """What to wait for. Take it before looking whether there is news, or a wake is missed."""
+        self._wanted = True
         return self._event
 
     def _fire(self) -> None:
+        self._wanted = False
         event, self._event = self._event, asyncio.Event()
         event.set()
 

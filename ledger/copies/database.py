@@ -47,6 +47,9 @@ class Database:
         self._engine = engine
         self._writer = engine.execution_options(**{_WRITES: True})
         self.name = name
+        self.driver = engine.dialect.driver
+        """The driver's name, for statements in its own words: ``pysqlite`` or ``psycopg``."""
+        self._errors: Any = engine.dialect.loaded_dbapi
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -58,7 +61,7 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._errors.Error) as error:
             raise StoreUnusable(self.name, f"reading failed: {_first_line(error)}") from error
 
     @contextmanager
@@ -73,11 +76,11 @@ class Database:
         try:
             with self._writer.begin() as connection:
                 yield connection
-        except IntegrityError as error:
+        except (IntegrityError, self._errors.IntegrityError) as error:
             raise StoreConflict(
                 self.name, f"the database refused a row ({_first_line(error)}); read the store anew"
             ) from error
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, self._errors.Error) as error:
             raise StoreUnusable(
                 self.name,
                 f"writing failed: {_first_line(error)}; read the store to see what it holds",
@@ -251,7 +254,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at the start: a reader that turns writer half-way may be refused.
     writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
@@ -296,7 +300,7 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def _first_line(error: Exception) -> str:
     """Return the database's own words, without SQLAlchemy's copy of statement and values."""
     said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     return said.strip().partition("\n")[0]

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ledger.copies.appending import Appending
+from ledger.copies.appending import Row as Row
 from ledger.copies.database import Database, open_database
 from ledger.copies.database import ExclusiveLock as ExclusiveLock
 from ledger.copies.database import exclusive_lock as exclusive_lock
@@ -44,25 +46,6 @@ _row_columns = (
     ENTRIES.c.key,
     ENTRIES.c.seq,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry as it is stored.
-
-    Attributes:
-        body: the signed bytes, exactly as received.
-        signature: over them, exactly as received.
-        leaf: the entry's leaf hash in the Merkle tree, 32 bytes.
-        key: id of the author's key.
-        seq: the entry's place in that key's chain, from 0.
-    """
-
-    body: bytes
-    signature: bytes
-    leaf: bytes
-    key: str
-    seq: int
 
 
 class StoredNote(NamedTuple):
@@ -94,6 +77,7 @@ class LogStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._appending = Appending.for_driver(database.driver)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -143,30 +127,27 @@ class LogStore:
         for offset, row in enumerate(rows):
             if len(row.leaf) != 32:
                 raise ValueError(f"row {offset} has a leaf hash of {len(row.leaf)} bytes, not 32")
-        with self._database.write() as connection:
-            size = _size(connection)
+        new_size = first_index + len(rows)
+        note_size = -1 if checkpoint is None else checkpoint[0]
+        with self._database.write() as connection, self._appending.on(connection) as end:
+            last, stored = end.look(note_size)
+            size = 0 if last is None else last + 1
             if first_index != size:
                 raise StoreConflict(
                     self.name, f"entries from index {first_index} came, but it ends at {size}"
                 )
+            if note_size > new_size:
+                raise self._note_ahead(note_size, new_size)
             if rows:
-                connection.execute(
-                    sa.insert(ENTRIES),
-                    [
-                        {
-                            "index": index,
-                            "body": row.body,
-                            "signature": row.signature,
-                            "leaf": row.leaf,
-                            "key": row.key,
-                            "seq": row.seq,
-                        }
-                        for index, row in enumerate(rows, start=first_index)
-                    ],
-                )
+                end.add_entries(first_index, rows)
             if checkpoint is not None:
-                self._insert_note(connection, CHECKPOINTS, StoredNote(*checkpoint))
-        return first_index + len(rows)
+                if stored is None:
+                    end.add_checkpoint(*checkpoint)
+                elif note_text(self._note(CHECKPOINTS, note_size, stored).note) != note_text(
+                    checkpoint[1]
+                ):
+                    raise self._other_text(CHECKPOINTS.name, note_size)
+        return new_size
 
     def size(self) -> int:
         """Return the number of entries."""
@@ -426,14 +407,15 @@ class LogStore:
         """Insert a note, or see that the one of its size says the same."""
         size = _size(connection)
         if note.size > size:
-            raise StoreConflict(
-                self.name, f"a note over {note.size} entries came, but it has {size}"
-            )
+            raise self._note_ahead(note.size, size)
         stored = self._note_at(connection, table, note.size)
         if stored is None:
             connection.execute(sa.insert(table).values(size=note.size, note=note.note))
         elif note_text(stored) != note_text(note.note):
             raise self._other_text(table.name, note.size)
+
+    def _note_ahead(self, covered: int, size: int) -> StoreConflict:
+        return StoreConflict(self.name, f"a note over {covered} entries came, but it has {size}")
 
     def _other_text(self, table: str, size: int) -> StoreConflict:
         return StoreConflict(

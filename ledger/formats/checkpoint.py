@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ledger.errors import MalformedInput, UnknownKey
 from ledger.formats.keys import SigningKey
@@ -103,6 +104,7 @@ def parse_size(text: str, where: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=64)
 def log_verifier(origin: str, public: bytes) -> VerifierKey:
     """Name a log's key: our custom is that its name is the log's origin."""
     return VerifierKey(name=origin, public=public, type=ED25519)
