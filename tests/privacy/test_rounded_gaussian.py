@@ -62,7 +62,7 @@ def test_more_digits_give_nested_bounds() -> None:
 def test_double_precision_inversion_is_a_hundred_times_better_than_assumed() -> None:
     uniform = np.random.default_rng(7).uniform(size=600)
     probabilities = np.concatenate(
-        [uniform / 2, 2.0 ** (-1 - 17 * uniform[:300]), 0.5 - 2.0 ** (-2 - 40 * uniform[:100])]
+        [uniform / 2, 2.0 ** (-1 - 81 * uniform[:300]), 0.5 - 2.0 ** (-2 - 40 * uniform[:100])]
     )
     assumed = Fraction(1, 2**44)
     for p in probabilities:
@@ -73,12 +73,32 @@ def test_double_precision_inversion_is_a_hundred_times_better_than_assumed() -> 
             assert tail_bounds(z - error, 50)[0] > Fraction(float(p))
 
 
+def test_the_table_is_ten_times_better_than_assumed() -> None:
+    drawn = np.random.default_rng(8).integers(0, 2**63, 300_000, dtype=np.uint64)
+    cells = np.concatenate([drawn >> np.uint64(shift) for shift in range(17)])
+    cells = cells[cells >= 2**46].astype(np.float64)
+    pattern = cells.view(np.int64)
+    cubic = rounded_gaussian._table()[(pattern >> 43) & (2**15 - 1)].T
+    within = (pattern & (2**43 - 1)).astype(np.float64)
+    z = cubic[0] + within * (cubic[1] + within * (cubic[2] + within * cubic[3]))
+    assert np.abs(z + ndtri(cells * 2.0**-64)).max() < 2.0**-42 / 10
+
+
+def test_a_far_tail_is_decided_in_double_precision_as_in_decimal_arithmetic() -> None:
+    for cell in (3, 2**20 + 7, 2**45, 2**46 - 1):
+        fast = rounded_gaussian.sample(script(word(cell), then=b"\x5a"), 2**24, 1)[0]
+        tail = rounded_gaussian._Tail(script(then=b"\x5a"), cell)
+        tail.refine()
+        assert int(fast) == rounded_gaussian._decide(tail, 2**24)
+
+
 @pytest.mark.parametrize("sd", [1, 2, 5, 3 * 2**20 + 1, 2**34, 2**52 + 1])
 def test_the_fast_path_gives_what_decimal_arithmetic_gives(sd: int) -> None:
     raw = TestRng(sd)._bytes(8 * 60)
     fast = rounded_gaussian.sample(script(raw), sd, 60)
     for drawn, value in zip(np.frombuffer(raw, dtype="<u8"), fast, strict=True):
-        exact = rounded_gaussian._decide(script(), sd, int(drawn) & (2**63 - 1))
+        tail = rounded_gaussian._Tail(script(), int(drawn) & (2**63 - 1))
+        exact = rounded_gaussian._decide(tail, sd)
         assert abs(int(value)) == exact
         assert value <= 0 if int(drawn) >> 63 else value >= 0
 
