@@ -11,6 +11,7 @@
     │   ├── CannotOpen          a sealed box is not for our key, or was changed
     │   ├── NotConsistent       a Merkle proof or a root does not hold
     │   ├── NotAdmitted         an entry's envelope does not fit the log (federation, key, chain, view)
+    │   ├── ProtocolUnknown     the log's rules are newer than this software (at, version, known)
     │   ├── PlanRefused         an experiment cannot be planned on these datasets as it is described
     │   └── UploadOutOfStep     a part of a blob does not follow on what is there (expected)
     ├── ForkDetected            two signed checkpoints that cannot both be true (ours, theirs)
@@ -96,6 +97,26 @@ class NotConsistent(Refused):
 
 class NotAdmitted(Refused):
     """An entry's envelope does not fit the log: federation, key, chain or view."""
+
+
+class ProtocolUnknown(Refused):
+    """The log has moved to a version of the rules that this software does not know.
+
+    Attributes:
+        at: the first entry that cannot be read.
+        version: the version in force there.
+        known: the newest that this software knows.
+    """
+
+    def __init__(self, *, at: int, version: int, known: int) -> None:
+        super().__init__(
+            f"entry {at}",
+            f"from here on the log is of protocol {version}, and this software knows "
+            f"{known}; install a newer release, which reads the log anew from its first entry",
+        )
+        self.at = at
+        self.version = version
+        self.known = known
 
 
 class PlanRefused(Refused):

@@ -138,6 +138,13 @@ def _conflicted(who: str, op: Any, history: History) -> Told:
     )
 
 
+def _activated(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} activated protocol {op.version}: a finality quorum of hospitals had said that "
+        "their software knows it, and its rules hold from the next entry on."
+    )
+
+
 def _cell(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} promised its patients of cell {op.cell} at most epsilon "
@@ -317,6 +324,7 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "key.conflicted": _conflicted,
     "node.ready": _ready,
     "node.resumed": _resumed,
+    "protocol.activated": _activated,
     "time.noted": _time,
     "fork.reported": _fork,
     "cell.registered": _cell,

@@ -17,7 +17,8 @@ from audit.verification.sources import Copy, StoredEntry
 from ledger.entries.entry import Entry, federation_id, parse_leaf
 from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
 from ledger.entries.operations import BlobRef
-from ledger.errors import BadSignature, MalformedInput, NotAdmitted
+from ledger.errors import BadSignature, MalformedInput, NotAdmitted, ProtocolUnknown
+from ledger.rules.fold import PROTOCOLS
 from ledger.rules.log import Log
 
 
@@ -86,6 +87,10 @@ def replay(copy: Copy) -> Replay:
 def _take(result: Replay, stored: StoredEntry) -> Entry | Check:
     """Follow one entry; a check when it does not pass."""
     place = f"entry {result.size}"
+    newer = result.log.newer_protocol
+    if newer is not None:
+        reason = ProtocolUnknown(at=result.size, version=newer, known=max(PROTOCOLS)).reason
+        return Check(8, "not_checkable", reason, place)
     try:
         entry = parse_leaf(stored.leaf)
     except MalformedInput as error:

@@ -30,11 +30,14 @@ from ledger.entries.operations import (
     ExperimentCompleted,
     ExperimentStopped,
     Operation,
+    ProtocolActivated,
     RoundClosed,
     RoundOpened,
     TimeNoted,
 )
 from ledger.errors import BlobError, MalformedInput, PlanRefused
+from ledger.rules.fold import PROTOCOLS
+from ledger.rules.protocol import activation_due
 from ledger.rules.state import Experiment, State
 
 _log = structlog.get_logger("coordinator.rounds.conduct")
@@ -80,6 +83,10 @@ class Conductor:
             Whether anything was said, so that more may be due.
         """
         state = self._sequencer.view.state
+        version = activation_due(state, PROTOCOLS)
+        if version is not None:
+            self._say(state, [ProtocolActivated(type="protocol.activated", version=version)])
+            return True
         ops: list[Operation] = []
         for experiment in state.experiments.values():
             if experiment.round is not None and not self._is_held(experiment):

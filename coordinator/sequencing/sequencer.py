@@ -51,6 +51,7 @@ from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
 from ledger.exchange.client import Receipt
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing
+from ledger.rules.fold import protocol_of
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 
@@ -122,6 +123,7 @@ class Sequencer:
     Raises:
         RolledBack: the database holds less than was signed.
         NotConsistent, NotAdmitted, MalformedInput, BadSignature: it was changed; says where.
+        ProtocolUnknown: the log's rules are newer than this software.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Sequencer:
         self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
         self._equivocations = Equivocations(store)
         self._log = replay(store, federation, self._observe)
+        protocol_of(self._log.state)
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
         note = newest_note(self._log, store, self._verifier, head)

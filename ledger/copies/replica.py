@@ -9,6 +9,10 @@ and kept as ``unexplained`` (``evidence``). So is an entry at a place of a chain
 ``equivocation``.
 
 Opening a copy replays it by the same path; nothing in the store is believed because it is there.
+
+Where the log moves to a protocol that this software does not know, entries are stored and the tree over
+them is compared with the signed roots, but they are not read: the state stays where it was, and no later
+checkpoint is judged to be final. Opened by a newer release, all of it is read and judged.
 """
 
 from __future__ import annotations
@@ -27,13 +31,22 @@ from ledger.copies.evidence import (
     frame,
 )
 from ledger.copies.store import LogStore, Row
-from ledger.entries.entry import Entry, federation_id, frame_leaf, log_origin, parse_leaf
+from ledger.entries.entry import (
+    Entry,
+    chain_position,
+    federation_id,
+    frame_leaf,
+    log_origin,
+    parse_leaf,
+    split_leaf,
+)
 from ledger.errors import NotAdmitted, NotConsistent, Refused
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import QuorumResult
 from ledger.rules.finality import judge_final
+from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.state import State
 
@@ -69,6 +82,7 @@ class Replica:
         self._log = Log()
         self._final: Final | None = None
         self._note: bytes | None = None
+        self._finals_unread = 0
         self._cosigned_sizes: array[int] = array("q")
         self._cosigned_s: array[int] = array("q")
         self._equivocations = Equivocations(store)
@@ -120,6 +134,24 @@ class Replica:
     def size(self) -> int:
         """Number of entries held."""
         return self._log.size
+
+    @property
+    def newer_protocol(self) -> int | None:
+        """The protocol that the log has moved to, if this software does not know it."""
+        return self._log.newer_protocol
+
+    @property
+    def finals_seen(self) -> int:
+        """Size of the newest final checkpoint that came, one that cannot be judged here included."""
+        return max(self.final.size, self._finals_unread)
+
+    def require_readable(self) -> None:
+        """Refuse to act on a state that has fallen behind its log.
+
+        Raises:
+            ProtocolUnknown: the log has moved to a protocol that this software does not know.
+        """
+        protocol_of(self.state)
 
     @property
     def federation(self) -> str:
@@ -216,7 +248,8 @@ class Replica:
         which it covers (``finality.py``).
 
         Returns:
-            The new final checkpoint, or None when one at least as large is known already.
+            The new final checkpoint; None when one at least as large is known already, or when this
+            software cannot read all that it covers.
 
         Raises:
             NotWitnessed: a quorum is missing; names who.
@@ -224,6 +257,9 @@ class Replica:
         """
         checkpoint = self._check_note(note)
         if self._final is not None and checkpoint.size <= self._final.size:
+            return None
+        if checkpoint.size > self.state.size:
+            self._finals_unread = max(self._finals_unread, checkpoint.size)
             return None
         final = self._judge_final(checkpoint, note)
         self._store.put_final(final.size, note)
@@ -235,19 +271,25 @@ class Replica:
     ) -> list[Sequenced]:
         mark = self._log.mark()
         taken: list[Sequenced] = []
+        rows: list[Row] = []
         try:
             for leaf in leaves:
+                if self._log.newer_protocol is not None:
+                    rows.append(_unread_row(leaf))
+                    self._log.append_unread(leaf)
+                    continue
                 entry = self._judge(leaf, taken)
                 if self._log.size == 0 and federation_id(entry) != self._federation:
                     raise NotAdmitted("entry 0", "it is the genesis of another federation")
                 taken.append(self._log.append(entry))
+                rows.append(_row(taken[-1]))
             if signed is not None and self.root() != signed[0].root:
                 raise NotConsistent(
                     "checkpoint",
                     f"the entries held and sent do not give the root signed for {self.size}",
                 )
             note = None if signed is None else (signed[0].size, signed[1])
-            self._store.append(mark.size, [_row(item) for item in taken], note)
+            self._store.append(mark.size, rows, note)
         except BaseException:
             self._log.rewind(mark)
             raise
@@ -289,6 +331,13 @@ class Replica:
             self._unexplained_at = size
 
     def _replay(self, row: Row) -> None:
+        if self._log.newer_protocol is not None:
+            if _unread_row(_leaf(row)) != row:
+                raise NotConsistent(
+                    f"entry {self._log.size}", "its stored index columns do not match its bytes"
+                )
+            self._log.append_unread(_leaf(row))
+            return
         entry = self._log.judge(_leaf(row))
         where = f"entry {self._log.size}"
         if self._log.size == 0 and federation_id(entry) != self._federation:
@@ -365,6 +414,12 @@ def _row(item: Sequenced) -> Row:
     return Row(
         entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
     )
+
+
+def _unread_row(leaf: bytes) -> Row:
+    """A row of an entry whose operation is not known here; its envelope is that of every protocol."""
+    key, seq = chain_position(leaf)
+    return Row(*split_leaf(leaf), leaf_hash(leaf), key, seq)
 
 
 def _leaf(row: Row) -> bytes:

@@ -110,6 +110,7 @@ class Author:
 
         Raises:
             NotAdmitted: the key is not enrolled here, or was retired; nothing was signed.
+            ProtocolUnknown: the log's rules are newer than this software; nothing was signed.
             MalformedInput: the operation is too long for an entry; nothing was signed.
             LedgerError: whatever `send` raises; the entry stays and is sent again next time.
         """
@@ -131,6 +132,7 @@ class Author:
         os.close(self._lock)
 
     def _check_key(self, op: Operation) -> None:
+        self._replica.require_readable()
         head = self._replica.state.keys.get(self.key)
         if head is not None and head.retired_at is not None:
             raise NotAdmitted(

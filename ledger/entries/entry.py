@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ledger.entries.operations import EMPTY_HASH, Count, Hash, KeyId, Operation, Slug, TimeMs, Value
 from ledger.errors import BadSignature, MalformedInput
@@ -135,6 +135,34 @@ def parse_leaf(leaf: bytes) -> Entry:
     raw, signature = split_leaf(leaf)
     body = parse_plain(raw, Body, limit=MAX_ENTRY)
     return Entry(body, raw, signature, leaf_hash(leaf).hex())
+
+
+def chain_position(leaf: bytes) -> tuple[str, int]:
+    """Key id and number in its chain of an entry whose operation this software may not know.
+
+    The envelope is the same in every protocol version; the operation is not looked at.
+
+    Raises:
+        MalformedInput: the leaf is not framed, or its body has no such envelope.
+    """
+    raw, _ = split_leaf(leaf)
+    if len(raw) > MAX_ENTRY:
+        raise MalformedInput("entry", f"{len(raw)} bytes; at most {MAX_ENTRY} are accepted")
+    try:
+        envelope = _Envelope.model_validate_json(raw, strict=True)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "body"
+        raise MalformedInput("entry", f"its envelope cannot be read at {place}") from None
+    return envelope.key, envelope.seq
+
+
+class _Envelope(BaseModel):
+    """What chains an entry, whatever it says."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    key: KeyId
+    seq: Count
 
 
 def sign_entry(body: Body, key: SigningKey) -> Entry:

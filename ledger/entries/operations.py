@@ -244,6 +244,13 @@ class NodeResumed(Value):
     nonce: Hash
 
 
+class ProtocolActivated(Value):
+    """From the next entry on, a newer version of vocabulary and rules holds."""
+
+    type: Literal["protocol.activated"]
+    version: Positive
+
+
 class TimeNoted(Value):
     """The coordinator lets time pass, so that a deadline can take effect without other entries."""
 
@@ -586,6 +593,7 @@ Operation = Annotated[
     | KeyConflicted
     | NodeReady
     | NodeResumed
+    | ProtocolActivated
     | TimeNoted
     | ForkReported
     | CellRegistered

@@ -30,7 +30,7 @@ def follow_once(
             verify; nothing of it was taken.
     """
     try:
-        news = client.follow(replica.size, replica.final.size, wait_s)
+        news = client.follow(replica.size, replica.finals_seen, wait_s)
     except RequestRefused as refusal:
         if refusal.error == BEHIND and replica.checkpoint is not None:
             client.report_checkpoint(replica.checkpoint)

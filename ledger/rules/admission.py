@@ -1,6 +1,6 @@
 """Admission: whether an entry's envelope fits the log. The fold judges the operation afterwards.
 
-`admit` is pure. It checks, in this order, the federation, the author's active key, the position in
+`admit` is pure. It checks, in this order, the federation, the vocabulary in force, the author's active key, the position in
 that key's chain, the author's view of the log, and for a member that joins its seat and the proof by
 the invitation's one-time key. It gives back the public key under which the signature must verify;
 verifying is a step of its own, since it can run beside others.
@@ -17,6 +17,7 @@ from ledger.entries.entry import Entry
 from ledger.entries.operations import EMPTY_HASH, MemberJoined
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id, verify
+from ledger.rules.fold import protocol_of
 from ledger.rules.members import claim_bytes, keys_in_use, open_seat
 from ledger.rules.state import State
 
@@ -36,12 +37,16 @@ def admit(state: State, entry: Entry, root_at: RootAt) -> bytes:
 
     Raises:
         NotAdmitted: says which part of the envelope does not fit.
+        ProtocolUnknown: the log has moved to rules that this software does not know.
     """
     body = entry.body
     if body.federation != state.federation:
         raise NotAdmitted(
             entry.where, f"it is for federation {body.federation[:12]}, not for this one"
         )
+    said = body.op.type
+    if said not in protocol_of(state).rules and said != "federation.founded":
+        raise NotAdmitted(entry.where, f"protocol {state.protocol}, now in force, knows no {said}")
     if body.op.type == "member.joined":  # an isinstance of a model costs half a microsecond
         public = _admit_joining(state, entry, body.op)
     else:

@@ -11,19 +11,21 @@ What it does not judge: curves and epsilons (nodes and auditors do), blobs, sign
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from immutables import Map
 
 from ledger.entries.entry import Entry, federation_id
 from ledger.entries.operations import FederationFounded
-from ledger.errors import NotAdmitted
+from ledger.errors import NotAdmitted, ProtocolUnknown
 from ledger.formats.keys import key_id
 from ledger.rules import budget as rules_budget
 from ledger.rules import datasets as rules_datasets
 from ledger.rules import equivocation as rules_equivocation
 from ledger.rules import experiments as rules_experiments
 from ledger.rules import members as rules_members
+from ledger.rules import protocol as rules_protocol
 from ledger.rules import rounds as rules_rounds
 from ledger.rules.state import (
     KeyState,
@@ -53,6 +55,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ),
         ("node.ready", rules_members.node_ready, "node"),
         ("node.resumed", rules_members.noted, "node"),
+        ("protocol.activated", rules_protocol.activated, "coordinator"),
         ("time.noted", rules_members.noted, "coordinator"),
         ("fork.reported", rules_members.noted, "node steward auditor"),
         ("ledger.reviewed", rules_members.noted, "steward auditor"),
@@ -89,6 +92,24 @@ PERMISSIONS = frozenset(
         "model.released",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One version of what can be said, by whom, and what it changes.
+
+    Attributes:
+        rules: by operation: the rule, and the roles that may say it.
+        permissions: operations that are void when they were decided on too old a log.
+    """
+
+    rules: Mapping[str, tuple[Rule, frozenset[str]]]
+    permissions: frozenset[str]
+
+
+PROTOCOLS: dict[int, Protocol] = {1: Protocol(RULES, PERMISSIONS)}
+"""Every version that this software knows. A released one is superseded by the next, never edited:
+old entries are folded under the rules that held at their index, for ever."""
 
 _APPLIED = Outcome(None)
 _MARKS_PER_DELAY = 64
@@ -143,7 +164,8 @@ def step(state: State, entry: Entry) -> tuple[State, Outcome]:
     index = state.size
     state = _advance(state, entry)
     name = body.op.type
-    known = RULES.get(name)
+    protocol = protocol_of(state)
+    known = protocol.rules.get(name)
     if known is None:
         return state, Outcome("repeated")
     rule, roles = known
@@ -151,12 +173,24 @@ def step(state: State, entry: Entry) -> tuple[State, Outcome]:
         author = state.members[body.author]
         if author.role not in roles:
             return state, Outcome("not_permitted")
-        if name in PERMISSIONS and is_stale(state, body.seen.size):
+        if name in protocol.permissions and is_stale(state, body.seen.size):
             return state, Outcome("stale")
     verdict = rule(state, Step(entry, index), body.op)
     if isinstance(verdict, Void):
         return (state if verdict.state is None else verdict.state), Outcome(verdict.reason)
     return verdict, _APPLIED
+
+
+def protocol_of(state: State) -> Protocol:
+    """The rules under which the next entry is folded.
+
+    Raises:
+        ProtocolUnknown: this software does not know them.
+    """
+    known = PROTOCOLS.get(state.protocol)
+    if known is None:
+        raise ProtocolUnknown(at=state.size, version=state.protocol, known=max(PROTOCOLS))
+    return known
 
 
 def is_stale(state: State, seen: int) -> bool:

@@ -14,9 +14,9 @@ from ledger.entries.entry import NOTHING_SEEN, Entry, parse_leaf, verify_signatu
 from ledger.entries.operations import EMPTY_HASH, FederationFounded
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id
-from ledger.formats.merkle import MerkleTree
+from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.rules.admission import admit
-from ledger.rules.fold import found, step
+from ledger.rules.fold import PROTOCOLS, found, step
 from ledger.rules.state import State
 from ledger.rules.verdict import Outcome
 
@@ -61,6 +61,13 @@ class Log:
             raise NotAdmitted("log", "it is empty: there is no federation yet")
         return self._state
 
+    @property
+    def newer_protocol(self) -> int | None:
+        """The version that holds now, if this software does not know it: then nothing more is read."""
+        if self._state is None or self._state.protocol in PROTOCOLS:
+            return None
+        return self._state.protocol
+
     def judge(self, leaf: bytes) -> Entry:
         """Parse a leaf and decide whether it may be the next entry; nothing changes.
 
@@ -94,6 +101,13 @@ class Log:
         else:
             self._state, outcome = step(self._state, entry)
         return Sequenced(self.tree.append(bytes.fromhex(entry.hash)), entry, outcome)
+
+    def append_unread(self, leaf: bytes) -> None:
+        """Append a leaf under rules that this software does not know; the state stays behind.
+
+        Only the tree commits to it: that it is what everybody else holds, the signed root says.
+        """
+        self.tree.append(leaf_hash(leaf))
 
     def mark(self) -> Mark:
         """Where the log stands now."""

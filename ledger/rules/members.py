@@ -145,11 +145,14 @@ def key_revoked(state: State, step: Step, op: KeyRevoked) -> State | Void:
 
 
 def node_ready(state: State, step: Step, op: NodeReady) -> State | Void:
-    """From the next entry on, the node's organisation counts in the witness quorum."""
+    """From the next entry on, the node's organisation counts in the witness quorum.
+
+    Said again after an upgrade, with a newer version: what ``protocol.activated`` counts.
+    """
     member = state.members[step.author]
-    if member.ready:
+    if member.ready and op.protocol <= member.protocol:
         return Void("repeated")
-    ready = replace(member, ready=True)
+    ready = replace(member, ready=True, protocol=max(op.protocol, member.protocol))
     return recount_witnesses(replace(state, members=state.members.set(step.author, ready)))
 
 

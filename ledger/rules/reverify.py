@@ -25,6 +25,7 @@ from ledger.entries.entry import parse_entry
 from ledger.errors import BadSignature, NotConsistent
 from ledger.formats.keys import PUBLIC_BYTES, SIGNATURE_BYTES, verify
 from ledger.rules.admission import admit
+from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log
 
 CHUNK = 128
@@ -120,6 +121,7 @@ def replay_rows(rows: Iterable[Row], workers: SignatureWorkers | None = None) ->
 
     Raises:
         MalformedInput, NotAdmitted, BadSignature, NotConsistent: says which entry.
+        ProtocolUnknown: the log's rules are newer than this software, from an entry on.
     """
     log = Log()
     pending: deque[tuple[int, Future[int | None]]] = deque()
@@ -142,6 +144,8 @@ def _take(log: Log, rows: Sequence[Row]) -> list[Claim]:
     """Steps 1, 2 and 4 for a chunk; returns what step 3 has to check, which ends at the log's end."""
     claims: list[Claim] = []
     for row in rows:
+        if log.newer_protocol is not None:
+            protocol_of(log.state)  # refuses: its operation may be none that can be parsed here
         entry = parse_entry(row.body, row.signature)
         if (row.key, row.seq, row.leaf.hex()) != (entry.body.key, entry.body.seq, entry.hash):
             raise NotConsistent(

@@ -91,6 +91,7 @@ class Member:
         disputed_since_ms: compromise date stated with the newest revocation.
         expelled_at: index at which its organisation was expelled; no keys come after that.
         ready: its node counts as a witness.
+        protocol: the newest version that a node said its software knows; 0 for none.
     """
 
     handle: str
@@ -103,6 +104,7 @@ class Member:
     disputed_since_ms: int | None = None
     expelled_at: int | None = None
     ready: bool = False
+    protocol: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,7 @@ class State:
     cells: Map[str, Cell]
     datasets: Map[str, Dataset]
     experiments: Map[str, Experiment]
+    protocol: int = 1
 
     def witnesses_at(self, size: int) -> Map[str, frozenset[str]]:
         """Who counted as a witness in the state of a log of ``size`` entries: organisation -> keys."""

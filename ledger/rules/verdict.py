@@ -57,6 +57,7 @@ VoidReason = Literal[
     "not_due",
     "model_mismatch",
     "not_released",
+    "not_ready",
     "repeated",
 ]
 
@@ -104,6 +105,7 @@ EXPLANATIONS: dict[str, str] = {
     "not_due": "it is not due yet",
     "model_mismatch": "the model is not the one that the log has at this point",
     "not_released": "the model is not released",
+    "not_ready": "too few hospitals have said that their software knows this version",
     "repeated": "it was said before",
 }
 

@@ -31,7 +31,7 @@ from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceErr
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
 
 if TYPE_CHECKING:
-    from node.service.loop import NodeService
+    from node.service.loop import NodeService, Picture
 
 LOCAL_FILE = "local.json"
 _START_S = 10.0
@@ -67,7 +67,7 @@ def status_of(service: NodeService) -> NodeStatus:
         organisation=config.organisation,
         federation=config.federation,
         federation_name=state.name,
-        healthy=picture.fork is None,
+        healthy=_illness(picture) is None,
         coordinator_reached=picture.reached,
         problem=picture.problem,
         fork=picture.fork,
@@ -95,8 +95,8 @@ def make_app(service: NodeService, token: str, hosts: list[str]) -> FastAPI:
 
     @app.get("/healthz")
     def healthz() -> Response:
-        healthy = service.picture.fork is None
-        return PlainTextResponse("ok\n" if healthy else "forked\n", 200 if healthy else 503)
+        illness = _illness(service.picture)
+        return PlainTextResponse(f"{illness or 'ok'}\n", 200 if illness is None else 503)
 
     @app.get("/readyz")
     def readyz() -> Response:
@@ -229,3 +229,12 @@ def _write_private(path: Path, value: dict[str, Any]) -> None:
     with os.fdopen(handle, "w") as file:
         json.dump(value, file)
     new.replace(path)
+
+
+def _illness(picture: Picture) -> str | None:
+    """Why the node will not work again by itself, in a word or two; None while it can."""
+    if picture.fork is not None:
+        return "forked"
+    if picture.newer_protocol is not None:
+        return f"needs a release that knows protocol {picture.newer_protocol}"
+    return None

@@ -30,6 +30,7 @@ from ledger.entries.operations import ForkReported, NodeReady, NodeResumed
 from ledger.errors import CallFailed, ForkDetected, LedgerError
 from ledger.exchange.client import Followed
 from ledger.exchange.home import Membership
+from ledger.rules.fold import PROTOCOLS
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from node.data.registration import Prepared, finish_registrations, register, say_and_follow
@@ -66,6 +67,7 @@ class Picture:
         reached: whether the coordinator answered the last time.
         problem: what stands in the way of work now, or None.
         fork: what was found, or None.
+        newer_protocol: the protocol that the log has moved to and this software does not know.
         working_on: rounds that are being trained or sent, in words.
         waiting: what is waited for, in words.
     """
@@ -76,6 +78,7 @@ class Picture:
     reached: bool
     problem: str | None
     fork: str | None
+    newer_protocol: int | None
     vouched: bool
     paused: bool
     working_on: tuple[str, ...]
@@ -279,7 +282,7 @@ class NodeService:
             replica = self._replica
             # A first answer at once says that the copy is current, so that work can begin.
             wait_s = self.settings.follow_wait_s if self._reached else 0.0
-            position = Position(replica.size, replica.final.size, replica.checkpoint, wait_s)
+            position = Position(replica.size, replica.finals_seen, replica.checkpoint, wait_s)
             self._follower.go_on(position)
 
     def _hear(self, news: News) -> None:
@@ -364,6 +367,7 @@ class NodeService:
         self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
 
     def _work(self) -> None:
+        self._replica.require_readable()
         if not self._greeted and not self._actor.listening:
             self._greet()
         if self._greeted:
@@ -381,13 +385,15 @@ class NodeService:
         charge_rounds_under_way(state, self._me, self.private, self._now_ms())
         self.membership.author.resend()
         finish_registrations(self.private, state)
+        if member.ready and member.protocol < max(PROTOCOLS):
+            self._actor.say(_ready())
         if member.ready:
             self._cosigning.restarted()
             if self._nonce is None:
                 self._nonce = self.private.note_restart(self._now_ms())
             self._actor.say(NodeResumed(type="node.resumed", nonce=self._nonce))
         else:
-            self._actor.say(NodeReady(type="node.ready", protocol=1))
+            self._actor.say(_ready())
         self._greeted = True
 
     def _standing(self) -> Standing:
@@ -431,6 +437,7 @@ class NodeService:
             reached=self._reached,
             problem=self._problem,
             fork=None if self._fork is None else self._fork.reason,
+            newer_protocol=replica.newer_protocol,
             vouched=self._greeted and self._cosigning.vouched,
             paused=self._paused(),
             working_on=tuple(
@@ -441,3 +448,8 @@ class NodeService:
             rounds_done=self._actor.rounds_done,
             train_seconds=self._actor.train_seconds,
         )
+
+
+def _ready() -> NodeReady:
+    """What this node says when it starts: that it witnesses, and the newest rules that it knows."""
+    return NodeReady(type="node.ready", protocol=max(PROTOCOLS))
