@@ -92,7 +92,7 @@ def write_report(report: Report, out: Path) -> None:
         data = certificate_html(report).encode()
     else:
         data = contribution_html(report).encode()
-    _write(out, data)
+    write_file(out, data)
 
 
 def write_budget(found: Verification, out: Path, by: str) -> None:
@@ -103,9 +103,9 @@ def write_budget(found: Verification, out: Path, by: str) -> None:
     """
     report = budget_report(found, by)
     if out.suffix == ".json":
-        _write(out, sealed_json(report))
+        write_file(out, sealed_json(report))
     elif out.suffix == ".csv":
-        _write(out, budget_csv(report).encode())
+        write_file(out, budget_csv(report).encode())
     else:
         raise InputError(f"{out}: the budget is written as .json or .csv")
 
@@ -118,10 +118,10 @@ def write_events(found: Verification, out: Path, auditor: Path | None) -> None:
     """
     if out.suffix != ".json":
         raise InputError(f"{out}: privacy events are written as .json")
-    _write(out, events_json(found))
+    write_file(out, events_json(found))
     if auditor is not None:
         script = resources.files("audit").joinpath("standalone", "recompute_budget.py")
-        _write(auditor, script.read_bytes())
+        write_file(auditor, script.read_bytes())
 
 
 def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
@@ -148,8 +148,8 @@ def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
     index_json, index_html = folder / "index.json", folder / "index.html"
     listed = {n: {s[1:]: str(folder / f"{n}{s}") for s in FORMATS} for n in reports}
     listed["budget"] = {s[1:]: str(folder / f"budget{s}") for s in (".json", ".csv")}
-    _write(index_json, orjson.dumps(listed, option=orjson.OPT_INDENT_2))
-    _write(index_html, _index(list(reports), found.report.completeness()).encode())
+    write_file(index_json, orjson.dumps(listed, option=orjson.OPT_INDENT_2))
+    write_file(index_html, _index(list(reports), found.report.completeness()).encode())
     return {"html": str(index_html), "json": str(index_json)}
 
 
@@ -175,9 +175,15 @@ def _only(kind: str, known: list[str], flag: str) -> str:
     return known[0]
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file that appears whole; ``private`` for its owner's eyes alone.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
+        part.touch(mode=0o600 if private else 0o666)
         part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:

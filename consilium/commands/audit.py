@@ -196,6 +196,42 @@ def events(
 
 
 @app.command(
+    epilog=examples("consilium audit membership proof.json --at demo-out --trust genesis.leaf")
+)
+def membership(
+    proof: Annotated[Path, typer.Argument(help="What a hospital handed out: `dataset prove`.")],
+    at: Annotated[str, typer.Option("--at", help="A copy of the ledger: see `audit verify`.")],
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a hospital's proof that a patient's rows were in a dataset, or were not.
+
+    Exits with 0 when the proof holds, whichever it shows, and with 1 when it does not.
+    """
+    from consilium.actions.membership import judge_file
+    from consilium.actions.reporting import verified
+    from consilium.commands.terminal import say_line, show_json
+    from ledger.errors import NotConsistent
+
+    with verified(_place(None, at), trust) as found:
+        try:
+            judged = judge_file(found, proof)
+        except NotConsistent as error:
+            say_line(f"REFUTED: {proof}: {error}")
+            raise typer.Exit(1) from None
+    if as_json:
+        show_json(judged)
+        return
+    verb = "was" if judged["present"] else "was not"
+    say_line(
+        f"{judged['unit']} {verb} in {judged['dataset']} as entry {judged['entry']} registered it"
+    )
+    for row in judged["rows"] or ():
+        say_line(f"  {row}")
+    say_line(f"the ledger is {judged['ledger']}")
+
+
+@app.command(
     epilog=examples(
         "consilium audit console demo-out",
         "consilium audit console ~/consilium/node --port 8462 --trust genesis.leaf",

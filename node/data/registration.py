@@ -35,12 +35,13 @@ from ledger.exchange.home import Membership
 from ledger.experiment.plan import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
+from ledger.formats.snapshot_proof import SALT_BYTES
 from ledger.rules.datasets import DELTA_MAX_E15
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
 from node.data.intake import identify, read_table
-from node.data.snapshot import SALT_BYTES, split_table, take_snapshot
+from node.data.snapshot import split_table, take_snapshot
 from node.duties.recovery import counted_in
 from node.errors import DatasetError, RegistrationRefused
 from node.register.accounts import DatasetRecord, PrivateCell

@@ -19,7 +19,6 @@ Not promised: that the rows are true, or that a hospital used the snapshot it co
 
 from __future__ import annotations
 
-import hmac
 import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -28,15 +27,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ledger.errors import NotConsistent
 from ledger.experiment.plan import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
-from ledger.formats.merkle import MerkleTree, leaf_hash, verify_inclusion
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.snapshot_proof import (
+    SALT_BYTES,
+    LeafProof,
+    record_hash,
+    salted,
+    unit_id,
+)
 from node.data.columns import MISSING_CODE
 from node.data.intake import Table
 from node.errors import DatasetError
-
-SALT_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,23 +59,6 @@ class Snapshot:
     leaves: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True)
-class LeafProof:
-    """One leaf and its place under a snapshot's root.
-
-    Attributes:
-        index, size: place and number of leaves.
-        id, record: the two salted hashes in the leaf.
-        path: sibling hashes, leaf to root.
-    """
-
-    index: int
-    size: int
-    id: bytes
-    record: bytes
-    path: tuple[bytes, ...]
-
-
 def take_snapshot(table: Table, schema: Schema, *, salt: bytes) -> Snapshot:
     """Commit to a table.
 
@@ -88,8 +74,7 @@ def take_snapshot(table: Table, schema: Schema, *, salt: bytes) -> Snapshot:
     if len(salt) != SALT_BYTES:
         raise ValueError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
     leaves = [
-        (_mac(salt, "id", name), _mac(salt, "record", record))
-        for name, record in _units(table, schema)
+        (unit_id(salt, name), record_hash(salt, record)) for name, record in _units(table, schema)
     ]
     size = snapshot_size(schema)
     most = ACTUAL_OVER_DECLARED * schema.declared_rows
@@ -100,7 +85,7 @@ def take_snapshot(table: Table, schema: Schema, *, salt: bytes) -> Snapshot:
             f"the schema declares {schema.declared_rows}; correct declared_rows",
         )
     leaves.extend(
-        (_mac(salt, "pad id", str(index)), _mac(salt, "pad record", str(index)))
+        (salted(salt, "pad id", str(index)), salted(salt, "pad record", str(index)))
         for index in range(size - len(leaves))
     )
     leaves.sort()
@@ -121,7 +106,7 @@ def prove(snapshot: Snapshot, unit: str) -> tuple[LeafProof, ...]:
 
     Returns:
         One proof: the unit's own leaf (included). Two, or one at an end of the tree: the neighbours
-        between which its id would stand (not included).
+        between which its id would stand (not included). ``ledger.formats.snapshot_proof`` judges.
     """
     wanted = unit_id(snapshot.salt, unit)
     tree = _tree(snapshot.leaves)
@@ -132,48 +117,9 @@ def prove(snapshot: Snapshot, unit: str) -> tuple[LeafProof, ...]:
     return tuple(_proof(snapshot, tree, index) for index in around)
 
 
-def judge_proof(proofs: Sequence[LeafProof], *, id: bytes, size: int, root: bytes) -> bool:  # noqa: A002
-    """Say whether the unit with this salted id is in the snapshot with this root.
-
-    Args:
-        proofs: what ``prove`` gave.
-        id: ``unit_id(salt, unit)``.
-        size: the snapshot's public size.
-        root: from the dataset's registration.
-
-    Raises:
-        NotConsistent: the proofs show neither.
-    """
-    for proof in proofs:
-        if proof.size != size:
-            raise NotConsistent("snapshot proof", f"is for {proof.size} leaves, not {size}")
-        verify_inclusion(
-            index=proof.index,
-            size=size,
-            leaf=leaf_hash(proof.id + proof.record),
-            proof=proof.path,
-            root=root,
-        )
-    if len(proofs) == 1 and proofs[0].id == id:
-        return True
-    below = [proof.index for proof in proofs if proof.id < id]
-    above = [proof.index for proof in proofs if proof.id > id]
-    at_start = not below and above == [0]
-    at_end = not above and below == [size - 1]
-    enclosed = len(below) == len(above) == 1 and above[0] == below[0] + 1
-    if len(below) + len(above) == len(proofs) and (at_start or at_end or enclosed):
-        return False
-    raise NotConsistent("snapshot proof", "shows neither the unit nor two neighbours around it")
-
-
-def unit_id(salt: bytes, unit: str) -> bytes:
-    """Return a unit's salted id in a snapshot."""
-    return _mac(salt, "id", unit)
-
-
-def record_hash(salt: bytes, record: str) -> bytes:
-    """Return the salted hash of a unit's canonical text, as in its leaf."""
-    return _mac(salt, "record", record)
+def unit_text(table: Table, schema: Schema, unit: str) -> str | None:
+    """The canonical text of a unit's rows, as its record hash covers it; None where it has none."""
+    return next((text for name, text in _units(table, schema) if name == unit), None)
 
 
 def row_texts(table: Table, schema: Schema) -> Iterator[str]:
@@ -215,7 +161,7 @@ def unit_split(
     for row, unit in enumerate(units):
         known = half.get(unit)
         if known is None:
-            digest = _mac(hospital_key, "split", unit)
+            digest = salted(hospital_key, "split", unit)
             known = half[unit] = int.from_bytes(digest[:8], "big") < threshold
         mask[row] = known
     return mask
@@ -238,15 +184,11 @@ def _units(table: Table, schema: Schema) -> Iterator[tuple[str, str]]:
         yield patient, "\n".join(sorted(texts))
 
 
-def _mac(key: bytes, purpose: str, text: str) -> bytes:
-    message = f"consilium {purpose} v1\n{text}".encode("utf-8", "surrogatepass")
-    return hmac.digest(key, message, "sha256")
-
-
 def _tree(leaves: Sequence[tuple[bytes, bytes]]) -> MerkleTree:
     return MerkleTree.from_leaves(leaf_hash(name + record) for name, record in leaves)
 
 
 def _proof(snapshot: Snapshot, tree: MerkleTree, index: int) -> LeafProof:
     name, record = snapshot.leaves[index]
-    return LeafProof(index, snapshot.size, name, record, tree.inclusion(index))
+    path = tuple(step.hex() for step in tree.inclusion(index))
+    return LeafProof(index=index, id=name.hex(), record=record.hex(), path=path)

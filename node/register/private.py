@@ -124,6 +124,31 @@ class PrivateRegister:
                 )
             )
 
+    def registered_dataset(self, registration: str) -> DatasetRecord | None:
+        """A version of a dataset by its registration, superseded ones included; None if unknown."""
+        query = sa.select(*_record_columns).where(tables.datasets.c.registration == registration)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _record(row)
+
+    def forget_salt(self, registration: str) -> None:
+        """Erase the secret of a version's commitment: nobody can open or guess at its leaves again.
+
+        Training does not need it. SQLite overwrites the bytes (``secure_delete``), in its file once
+        `tables.empty_journal` has run; copies of the file that were made before keep it.
+        """
+        with self._lock:
+            with self._database.write() as connection:
+                connection.execute(
+                    sa.update(tables.datasets)
+                    .where(tables.datasets.c.registration == registration)
+                    .values(salt=b"")
+                )
+            for name, record in self._view.datasets.items():
+                if record.registration == registration:
+                    datasets = self._view.datasets.set(name, replace(record, salt=b""))
+                    self._view = replace(self._view, datasets=datasets)
+
     def add_cell(
         self,
         terms: CellRegistered,

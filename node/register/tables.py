@@ -6,6 +6,8 @@ are kept as text, since SQLite's integers end at 2^63.
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,18 @@ def _make(connection: Connection, name: str) -> None:
         )
 
 
+def empty_journal(path: Path) -> None:
+    """Bring everything from the write-ahead journal into the file and empty the journal.
+
+    Raises:
+        StoreUnusable: another process holds the register; nothing is lost, ask again.
+    """
+    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_MS / 1000)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreUnusable(str(path), "another process reads it; stop the node and try again")
+
+
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # sqlite3 would begin and commit by its own rules
     for pragma in (
@@ -143,6 +157,7 @@ def _prepare(connection: Any, _record: object) -> None:
         "synchronous = FULL",
         "foreign_keys = ON",
         "trusted_schema = OFF",
+        "secure_delete = ON",  # what is erased on request is gone from the file
     ):
         connection.execute(f"PRAGMA {pragma}")
 

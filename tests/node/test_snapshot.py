@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ledger.errors import NotConsistent
 from ledger.experiment.schema import Schema
+from ledger.formats.snapshot_proof import SnapshotProof, judge
 from node.data.intake import Table, read_table
 from node.data.snapshot import (
-    judge_proof,
+    Snapshot,
     prove,
-    record_hash,
     row_texts,
     snapshot_size,
     split_table,
     take_snapshot,
-    unit_id,
     unit_split,
+    unit_text,
 )
 from node.errors import DatasetError
 from tests.node.cases import SPLIT_KEY, schema
@@ -39,27 +40,109 @@ def load(tmp_path: Path, rows: str, declared: Schema) -> Table:
     return read_table(path, declared)
 
 
+def shown(snapshot: Snapshot, unit: str, rows: str | None = None) -> SnapshotProof:
+    return SnapshotProof(
+        federation="0" * 64,
+        dataset="heart",
+        registration="1" * 64,
+        size=snapshot.size,
+        salt=snapshot.salt.hex(),
+        unit=unit,
+        rows=rows,
+        leaves=prove(snapshot, unit),
+    )
+
+
 def test_a_hospital_proves_that_a_patient_was_in_a_snapshot_and_another_was_not(
     tmp_path: Path,
 ) -> None:
     declared = schema(*PATIENTS)
     table = load(tmp_path, "pid,age,ill\na,40,1\nb,41,0\na,,0\n", declared)
     snapshot = take_snapshot(table, declared, salt=SALT)
+    root = snapshot.root.hex()
     assert snapshot.size == snapshot_size(declared) == 32
-    shown = prove(snapshot, "a")
-    judged = {"size": 32, "root": snapshot.root}
-    assert judge_proof(shown, id=unit_id(SALT, "a"), size=32, root=snapshot.root)
-    assert shown[0].record == record_hash(SALT, '[40.0,"1"]\n[null,"0"]')
+    rows = unit_text(table, declared, "a")
+    assert rows == '[40.0,"1"]\n[null,"0"]'
+    assert judge(shown(snapshot, "a", rows), root)
     for stranger in (f"stranger {number}" for number in range(40)):
-        absent = prove(snapshot, stranger)
-        assert not judge_proof(absent, id=unit_id(SALT, stranger), size=32, root=snapshot.root)
-        if len(absent) == 2:
+        absent = shown(snapshot, stranger)
+        assert not judge(absent, root)
+        if len(absent.leaves) == 2:
             with pytest.raises(NotConsistent, match="neither"):
-                judge_proof(absent[:1], id=unit_id(SALT, stranger), **judged)
+                judge(absent.model_copy(update={"leaves": absent.leaves[:1]}), root)
+
+
+@pytest.fixture
+def cheated(tmp_path: Path) -> tuple[Snapshot, str]:
+    declared = schema(*PATIENTS)
+    table = load(tmp_path, "pid,age,ill\na,40,1\nb,41,0\na,,0\n", declared)
+    snapshot = take_snapshot(table, declared, salt=SALT)
+    return snapshot, snapshot.root.hex()
+
+
+def test_a_hospital_cannot_call_a_present_patient_absent(cheated: tuple[Snapshot, str]) -> None:
+    snapshot, root = cheated
+    honest = shown(snapshot, "a")
+    at = honest.leaves[0].index
+    around = [leaf for u in map(str, range(400)) for leaf in prove(snapshot, u)]
+    by_index = {leaf.index: leaf for leaf in around}
+    pairs = [(by_index[i], by_index[j]) for i in by_index for j in by_index if i < j]
+    for pair in pairs:
+        lie = honest.model_copy(update={"leaves": pair})
+        with pytest.raises(NotConsistent, match="neither"):
+            judge(lie, root)
+    assert at in by_index or pairs
+
+
+def test_a_hospital_cannot_call_an_absent_patient_present_or_open_other_rows(
+    cheated: tuple[Snapshot, str],
+) -> None:
+    snapshot, root = cheated
+    borrowed = shown(snapshot, "a").model_copy(update={"unit": "somebody else"})
+    with pytest.raises(NotConsistent, match="neither"):
+        judge(borrowed, root)
+    other = shown(snapshot, "a").model_copy(update={"rows": '[40.0,"0"]'})
+    with pytest.raises(NotConsistent, match="other rows than its leaf"):
+        judge(other, root)
+    absent = shown(snapshot, "c").model_copy(update={"rows": '[40.0,"0"]'})
+    with pytest.raises(NotConsistent, match="absent"):
+        judge(absent, root)
+
+
+def test_a_proof_for_another_registration_or_with_another_salt_is_refused(
+    cheated: tuple[Snapshot, str], tmp_path: Path
+) -> None:
+    snapshot, root = cheated
+    declared = schema(*PATIENTS)
+    table = load(tmp_path, "pid,age,ill\na,40,1\n", declared)
+    newer = take_snapshot(table, declared, salt=b"t" * 32)
     with pytest.raises(NotConsistent, match="another root"):
-        judge_proof((replace(shown[0], record=b"x" * 32),), id=unit_id(SALT, "a"), **judged)
-    with pytest.raises(NotConsistent, match="not 64"):
-        judge_proof(shown, id=unit_id(SALT, "a"), size=64, root=snapshot.root)
+        judge(shown(newer, "b"), root)
+    other = shown(snapshot, "a").model_copy(update={"salt": "ab" * 32})
+    with pytest.raises(NotConsistent, match="neither"):
+        judge(other, root)
+    larger = shown(snapshot, "a").model_copy(update={"size": 64})
+    with pytest.raises(NotConsistent):
+        judge(larger, root)
+
+
+@given(
+    st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=20),
+    st.text("abcdef", min_size=1, max_size=4),
+    st.binary(min_size=32, max_size=32),
+)
+@settings(max_examples=60)
+def test_exactly_one_of_present_and_absent_can_be_shown(
+    patients: set[str], asked: str, salt: bytes
+) -> None:
+    declared = schema(*PATIENTS)
+    names = tuple(sorted(patients))
+    ages = np.arange(len(names), dtype=np.float64)
+    codes = np.zeros(len(names), dtype=np.int64)
+    table = Table("heart", len(names), {"age": ages, "ill": codes}, names)
+    snapshot = take_snapshot(table, declared, salt=salt)
+    assert judge(shown(snapshot, asked), snapshot.root.hex()) == (asked in patients)
+    assert snapshot.size == 32, "the number of leaves tells nothing about the number of patients"
 
 
 def test_the_root_depends_on_salt_and_content_but_not_on_the_order_of_patients(
