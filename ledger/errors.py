@@ -11,6 +11,7 @@
     │   ├── CannotOpen          a sealed box is not for our key, or was changed
     │   ├── NotConsistent       a Merkle proof or a root does not hold
     │   ├── NotAdmitted         an entry's envelope does not fit the log (federation, key, chain, view)
+    │   │   └── CopiedKey       this home's key was used elsewhere; nothing is signed with it (key)
     │   ├── ProtocolUnknown     the log's rules are newer than this software (at, version, known)
     │   ├── PlanRefused         an experiment cannot be planned on these datasets as it is described
     │   └── UploadOutOfStep     a part of a blob does not follow on what is there (expected)
@@ -117,6 +118,28 @@ class ProtocolUnknown(Refused):
         self.at = at
         self.version = version
         self.known = known
+
+
+class CopiedKey(NotAdmitted):
+    """The log holds entries by a key that were not signed from this home; it signs nothing more.
+
+    Attributes:
+        key: its id.
+        signed: number of the last entry that this home signed with it, or None.
+        sequenced: number of its last entry in the log.
+    """
+
+    def __init__(self, key: str, signed: int | None, sequenced: int) -> None:
+        here = "this home signed none" if signed is None else f"this home's last is number {signed}"
+        super().__init__(
+            f"key {key}",
+            f"the log holds its entries up to number {sequenced} and {here}, or another under that "
+            "number: the home was restored or copied, or somebody has its key. Nothing more is "
+            "signed with it; make new keys with consilium member new-keys",
+        )
+        self.key = key
+        self.signed = signed
+        self.sequenced = sequenced
 
 
 class PlanRefused(Refused):

@@ -8,7 +8,9 @@ that was lost and one that was stored but reported lost both end well. Opening r
 the same path that live entries take, and refuses a database that was rolled back.
 
 Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
-a place of a chain that another one has, the bytes are kept as evidence, once a key.
+a place of a chain that another one has, the bytes are kept as evidence, once a key, and the
+coordinator says ``key.conflicted`` in the same transaction as what it takes then, its own key not
+excepted. Evidence too long for an entry is kept, and left to a steward.
 
 The coordinator's own operations are signed in this thread too, at their place in the order, so that
 its chain never has a race. Cosignatures are stored here as well: one writer.
@@ -169,7 +171,10 @@ class Sequencer:
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
     def start(self) -> None:
-        """Begin to take entries."""
+        """Begin to take entries; first say what evidence was kept and not said before a crash."""
+        ops = tuple(self._equivocations.unsettled(self._log.state.federation, self._log.state.keys))
+        if ops and self._speaks():
+            self.say(*ops)
         self._thread.start()
 
     def close(self) -> None:
@@ -340,7 +345,7 @@ class Sequencer:
             if index is None:
                 index = self._store.find_leaf(bytes.fromhex(entry.hash))
             if index is None:
-                self._equivocations.notice(entry, self._log.state.keys, batch.leaf_at(self._store))
+                self._notice(entry, batch)
                 raise
             reason = batch.voids.get(index, self._voids.get(index))
             return Receipt(index, reason is None, reason)
@@ -353,6 +358,20 @@ class Sequencer:
         if item.outcome.void is not None:
             batch.voids[item.index] = item.outcome.void
         return Receipt(item.index, item.outcome.applied, item.outcome.void)
+
+    def _notice(self, refused: Entry, batch: _Taken) -> None:
+        """Keep the evidence of a second entry at one place, and end the key that signed both."""
+        state = self._log.state
+        known = self._equivocations
+        if known.notice(refused, state.keys, batch.leaf_at(self._store)) and self._speaks():
+            for op in known.unsettled(state.federation, state.keys):
+                _log.warning("key conflicted", member=refused.body.author, key=refused.body.key)
+                self._take(self._sign(op, batch), batch)
+
+    def _speaks(self) -> bool:
+        """Whether the coordinator's own entry key is active."""
+        chain = self._log.state.keys.get(self._keyring.entry.id)
+        return chain is not None and chain.retired_at is None
 
     def _sign(self, op: Operation, batch: _Taken) -> Entry:
         """The coordinator's next entry, at this very place in the order."""

@@ -21,17 +21,18 @@ Not promised: who used a key. An equivocation is its owner's, or that of somebod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ledger.copies.store import LogStore
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
-from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent
+from ledger.entries.operations import KeyConflicted
+from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent, Refused
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.merkle import verify_consistency
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import AddCheckpoint, parse_add_checkpoint
-from ledger.rules.equivocation import Equivocation, collide, judge_entries
+from ledger.rules.equivocation import Equivocation, collide, conflict_operation, judge_entries
 from ledger.rules.state import KeyState
 
 FORK = "fork"
@@ -186,10 +187,11 @@ class Equivocations:
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
-        self._known: set[str] = set()
+        self._known: dict[str, bytes] = {}
         for conflict in store.conflicts():
             if conflict.kind == EQUIVOCATION:
-                self._known.add(parse_leaf(split(conflict.evidence)[0]).body.key)
+                key = parse_leaf(split(conflict.evidence)[0]).body.key
+                self._known.setdefault(key, conflict.evidence)
 
     def notice(
         self,
@@ -221,6 +223,28 @@ class Equivocations:
             verify_signature(refused, bytes.fromhex(key.public))
         except BadSignature:
             return False
-        self._store.put_conflict(EQUIVOCATION, frame(leaf, refused.leaf))
-        self._known.add(body.key)
+        evidence = frame(leaf, refused.leaf)
+        self._store.put_conflict(EQUIVOCATION, evidence)
+        self._known[body.key] = evidence
         return True
+
+    def unsettled(self, federation: str, keys: Mapping[str, KeyState]) -> Iterator[KeyConflicted]:
+        """What is to be said of the evidence kept: keys that conflicted and have not ended.
+
+        Evidence that does not hold, and evidence too long for an entry, is passed over: it stays kept.
+
+        Args:
+            federation: the log's.
+            keys: the state's.
+        """
+        for kid, evidence in self._known.items():
+            key = keys.get(kid)
+            if key is None or key.retired_at is not None:
+                continue
+            try:
+                judge_equivocation(evidence, federation, keys)
+            except Refused:
+                continue
+            op = conflict_operation(*split(evidence))
+            if op is not None:
+                yield op

@@ -40,6 +40,7 @@ from ledger.entries.entry import (
     parse_leaf,
     split_leaf,
 )
+from ledger.entries.operations import KeyConflicted
 from ledger.errors import NotAdmitted, NotConsistent, Refused
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.formats.merkle import leaf_hash
@@ -265,6 +266,10 @@ class Replica:
         self._store.put_final(final.size, note)
         self._advance(final)
         return final
+
+    def unsettled(self) -> tuple[KeyConflicted, ...]:
+        """Conflicts of keys that this copy keeps evidence of, and that the log does not know yet."""
+        return tuple(self._equivocations.unsettled(self._federation, self.state.keys))
 
     def _take(
         self, leaves: Sequence[bytes], signed: tuple[Checkpoint, bytes] | None

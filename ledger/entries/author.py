@@ -6,6 +6,10 @@ known already, so a chain never has a gap or a double. Nothing else is signed at
 chain, also not when a coordinator says that it refused the entry: it could sequence it later. Saying
 again what is still under way is not saying it twice.
 
+A key that somebody else used is not used here: when the log holds an entry by it that is not the last
+one signed here, this home was restored from a backup or copied, and nothing more is signed (`copied`).
+What the log does not show yet, nobody can know: so follow the log before signing.
+
 One process a key: a lock beside the file refuses a second one.
 """
 
@@ -21,7 +25,7 @@ from typing import Protocol
 from ledger.copies.replica import Replica
 from ledger.entries.entry import NOTHING_SEEN, Body, Entry, Seen, parse_leaf, sign_entry
 from ledger.entries.operations import EMPTY_HASH, MemberJoined, Operation
-from ledger.errors import AlreadyRunning, MalformedInput, NotAdmitted, StoreUnusable
+from ledger.errors import AlreadyRunning, CopiedKey, MalformedInput, NotAdmitted, StoreUnusable
 from ledger.formats.keys import KeyRing
 
 
@@ -100,6 +104,22 @@ class Author:
             return None
         return self._last
 
+    @property
+    def copied(self) -> bool:
+        """Whether the log holds an entry by this key that was not signed from this home.
+
+        Then the home is an older copy of itself, or somebody has the key.
+        """
+        head = self._replica.state.keys.get(self.key)
+        if head is None or head.next_seq == 0:
+            return False
+        last = self._last
+        if last is None or last.body.key != self.key:
+            return True
+        if last.body.seq >= head.next_seq:
+            return False
+        return last.hash != head.head
+
     def submit(self, op: Operation) -> Receipt:
         """Sign an operation, make it durable, send it.
 
@@ -111,6 +131,7 @@ class Author:
         Raises:
             NotAdmitted: the key is not enrolled here, or was retired; nothing was signed.
             ProtocolUnknown: the log's rules are newer than this software; nothing was signed.
+            CopiedKey: the key was used elsewhere; nothing was signed.
             MalformedInput: the operation is too long for an entry; nothing was signed.
             LedgerError: whatever `send` raises; the entry stays and is sent again next time.
         """
@@ -139,6 +160,10 @@ class Author:
                 f"key {self.key}",
                 f"it was retired at entry {head.retired_at - 1}; ask a steward for a rekey",
             )
+        if self.copied:
+            last = self._last
+            signed = last.body.seq if last is not None and last.body.key == self.key else None
+            raise CopiedKey(self.key, signed, 0 if head is None else head.next_seq - 1)
         begun = head is not None or (self._last is not None and self._last.body.key == self.key)
         if not begun and not isinstance(op, MemberJoined):
             raise NotAdmitted(

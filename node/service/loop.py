@@ -26,10 +26,12 @@ from immutables import Map
 
 from ledger.copies.evidence import known_fork
 from ledger.entries.author import clock_ms
+from ledger.entries.entry import parse_leaf
 from ledger.entries.operations import ForkReported, NodeReady, NodeResumed
 from ledger.errors import CallFailed, ForkDetected, LedgerError
 from ledger.exchange.client import Followed
 from ledger.exchange.home import Membership
+from ledger.formats.strict import decode_b64
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
@@ -340,7 +342,8 @@ class NodeService:
             self._attempt("the fork cannot be reported now", self._report_fork)
             return
         self._attempt("cannot work now", self._work)
-        if self._fork is None:
+        # A witness that was restored or copied has a twin, and its memory is older than its word.
+        if self._fork is None and not self.membership.author.copied:
             try:
                 self._cosigning.cosign(self._now_ms())
             except ForkDetected as fork:
@@ -371,6 +374,8 @@ class NodeService:
         if not self._greeted and not self._actor.listening:
             self._greet()
         if self._greeted:
+            if not self._actor.listening:
+                self._report_conflicts()
             self._actor.work(self._standing(), self._policy())
 
     def _greet(self) -> None:
@@ -395,6 +400,16 @@ class NodeService:
         else:
             self._actor.say(_ready())
         self._greeted = True
+
+    def _report_conflicts(self) -> None:
+        """End keys that signed two entries for one place; their evidence is in the own copy.
+
+        Not the own key: whoever has it besides will not be stopped by an entry that it signs itself.
+        """
+        own = self.membership.author.key
+        for op in self._replica.unsettled():
+            if parse_leaf(decode_b64(op.first)).body.key != own:
+                self._actor.say(op)
 
     def _standing(self) -> Standing:
         final, state = self._replica.final, self._replica.state

@@ -11,6 +11,7 @@ from immutables import Map
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
+from ledger.entries.entry import parse_leaf
 from ledger.entries.operations import BlobRef, Operation
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.documents import encode_document
@@ -35,6 +36,7 @@ class Hospital:
         self.coordinator = coordinator
         self.ring = coordinator.federation.rings[self.handle]
         self.memory = Memory()
+        self.restored = False
         directory.mkdir(parents=True)
         federation = coordinator.federation
         store = LogStore.open(self._url)
@@ -88,9 +90,23 @@ class Hospital:
 
     def say(self, op: Operation) -> Receipt:
         """Sign its next entry and hand it in."""
+        if not self.restored:
+            self.remember()
         receipt = self.author.submit(op)
         assert isinstance(receipt, Receipt)
         return receipt
+
+    def remember(self) -> None:
+        """What the federation's story signed for this node is its own: its pen knows the last one."""
+        key = self.author.key
+        said = [
+            leaf for leaf in self.coordinator.federation.leaves if parse_leaf(leaf).body.key == key
+        ]
+        held = self.replica.state.keys.get(key)
+        if held is not None and held.next_seq and self.author.pending is None:
+            self.author.close()
+            (self.directory / "pending.leaf").write_bytes(said[held.next_seq - 1])
+            self._take_pen()
 
     # --- its work -------------------------------------------------------------------------------
 
@@ -165,6 +181,7 @@ class Hospital:
 
     def back_up(self, to: Path) -> Path:
         """Copy its whole home as it is now."""
+        self.remember()
         self.close()
         shutil.copytree(self.directory, to)
         self.open()
@@ -176,6 +193,7 @@ class Hospital:
         shutil.rmtree(self.directory)
         shutil.copytree(backup, self.directory)
         self.memory = Memory()
+        self.restored = True
         self.open()
 
     def open(self) -> None:
@@ -198,9 +216,12 @@ class Hospital:
         self.store, self.replica = store, replica
         self.register = PrivateRegister.open(self.directory / "private.db")
         self.witness = Witness(self.ring.witness, self.handle, replica)
+        self._take_pen()
+
+    def _take_pen(self) -> None:
         send: Callable[[bytes], Receipt] = self.coordinator.submit
         self.author = Author(
-            self.ring, replica, send, self.directory / "pending.leaf", lambda: self.now_ms
+            self.ring, self.replica, send, self.directory / "pending.leaf", lambda: self.now_ms
         )
 
     def _fetch(self, ref: BlobRef) -> bytes:

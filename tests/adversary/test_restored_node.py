@@ -7,7 +7,7 @@ import pytest
 
 from ledger.copies.evidence import frame, split
 from ledger.entries.operations import ExperimentStopped, NodeResumed
-from ledger.errors import NotAdmitted
+from ledger.errors import CopiedKey, NotAdmitted
 from node.duties.duty import Adopt, Refuse, Settle
 from node.register.accounts import Key
 from tests.adversary.coordinator import resigned
@@ -39,6 +39,9 @@ def test_a_restored_node_that_signs_an_old_number_is_refused(world: World) -> No
     assert f"goes on with number {said.body.seq + 1} after {said.hash[:12]}" in caught.value.reason
     assert (again.body.key, again.body.seq) == (said.body.key, said.body.seq)  # both are evidence
     assert again.raw != said.raw
+    world.hospital("basel").follow()
+    with pytest.raises(CopiedKey, match="restored or copied"):  # its own software would have known
+        basel.say(second)
     world.coordinator.lie([*world.federation.leaves, again.leaf])  # nor with the coordinator's help
     with world.caught(NotAdmitted, by="the door, and every follower"):
         world.hospital("bern").follow()

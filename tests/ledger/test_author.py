@@ -26,6 +26,7 @@ from ledger.entries.operations import (
 from ledger.errors import (
     AlreadyRunning,
     CoordinatorUnreachable,
+    CopiedKey,
     MalformedInput,
     NotAdmitted,
     StoreUnusable,
@@ -110,6 +111,12 @@ def pen(desk: Desk, ring: KeyRing | None = None, send: Callable[[bytes], Receipt
     )
 
 
+def remember(desk: Desk) -> None:
+    """The node joined and said that it is ready from this home."""
+    said = [leaf for leaf in desk.federation.leaves if parse_leaf(leaf).body.author == NODE]
+    (desk.directory / "last-entry.leaf").write_bytes(said[-1])
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     federation = Federation.found(("basel",))
@@ -117,6 +124,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     replica = Replica.create(store, federation.leaves[0], federation.id)
     made = Desk(federation, Sequencer(federation), tmp_path, store, replica, None)  # type: ignore[arg-type]
     made.follow()
+    remember(made)
     made.author = pen(made)
     yield made
     made.author.close()
@@ -263,7 +271,7 @@ def test_a_key_that_is_not_enrolled_says_nothing(desk: Desk) -> None:
     with pytest.raises(NotAdmitted, match="not enrolled in this copy of the log"):
         desk.author.submit(resumed("hello"))
     assert not desk.sequencer.calls
-    assert not (desk.directory / "last-entry.leaf").exists()
+    assert parse_leaf((desk.directory / "last-entry.leaf").read_bytes()).body.author == NODE
 
 
 def test_what_no_log_would_take_does_not_block_the_chain(desk: Desk) -> None:
@@ -285,3 +293,36 @@ def test_what_no_log_would_take_does_not_block_the_chain(desk: Desk) -> None:
 
 def test_the_clock_is_in_milliseconds() -> None:
     assert 1_700_000_000_000 < clock_ms() < 10_000_000_000_000
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_home_that_was_restored_signs_nothing_once_the_log_shows_it(
+    desk: Desk, keep: bool
+) -> None:
+    path = desk.directory / "last-entry.leaf"
+    desk.author.submit(resumed("before the backup"))
+    backup = path.read_bytes()
+    desk.author.submit(resumed("after it"))
+    seq = desk.said()[-1].body.seq
+    desk.author.close()
+    path.write_bytes(backup) if keep else path.unlink()
+    desk.author = pen(desk)
+    desk.follow()
+    assert desk.author.copied
+    calls = len(desk.sequencer.calls)
+    with pytest.raises(CopiedKey, match="consilium member new-keys") as caught:
+        desk.author.submit(resumed("again"))
+    assert (caught.value.signed, caught.value.sequenced) == (seq - 1 if keep else None, seq)
+    assert (len(desk.sequencer.calls), desk.author.resend()) == (calls, None)
+
+
+def test_a_home_whose_key_signed_another_entry_elsewhere_signs_nothing(desk: Desk) -> None:
+    desk.sequencer.lose_before = 1
+    with pytest.raises(CoordinatorUnreachable):
+        desk.author.submit(resumed("here"))
+    assert not desk.author.copied
+    desk.federation.say(NODE, resumed("elsewhere"))
+    desk.follow()
+    assert desk.author.copied
+    with pytest.raises(CopiedKey, match="or another under that number"):
+        desk.author.submit(resumed("here again"))

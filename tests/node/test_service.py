@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,15 @@ import orjson
 import pytest
 from nacl.pwhash import argon2id
 
-from ledger.entries.entry import parse_entry
+from ledger.copies.evidence import frame
+from ledger.copies.store import LogStore
+from ledger.entries.entry import NOTHING_SEEN, Body, parse_entry, sign_entry
 from ledger.entries.operations import (
     BudgetRefused,
     ExperimentProposed,
+    ExperimentStopped,
     ForkReported,
+    KeyConflicted,
     NodeReady,
     NodeResumed,
     Operation,
@@ -380,3 +385,56 @@ def test_the_local_service_answers_to_this_machines_names_only(
     headers = {"authorization": f"Bearer {token}"}
     assert client.post("/pause", headers=headers).status_code == 204
     assert client.get("/status").status_code == 200
+
+
+def test_a_node_that_holds_two_entries_at_one_place_ends_their_key(town: Town) -> None:
+    town.start_node("basel")
+    town.until(lambda: town.state.members[node_of("basel")].ready)
+    town.stop_node("basel")
+    ada = town.people["ada"]
+    ada.follow()
+    head = town.state.keys[ada.keyring.entry.id]
+    bodies = [
+        Body(
+            v=1,
+            federation=town.state.federation,
+            author="ada",
+            key=ada.keyring.entry.id,
+            seq=head.next_seq,
+            prev=head.head,
+            seen=NOTHING_SEEN,
+            at_ms=at_ms,
+            op=ExperimentStopped(
+                type="experiment.stopped", experiment="0" * 64, reason="researcher"
+            ),
+        )
+        for at_ms in (1, 2)
+    ]
+    first, second = (sign_entry(body, ada.keyring.entry).leaf for body in bodies)
+    store = LogStore.open(f"sqlite:///{town.home('basel').path / 'ledger.db'}")
+    store.put_conflict("equivocation", frame(first, second))
+    store.close()
+    town.start_node("basel")
+    town.until(lambda: town.state.keys[ada.keyring.entry.id].conflicted_at is not None)
+    ((author, _),) = said(town, KeyConflicted)
+    assert author == node_of("basel")
+
+
+def test_a_restored_node_neither_signs_nor_cosigns(town: Town, tmp_path: Path) -> None:
+    town.start_node("basel")
+    town.until(lambda: town.state.members[node_of("basel")].ready)
+    town.stop_node("basel")
+    home = town.home("basel").path
+    shutil.copytree(home, tmp_path / "backup")
+    for _ in range(2):
+        resumed = len(said(town, NodeResumed))
+        town.start_node("basel")
+        town.until(lambda before=resumed: len(said(town, NodeResumed)) > before)
+        town.stop_node("basel")
+    shutil.rmtree(home)
+    shutil.copytree(tmp_path / "backup", home)
+    before, final = town.state.size, town.coordinator.sequencer.view.final_size
+    town.start_node("basel")
+    node = town.nodes["basel"]
+    town.until(lambda: "restored or copied" in (node.service.picture.problem or ""))
+    assert (town.state.size, town.coordinator.sequencer.view.final_size) == (before, final)
