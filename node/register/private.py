@@ -24,6 +24,7 @@ from typing import Any, Self, get_args
 
 import sqlalchemy as sa
 from immutables import Map
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
@@ -344,7 +345,7 @@ class PrivateRegister:
                 "at_ms": at_ms,
             }
             with self._database.write() as connection:
-                connection.execute(sa.insert(tables.intents).values(row))
+                connection.execute(_INSERT_INTENT, row)
             tree.append(leaf_hash(canonical(row)))
             before = self._view.used_by(key)
             after = before.set(purpose, before.get(purpose, 0) + steps)
@@ -370,13 +371,14 @@ class PrivateRegister:
             key = (experiment, dataset, round_number)
             with self._database.write() as connection:
                 connection.execute(
-                    sa.insert(tables.outbox).values(
-                        experiment=experiment,
-                        dataset=dataset,
-                        round=round_number,
-                        sha256=ref.sha256,
-                        bytes=ref.bytes,
-                    )
+                    _INSERT_OUTBOX,
+                    {
+                        "experiment": experiment,
+                        "dataset": dataset,
+                        "round": round_number,
+                        "sha256": ref.sha256,
+                        "bytes": ref.bytes,
+                    },
                 )
             self._view = replace(self._view, outbox=self._view.outbox.set(key, ref))
 
@@ -433,7 +435,7 @@ class PrivateRegister:
         experiment, dataset = key
         with self._database.write() as connection:
             connection.execute(
-                sa.insert(tables.charges),
+                _INSERT_CHARGE,
                 [
                     {
                         "federation": federation,
@@ -467,12 +469,9 @@ class PrivateRegister:
         self._view = replace(self._view, charges=self._view.charges.set(key, status))
 
     def _write_spends(self, connection: Connection, cells: Iterable[PrivateCell]) -> None:
-        for cell in cells:
-            connection.execute(
-                sa.update(tables.cells)
-                .where(tables.cells.c.cell == cell.terms.cell)
-                .values(_spend_values(cell.spend))
-            )
+        rows = [{"charged": cell.terms.cell, **_spend_values(cell.spend)} for cell in cells]
+        if rows:
+            connection.execute(_SET_SPEND, rows)
 
     def _tree(self, key: Key) -> MerkleTree:
         tree = self._trees.get(key)
@@ -486,6 +485,22 @@ class PrivateRegister:
             self._trees[key] = tree
         return tree
 
+
+# Built once: building a statement costs more than the commit that it ends in.
+_INSERT_CHARGE = sa.insert(tables.charges).values(
+    {name: sa.bindparam(name) for name in ("federation", "experiment", "dataset", "cell", "g", "r")}
+)
+_INSERT_INTENT = sa.insert(tables.intents)
+_INSERT_OUTBOX = sa.insert(tables.outbox)
+_SET_SPEND = (
+    sa.update(tables.cells)
+    .where(tables.cells.c.cell == sa.bindparam("charged"))
+    .values({name: sa.bindparam(name) for name in ("g", "r", "g_overflowed", "r_overflowed")})
+)
+_NEW_STATUS = sqlite.insert(tables.standing)
+_SET_STATUS = _NEW_STATUS.on_conflict_do_update(
+    index_elements=["experiment", "dataset"], set_={"status": _NEW_STATUS.excluded.status}
+)
 
 _record_columns = tuple(tables.datasets.c[name] for name in DatasetRecord.__slots__)
 
@@ -545,8 +560,5 @@ def _forced(cell: PrivateCell, charge: Charge) -> Spend:
 
 def _write_status(connection: Connection, key: Key, status: ChargeStatus) -> None:
     experiment, dataset = key
-    where = (tables.standing.c.experiment == experiment, tables.standing.c.dataset == dataset)
-    changed = connection.execute(sa.update(tables.standing).where(*where).values(status=status))
-    if changed.rowcount == 0:
-        values = {"experiment": experiment, "dataset": dataset, "status": status}
-        connection.execute(sa.insert(tables.standing).values(values))
+    values = {"experiment": experiment, "dataset": dataset, "status": status}
+    connection.execute(_SET_STATUS, values)
