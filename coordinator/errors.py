@@ -9,6 +9,8 @@
     ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
     ├── AccessDenied        a member may not read this (where, reason)
     ├── BodyTooLarge        a request's body is over its limit (limit)
+    ├── RefillRefused       a copy cannot fill the database, or not yet (where, reason)
+    ├── Refilling           the database is being refilled, nothing is sequenced (size, awaited)
     └── HomeUnusable        a coordinator's home is incomplete or taken (path)
 
 Callers catch types and read fields; the messages are for people and may change.
@@ -46,8 +48,9 @@ class RolledBack(CoordinatorError):
     def __init__(self, *, held: int, signed: int) -> None:
         super().__init__(
             f"the database holds {held} entries, but a checkpoint over {signed} was signed: it was "
-            "rolled back. Restore the newer database, or refill it from a node; nothing is signed "
-            "until then, since a second history would be a fork"
+            "rolled back. Restore the newer database, or refill it from the hospitals' copies: "
+            "consilium coordinator refill; nothing is signed until then, since a second history "
+            "would be a fork"
         )
         self.held = held
         self.signed = signed
@@ -108,6 +111,37 @@ class BodyTooLarge(CoordinatorError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is over the {limit} bytes accepted")
         self.limit = limit
+
+
+class RefillRefused(CoordinatorError):
+    """A copy cannot fill the database, or the refill is not complete.
+
+    Attributes:
+        where: the copy, the node or the part of the home.
+        reason: the place in it, and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+class Refilling(CoordinatorError):
+    """The coordinator has lost its database and takes copies of it; it sequences nothing.
+
+    Attributes:
+        size: entries that it holds again.
+        awaited: nodes that have not shown their copies.
+    """
+
+    def __init__(self, *, size: int, awaited: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the coordinator's database is being refilled ({size} entries are back); awaited: "
+            f"{', '.join(awaited) or 'nobody'}; a node that is running brings its copy by itself"
+        )
+        self.size = size
+        self.awaited = awaited
 
 
 class HomeUnusable(CoordinatorError):

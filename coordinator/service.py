@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
+from coordinator.refilling.refill import require_no_refill
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.rounds.conduct import Conductor
 from coordinator.sequencing.sequencer import Sequencer
@@ -54,6 +55,7 @@ class Coordinator:
 
     def __init__(self, settings: CoordinatorSettings, keyring: KeyRing) -> None:
         self.settings = settings
+        require_no_refill(settings.home)
         with ExitStack() as undo:
             store = LogStore.open(settings.database_url)
             undo.callback(store.close)
@@ -142,7 +144,7 @@ def run(settings: CoordinatorSettings, keyring: KeyRing) -> None:
     log_to_stderr()
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise HomeUnusable(settings.home, "TLS needs both tls_certificate and tls_key")
-    listener = _listen(settings)
+    listener = listen(settings)
     try:
         with Coordinator(settings, keyring) as coordinator:
             host, port = listener.getsockname()[:2]
@@ -200,7 +202,12 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     )
 
 
-def _listen(settings: CoordinatorSettings) -> socket.socket:
+def listen(settings: CoordinatorSettings) -> socket.socket:
+    """The coordinator's address, taken.
+
+    Raises:
+        HomeUnusable: it cannot be.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

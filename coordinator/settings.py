@@ -32,6 +32,7 @@ LEDGER = "ledger.db"
 BLOBS = "blobs"
 GENESIS = "genesis.leaf"
 HEAD = "head.note"
+REFILL = "refill.json"
 
 
 class CoordinatorSettings(BaseSettings):

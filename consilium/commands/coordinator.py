@@ -56,6 +56,72 @@ def run(
     serve(own, load_keyring(own.home / KEYRING, passphrase))
 
 
+@app.command(
+    epilog=examples(
+        "consilium coordinator refill --home hub --from basel=/media/basel --from bern-node=b.consilium",
+        "consilium coordinator refill --home hub --listen --without chur-node",
+    )
+)
+def refill(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            help="A copy: home, database or bundle; HANDLE=COPY says whose node's; repeated.",
+        ),
+    ] = None,
+    listen: Annotated[
+        bool, typer.Option("--listen", help="Wait for the nodes to bring their copies.")
+    ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="A node whose copy is lost for good; repeated."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where to listen. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="0 takes a free one. [default: 8460]")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", help="URL of the log's database.")
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill a lost or rolled-back database again from the hospitals' copies, verified entry by entry.
+
+    HOME needs the coordinator's keyring.json; the rest is written anew. Nothing is signed below the
+    highest checkpoint that anybody shows, and the coordinator does not run before every node that
+    joined has shown its copy or was left out by name.
+    """
+    from consilium.actions.refilling import refill as fill
+    from consilium.commands.terminal import say_line, show_json
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    found = fill(
+        settings,
+        source or (),
+        without=without or (),
+        listen=listen,
+        host=host,
+        port=port,
+        database=database,
+    )
+    if as_json:
+        show_json(found)
+        return
+    say_line(f"{found['entries']} entries are back ({found['new_entries']} of them now)")
+    say_line(f"copies shown by: {', '.join(found['shown']) or 'nobody'}")
+    if found["left_out"]:
+        say_line(f"left out: {', '.join(found['left_out'])}")
+    if found["missing_blobs"]:
+        say_line(f"{found['missing_blobs']} blobs that entries name are in no copy so far")
+    say_line(f"next: consilium coordinator run --home {found['home']}")
+
+
 @app.command(epilog=examples("consilium coordinator status --url http://127.0.0.1:8460"))
 def status(
     url: Annotated[

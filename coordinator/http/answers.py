@@ -21,12 +21,15 @@ from coordinator.errors import (
     CoordinatorError,
     NotSequencing,
     QuotaExceeded,
+    Refilling,
+    RefillRefused,
     RolledBack,
 )
 from ledger.errors import (
     BadSignature,
     BlobCorrupt,
     BlobMissing,
+    ForkDetected,
     LedgerError,
     MalformedInput,
     NotAdmitted,
@@ -49,9 +52,12 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (UploadOutOfStep, 409),
     (BehindItsLog, 409),
     (RolledBack, 409),
+    (RefillRefused, 409),
+    (ForkDetected, 409),
     (BodyTooLarge, 413),
     (QuotaExceeded, 429),
     (NotSequencing, 503),
+    (Refilling, 503),
     (Refused, 400),
 )
 
@@ -97,7 +103,7 @@ def _answer(request: Request, error: Exception) -> Response:
     name = type(error).__name__
     headers: dict[str, str] = {}
     where, reason = "request", str(error)
-    if isinstance(error, Refused | AccessDenied):
+    if isinstance(error, Refused | AccessDenied | RefillRefused):
         where, reason = error.where, error.reason
     elif isinstance(error, NotSequencing):
         where, reason = "log", error.reason

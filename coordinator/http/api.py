@@ -9,7 +9,6 @@ that lasts is in the log and the blob store.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from coordinator.http import read_models
 from coordinator.http.access import may_read
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
+from coordinator.http.requests import signed_by, store_part, take_body
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
 from coordinator.sequencing.sequencer import Sequencer
@@ -35,7 +35,7 @@ from ledger.copies.stored_tiles import StoredTiles
 from ledger.entries.operations import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
 from ledger.exchange.client import CHUNK, LEAF_TYPE
-from ledger.exchange.http_auth import NonceCache, request_key, verify
+from ledger.exchange.http_auth import NonceCache
 from ledger.formats.strict import encode_b64
 from ledger.formats.witness import MAX_REQUEST
 
@@ -128,7 +128,7 @@ def _add_log(app: FastAPI, services: Services) -> None:
 
     @app.post("/v1/cosignatures")
     async def cosignatures(request: Request, size: int = Query(ge=1)) -> Response:
-        lines = await _body(request, MAX_REQUEST)
+        lines = await take_body(request, MAX_REQUEST)
         await asyncio.wrap_future(sequencer.cosign(size, lines))
         return Response(status_code=204)
 
@@ -138,7 +138,7 @@ def _add_log(app: FastAPI, services: Services) -> None:
 
     @app.post("/v1/checkpoint")
     async def examine(request: Request) -> Response:
-        note = await _body(request, MAX_REQUEST)
+        note = await take_body(request, MAX_REQUEST)
         await asyncio.wrap_future(sequencer.examine(note))
         return Response(status_code=204)
 
@@ -178,11 +178,11 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
     ) -> Response:
         if total > blobs.limit:
             raise BodyTooLarge(blobs.limit)
-        data = await _body(request, CHUNK)
+        data = await take_body(request, CHUNK)
         _member(services, request, data)
         if offset + len(data) > total:
             raise MalformedInput("blob", "the part ends beyond the total that it states")
-        return await run_in_threadpool(_store_part, blobs, sha256, offset, total, data)
+        return await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
 
     @app.get("/v1/blobs/{sha256}")
     async def get(request: Request, sha256: str) -> Response:
@@ -267,60 +267,8 @@ def _add_state(app: FastAPI, services: Services) -> None:
 
 
 def _member(services: Services, request: Request, body: bytes) -> str:
-    """The member who signed a request.
-
-    Raises:
-        UnknownKey, BadSignature: nobody did, or not well enough.
-    """
-    state = services.sequencer.view.state
-    path: bytes = request.scope.get("raw_path", b"/")
-    query: bytes = request.scope["query_string"]
-    target = path.partition(b"?")[0] + (b"?" + query if query else b"")
-    try:
-        url = "http://coordinator" + target.decode("ascii")
-    except UnicodeDecodeError:
-        raise MalformedInput("request", "its path is not ASCII") from None
-    now_s = int(time.time())
-    signed = verify(
-        request.method,
-        url,
-        request.headers.items(),
-        body,
-        federation=state.federation,
-        key_of=lambda handle: request_key(state, handle),
-        now_s=now_s,
-    )
-    services.nonces.use(signed, now_s)
-    return signed.handle
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a body, never more than the limit."""
-    stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit:
-        raise BodyTooLarge(limit)
-    parts = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise BodyTooLarge(limit)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _store_part(blobs: BlobStore, sha256: str, offset: int, total: int, data: bytes) -> Response:
-    upload = blobs.open_upload(sha256)
-    if offset == 0 and len(data) == total:
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise MalformedInput(f"blob {sha256[:12]}", "its bytes have another SHA-256")
-        blobs.put(data)
-        return json_answer({"offset": total}, 201)
-    here = upload.append(offset, data)
-    if here == total:
-        upload.finish()
-        return json_answer({"offset": total}, 201)
-    return json_answer({"offset": here}, 202, {"upload-offset": str(here)})
+    """The member who signed a request; see ``requests.signed_by``."""
+    return signed_by(services.sequencer.view.state, services.nonces, request, body)
 
 
 def _range_start(request: Request, size: int) -> int:

@@ -42,7 +42,10 @@ def replay(store: LogStore, federation: str, observe: Callable[[Sequenced], None
             raise NotConsistent(f"entry {index}", "its stored index columns do not match its bytes")
         observe(log.append(entry))
     if log.size == 0:
-        raise NotAdmitted("database", "it is empty: found a federation first")
+        raise NotAdmitted(
+            "database",
+            "it is empty. Fill it again from the hospitals' copies: consilium coordinator refill",
+        )
     return log
 
 

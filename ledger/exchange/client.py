@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from ledger.entries.operations import BlobRef
 from ledger.errors import CoordinatorUnreachable, MalformedInput, RequestRefused
 from ledger.exchange.http_auth import sign
 from ledger.formats.keys import SigningKey
-from ledger.formats.strict import decode_b64
+from ledger.formats.strict import decode_b64, encode_b64
 from ledger.formats.tiles import MAX_BUNDLE
 
 CHUNK = 8 * 1024 * 1024
@@ -68,6 +68,20 @@ class Followed:
     leaves: tuple[bytes, ...]
     checkpoint: bytes | None
     finals: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefillPosition:
+    """How far a coordinator that lost its database is.
+
+    Attributes:
+        size, final: entries, and size of the newest final checkpoint, that it holds again.
+        wanted: SHA-256 of blobs that it lacks; not all at once.
+    """
+
+    size: int
+    final: int
+    wanted: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +234,40 @@ class CoordinatorClient:
         A coordinator whose database was rolled back learns of it so, and stops.
         """
         self._call("POST", "/v1/checkpoint", body=note, content_type="text/plain")
+
+    # --- a coordinator that lost its database ---------------------------------------------------
+
+    def refill_position(self, after: str = "") -> RefillPosition:
+        """How far the refill is, and which blobs it wants above a SHA-256.
+
+        Raises:
+            RequestRefused: no refill is under way.
+        """
+        return _position(self._call("GET", f"/v1/refill?after={after}"))
+
+    def offer(
+        self, first: int, leaves: Sequence[bytes], checkpoint: bytes | None, finals: Sequence[bytes]
+    ) -> RefillPosition:
+        """Bring entries from an index on up to a signed checkpoint, and final checkpoints.
+
+        Raises:
+            RequestRefused: they are not this log's; says where.
+        """
+        plain = {
+            "from": first,
+            "leaves": [encode_b64(leaf) for leaf in leaves],
+            "checkpoint": None if checkpoint is None else checkpoint.decode(),
+            "finals": [final.decode() for final in finals],
+        }
+        kind = "application/json"
+        body = orjson.dumps(plain)
+        return _position(
+            self._call("POST", "/v1/refill", body=body, content_type=kind, signed=True)
+        )
+
+    def show_copy(self, note: bytes) -> None:
+        """Say that the newest checkpoint held here is this, and that all before it was offered."""
+        self._call("POST", "/v1/refill/shown", body=note, content_type="text/plain", signed=True)
 
     # --- blobs ----------------------------------------------------------------------------------
 
@@ -400,6 +448,15 @@ def _json(answer: _Answer) -> Any:
         return orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         raise MalformedInput("answer", "it is not JSON; is this a Consilium coordinator?") from None
+
+
+def _position(answer: _Answer) -> RefillPosition:
+    plain = _json(answer)
+    try:
+        wanted = tuple(str(sha256) for sha256 in plain["wanted"])
+        return RefillPosition(int(plain["size"]), int(plain["final"]), wanted)
+    except (KeyError, TypeError, ValueError):
+        raise MalformedInput("refill", "its answer is not in the format") from None
 
 
 def _type(answer: _Answer) -> str:

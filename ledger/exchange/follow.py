@@ -11,6 +11,8 @@ from ledger.errors import MalformedInput, RequestRefused
 from ledger.exchange.client import CoordinatorClient
 from ledger.rules.log import Sequenced
 
+REFILLING = "Refilling"
+"""What a coordinator answers that has lost its database and takes copies of it."""
 BEHIND = "BehindItsLog"
 """What a coordinator answers whose log is shorter than what it signed before."""
 

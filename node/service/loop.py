@@ -28,8 +28,9 @@ from ledger.copies.evidence import known_fork
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations import ForkReported, NodeReady, NodeResumed
-from ledger.errors import CallFailed, ForkDetected, LedgerError
+from ledger.errors import CallFailed, ForkDetected, LedgerError, RequestRefused
 from ledger.exchange.client import Followed
+from ledger.exchange.follow import REFILLING
 from ledger.exchange.home import Membership
 from ledger.formats.strict import decode_b64
 from ledger.rules.fold import PROTOCOLS
@@ -42,6 +43,7 @@ from node.duties.recovery import charge_rounds_under_way
 from node.errors import NodeError, ServiceError
 from node.following.cosigning import Cosigning
 from node.following.follower import Follower, News, NoNews, Position
+from node.following.offering import offer_copy
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from node.service.settings import NodeSettings
@@ -312,6 +314,18 @@ class NodeService:
         self._reached = False
         self._problem = str(error)
         self._follow_at = float("-inf")
+        if isinstance(error, RequestRefused) and error.error == REFILLING and self._fork is None:
+            self._offer_copy()
+
+    def _offer_copy(self) -> None:
+        """The coordinator has lost its database: bring it what is here. Said again until it runs."""
+        try:
+            size = offer_copy(self.membership.client, self._replica, self.membership.blobs)
+        except LedgerError as error:
+            self._problem = f"the coordinator is being refilled, and did not take our copy: {error}"
+            _log.warning("copy.refused", error=str(error))
+        else:
+            _log.info("copy.offered", size=size)
 
     def _take(self, asked: int, news: Followed) -> None:
         """Let the copy judge and keep what came; trim what it has by now."""

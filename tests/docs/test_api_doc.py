@@ -8,6 +8,7 @@ from starlette.routing import Route
 from coordinator.http import api
 from coordinator.http.answers import STATUS
 from coordinator.http.tiles import add_tiles
+from coordinator.refilling.door import create_door
 from ledger.exchange.http_auth import FEDERATION_HEADER, MAX_AGE_S, TAG
 from tests.docs import pages
 
@@ -40,6 +41,20 @@ def test_every_route_is_documented_and_no_other() -> None:
         for method in (route.methods or set())
     ]
     assert sorted(documented) == sorted(served)
+
+
+def test_every_route_of_a_refill_is_documented_and_no_other() -> None:
+    text = pages.section(PAGE, "While a database is refilled")
+    documented = {row[0] for row in pages.rows(text)}
+    served = {
+        f"{method} {route.path}"
+        for route in create_door(Nothing(), lambda: None).routes  # type: ignore[arg-type]
+        if isinstance(route, Route)
+        and route.path.startswith("/v1/")
+        and "genesis" not in route.path
+        for method in (route.methods or set())
+    }
+    assert documented == served
 
 
 def test_every_refusal_is_documented_with_its_status_and_no_other() -> None:

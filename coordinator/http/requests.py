@@ -1,0 +1,80 @@
+"""Reading requests: who signed one, its body within a limit, a part of a blob that it brings."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from fastapi import Request, Response
+
+from coordinator.errors import BodyTooLarge
+from coordinator.http.answers import json_answer
+from ledger.copies.blobs import BlobStore
+from ledger.errors import MalformedInput
+from ledger.exchange.http_auth import NonceCache, request_key, verify
+from ledger.rules.state import State
+
+
+def signed_by(state: State, nonces: NonceCache, request: Request, body: bytes) -> str:
+    """The member who signed a request.
+
+    Raises:
+        UnknownKey, BadSignature: nobody did, or not well enough.
+    """
+    path: bytes = request.scope.get("raw_path", b"/")
+    query: bytes = request.scope["query_string"]
+    target = path.partition(b"?")[0] + (b"?" + query if query else b"")
+    try:
+        url = "http://coordinator" + target.decode("ascii")
+    except UnicodeDecodeError:
+        raise MalformedInput("request", "its path is not ASCII") from None
+    now_s = int(time.time())
+    signed = verify(
+        request.method,
+        url,
+        request.headers.items(),
+        body,
+        federation=state.federation,
+        key_of=lambda handle: request_key(state, handle),
+        now_s=now_s,
+    )
+    nonces.use(signed, now_s)
+    return signed.handle
+
+
+async def take_body(request: Request, limit: int) -> bytes:
+    """Read a body, never more than the limit.
+
+    Raises:
+        BodyTooLarge: it is longer.
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > limit:
+        raise BodyTooLarge(limit)
+    parts = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def store_part(blobs: BlobStore, sha256: str, offset: int, total: int, data: bytes) -> Response:
+    """Keep a part of a blob, which is whole at its total and has its hash then.
+
+    Raises:
+        UploadOutOfStep, MalformedInput: it does not follow, or its bytes are others.
+    """
+    upload = blobs.open_upload(sha256)
+    if offset == 0 and len(data) == total:
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise MalformedInput(f"blob {sha256[:12]}", "its bytes have another SHA-256")
+        blobs.put(data)
+        return json_answer({"offset": total}, 201)
+    here = upload.append(offset, data)
+    if here == total:
+        upload.finish()
+        return json_answer({"offset": total}, 201)
+    return json_answer({"offset": here}, 202, {"upload-offset": str(here)})
