@@ -14,6 +14,8 @@ A change that verification finds is no error: it is a check that ends ``refuted`
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class AuditError(Exception):
     """The root: every error this package raises on purpose."""
@@ -56,6 +58,20 @@ class BadTrustAnchor(AuditError):
             "invitation, or the federation's id of 64 hexadecimal digits"
         )
         self.given = given
+        self.reason = reason
+
+
+class WitnessUnusable(AuditError):
+    """A witness's own directory cannot be used.
+
+    Attributes:
+        path: the file or directory.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
         self.reason = reason
 
 

@@ -1,4 +1,4 @@
-"""``consilium ledger``: files for other people's tools: proofs, leaves, policies, tiles."""
+"""``consilium ledger``: for other people's tools: proofs, leaves, policies, tiles, a witness."""
 
 from __future__ import annotations
 
@@ -205,3 +205,50 @@ def check(
     say_line(f"proved: entry {found.index} is in the log {seen.origin} of {seen.size} entries")
     for name, time_s in sorted(found.signed.items()):
         say_line(f"  cosigned {datetime.fromtimestamp(time_s, UTC).isoformat()} by {name}")
+
+
+@app.command(
+    epilog=examples(
+        "consilium ledger witness --state w --name auditor.example.org/witness "
+        "--follow https://hub.example.org --trust genesis.leaf",
+        "consilium ledger witness --state w --listen 127.0.0.1:8464",
+        "consilium ledger witness --state w --once",
+    )
+)
+def witness(
+    state: Annotated[Path, typer.Option("--state", help="The witness's own directory.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Its key name; needed the first time.")
+    ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option(
+            "--follow", help="A coordinator, or a server of tiles, to witness from now on."
+        ),
+    ] = None,
+    trust: Annotated[
+        str | None,
+        typer.Option("--trust", help="Genesis file or id of the federation that it must be."),
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="A log's vkey, to be witnessed on request.")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", help="HOST:PORT for add-checkpoint requests and monitors."),
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between looks.")] = 60.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Witness a log from outside the federation: check that it only grows, and cosign it.
+
+    Prints the witness's key, follows until SIGTERM, and keeps what it cosigned. It needs no membership
+    and sees no entry. When the log shows two histories it keeps both notes as evidence and exits with 1;
+    with --listen it stays, and /healthz turns red.
+    """
+    from consilium.actions.witnessing import Wanted, run_witness
+    from consilium.settings import load_settings
+
+    settings = load_settings(passphrase_file=passphrase_file)
+    run_witness(Wanted(state, name, follow, trust, log, listen), settings, every_s=every, once=once)

@@ -77,14 +77,14 @@ class Witness:
                 replica.store.put_conflict(FORK, fork.encode())
                 reason = f"the log is not the one cosigned at size {before.size}"
                 raise fork_detected(replica.origin, fork, reason)
+        line = cosign(note, self._key, self._name, now_ms // 1000)
         replica.store.set_witnessed(
             replica.origin,
             newest.size,
             newest.root,
-            note,
+            note + line,
             expected_size=0 if before is None else before.size,
         )
-        line = cosign(note, self._key, self._name, now_ms // 1000)
         self._said = newest.size
         return Cosigned(newest.size, line)
 

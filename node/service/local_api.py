@@ -1,5 +1,7 @@
 """The node's local HTTP service, for the hospital's own IT: health, status, metrics, pause, datasets.
 
+Below ``/witness`` it is a tlog-witness for third parties, if the hospital lets them reach it.
+
 It listens on this machine alone unless a setting says otherwise, and answers only requests that name
 this machine as their host, so that a web page elsewhere cannot read it through a browser. Reading is
 open to whoever may log in here; what changes something needs the token of ``local.json``, which only
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import structlog
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -24,7 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ledger.errors import LedgerError
+from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
+from ledger.formats.witness import Answer
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
 from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceError
@@ -34,8 +39,11 @@ if TYPE_CHECKING:
     from node.service.loop import NodeService, Picture
 
 LOCAL_FILE = "local.json"
+WITNESS = "/witness"
+"""Prefix of what third parties may ask, so that a proxy can let that through and nothing else."""
 _START_S = 10.0
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_log = structlog.get_logger("node")
 
 
 class Offer(BaseModel):
@@ -127,7 +135,27 @@ def make_app(service: NodeService, token: str, hosts: list[str]) -> FastAPI:
     def register(offer: Offer) -> Response:
         return _register(service, offer)
 
+    add_witness_routes(app, _Asked(service), WITNESS)
     return app
+
+
+class _Asked:
+    """The node as third parties ask it (``ledger.exchange.witness_http.Witnessing``)."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+
+    def add_checkpoint(self, body: bytes) -> Answer:
+        """See the protocol."""
+        try:
+            return self._service.add_checkpoint(body)
+        except (LedgerError, TimeoutError) as error:
+            _log.warning("witness.unable", error=str(error))
+            return Answer(503, b"this witness cannot answer now\n")
+
+    def newest(self, path: str) -> bytes | None:
+        """See the protocol."""
+        return self._service.newest_cosigned(path)
 
 
 class LocalServer:

@@ -33,6 +33,7 @@ from ledger.exchange.client import Followed
 from ledger.exchange.follow import REFILLING
 from ledger.exchange.home import Membership
 from ledger.formats.strict import decode_b64
+from ledger.formats.witness import Answer
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
@@ -44,6 +45,7 @@ from node.errors import NodeError, ServiceError
 from node.following.cosigning import Cosigning
 from node.following.follower import Follower, News, NoNews, Position
 from node.following.offering import offer_copy
+from node.following.third_parties import ThirdParties
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from node.service.settings import NodeSettings
@@ -152,6 +154,9 @@ class NodeService:
             client,
             settings.cosign_interval_s,
         )
+        self._third_parties = ThirdParties(
+            membership.keyring.witness, self._me, self._replica, now_ms, self._forked
+        )
         self._greeted = False
         self._nonce: str | None = None
         self._follow_at: float | None = float("-inf")
@@ -202,6 +207,24 @@ class NodeService:
             )
 
         return self._in_owner(run).result(timeout_s)
+
+    def add_checkpoint(self, body: bytes, *, timeout_s: float = 30.0) -> Answer:
+        """Answer a third party that asks for a cosignature; safe from any thread but the owner's.
+
+        Raises:
+            LedgerError: the copy cannot be written.
+            TimeoutError: the node is busy for that long.
+        """
+
+        def run() -> Answer:
+            stopped = None if self._fork is None else self._fork.reason
+            return self._third_parties.add_checkpoint(body, stopped=stopped)
+
+        return self._in_owner(run).result(timeout_s)
+
+    def newest_cosigned(self, path: str) -> bytes | None:
+        """What this node cosigned last, for monitors; safe from any thread."""
+        return self._third_parties.newest(path)
 
     def _in_owner(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()

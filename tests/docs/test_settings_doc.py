@@ -7,6 +7,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from coordinator.settings import CoordinatorSettings
+from node.service.local_api import WITNESS
 from node.service.settings import NodeSettings
 from tests.docs import pages
 
@@ -50,5 +51,11 @@ def test_every_path_of_the_local_service_is_documented_and_no_other() -> None:
     served = {
         f"{method.upper()} {path}"
         for method, path in re.findall(r'@app\.(get|post)\("([^"]+)"', source)
+    }
+    # The witness's routes are added below a prefix; f-strings spell a brace twice.
+    witness = pages.read("ledger/exchange/witness_http.py")
+    served |= {
+        f"{method.upper()} {WITNESS}{path.replace('{{', '{').replace('}}', '}')}"
+        for method, path in re.findall(r'@app\.(get|post)\(f"{prefix}([^"]+)"', witness)
     }
     assert documented == served
