@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.rules.reverify import SignatureWorkers, replay_rows
+from ledger.rules.reverify import replay_rows
+from ledger.rules.signatures import SignatureWorkers
 
 
 def probe(mode: str, federation: str, url: str) -> dict[str, float]:
@@ -29,13 +30,13 @@ def probe(mode: str, federation: str, url: str) -> dict[str, float]:
         spent = time.perf_counter() - began
     elif mode == "verify-1":
         began = time.perf_counter()
-        replay_rows(store.rows())
+        replay_rows(store.rows(), store=store)
         spent = time.perf_counter() - began
     else:
         with SignatureWorkers(2) as workers:
             workers.warm()
             began = time.perf_counter()
-            replay_rows(store.rows(), workers)
+            replay_rows(store.rows(), workers, store=store)
             spent = time.perf_counter() - began
     return {"seconds": spent, "rss_mib": _peak_mib(), "rss_before_mib": before}
 

@@ -23,6 +23,7 @@
     ├── KeyFileError            a key file cannot be written or read (path)
     │   ├── UnsafeKeyFile       others may read it, or it is no plain file
     │   └── WrongPassphrase     its passphrase does not open it
+    ├── WorkerDied              a process that checked signatures for this one is gone
     ├── BlobError               a blob cannot be handed out (path)
     │   ├── BlobMissing         it is not here
     │   └── BlobCorrupt         its file is not what its name says
@@ -264,6 +265,16 @@ class UnsafeKeyFile(KeyFileError):
 
 class WrongPassphrase(KeyFileError):
     """The passphrase does not open the file, or its sealed part was changed."""
+
+
+class WorkerDied(LedgerError):
+    """A process that checked signatures for this one is gone; what it had to check is not verified."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a process that checks signatures has ended before it answered (was it killed, or out of "
+            "memory?); start again"
+        )
 
 
 class BlobError(LedgerError):

@@ -1,13 +1,15 @@
 """Replaying a copy from its first byte: steps 3, 4, 5 and 8 of a verification, in one pass.
 
 Every entry takes the path that it took when it was sequenced (``ledger.rules.log.Log``): parse, judge the
-envelope, verify the signature, fold, append. Where an entry does not pass, nothing after it can be
+envelope, verify the signature, fold, append (``ledger.rules.reverify.replay``). Where an entry does not pass, nothing after it can be
 followed, and the replay says so instead of guessing. A stored column that contradicts its entry's
 bytes is reported while the replay goes on, since the bytes are what counts.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from audit.errors import DamagedCopy
@@ -18,8 +20,11 @@ from ledger.entries.entry import Entry, federation_id, parse_leaf
 from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
 from ledger.entries.operations import BlobRef
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, ProtocolUnknown
-from ledger.rules.fold import PROTOCOLS
-from ledger.rules.log import Log
+from ledger.rules.log import Log, Sequenced
+from ledger.rules.reverify import replay as verified
+from ledger.rules.reverify import require_known_protocol
+from ledger.rules.signatures import workers_for
+from ledger.rules.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +65,10 @@ class Replay:
 
 
 def replay(copy: Copy) -> Replay:
-    """Replay a copy as far as it can be followed."""
+    """Replay a copy as far as it can be followed; of a large one, other cores check signatures."""
     result = Replay()
-    refused: Check | None = None
     columns: list[Check] = []
-    try:
-        for stored in copy.entries():
-            taken = _take(result, stored)
-            if isinstance(taken, Check):
-                refused = taken
-                break
-            columns += _columns(taken, result.size - 1, stored)
-        else:
-            result.complete = result.size > 0
-    except DamagedCopy as error:
-        refused = Check(3, "refuted", error.reason, error.place)
+    refused = _follow(result, copy, columns)
     if refused is None and not result.complete:
         refused = Check(3, "refuted", "there is no entry: not even a federation", "entry 0")
     result.checks += columns
@@ -84,36 +78,48 @@ def replay(copy: Copy) -> Replay:
     return result
 
 
-def _take(result: Replay, stored: StoredEntry) -> Entry | Check:
-    """Follow one entry; a check when it does not pass."""
-    place = f"entry {result.size}"
-    newer = result.log.newer_protocol
-    if newer is not None:
-        reason = ProtocolUnknown(at=result.size, version=newer, known=max(PROTOCOLS)).reason
-        return Check(8, "not_checkable", reason, place)
+def _follow(result: Replay, copy: Copy, columns: list[Check]) -> Check | None:
+    """Take in every entry that passes; why the next one does not, where one does not."""
+    read: deque[StoredEntry] = deque()  # parsed, and not yet known to pass
+
+    def entries() -> Iterator[Entry]:
+        for stored in copy.entries():
+            require_known_protocol(result.log)
+            read.append(stored)
+            yield parse_leaf(stored.leaf)
+
     try:
-        entry = parse_leaf(stored.leaf)
+        with workers_for(copy.size()) as workers:
+            for item, state in verified(result.log, entries(), workers):
+                _note(result, item, state)
+                columns += _columns(item.entry, item.index, read.popleft())
+    except DamagedCopy as error:
+        return Check(3, "refuted", error.reason, error.place)
     except MalformedInput as error:
-        return Check(3, "refuted", f"its bytes are not those of an entry: {error}", place)
-    try:
-        result.log.judge_entry(entry)
+        reason = f"its bytes are not those of an entry: {error}"
+        return Check(3, "refuted", reason, f"entry {result.size}")
     except NotAdmitted as error:
-        return Check(4, "refuted", error.reason, place)
+        return Check(4, "refuted", error.reason, f"entry {result.size}")
+    except ProtocolUnknown as error:
+        return Check(8, "not_checkable", error.reason, f"entry {result.size}")
     except BadSignature:
-        return Check(5, "refuted", "it does not carry the signature of its author's key", place)
-    except MalformedInput as error:
-        return Check(4, "refuted", str(error), place)
-    item = result.log.append(entry)
+        reason = "it does not carry the signature of its author's key"
+        return Check(5, "refuted", reason, f"entry {result.size}")
+    result.complete = result.size > 0
+    return None
+
+
+def _note(result: Replay, item: Sequenced, state: State) -> None:
+    op = item.entry.body.op
     if item.index == 0:
-        result.federation = federation_id(entry)
-    result.history.note(item, result.log.state)
-    for named in named_blobs(entry.body.op):
+        result.federation = federation_id(item.entry)
+    result.history.note(item, state)
+    for named in named_blobs(op):
         key = named.ref.sha256, named.ref.bytes
         result.blobs.setdefault(key, Mention(named.kind, named.ref, item.index))
-    card = named_card(entry.body.op)
+    card = named_card(op)
     if card is not None:
         result.cards.setdefault(card, item.index)
-    return entry
 
 
 def _columns(entry: Entry, index: int, stored: StoredEntry) -> list[Check]:

@@ -13,14 +13,17 @@ from pathlib import Path
 from coordinator.errors import RolledBack
 from coordinator.sequencing.head import read_head
 from ledger.copies.store import LogStore
-from ledger.entries.entry import federation_id, frame_leaf
+from ledger.entries.entry import federation_id
 from ledger.errors import NotAdmitted, NotConsistent
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint
+from ledger.formats.merkle import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.rules.log import Log, Sequenced
+from ledger.rules.reverify import entries_of, replay
+from ledger.rules.signatures import workers_for
 
 
-def replay(store: LogStore, federation: str, observe: Callable[[Sequenced], None]) -> Log:
+def replay_store(store: LogStore, federation: str, observe: Callable[[Sequenced], None]) -> Log:
     """Judge and fold every stored entry.
 
     Args:
@@ -32,15 +35,12 @@ def replay(store: LogStore, federation: str, observe: Callable[[Sequenced], None
         NotAdmitted, NotConsistent, MalformedInput, BadSignature: an entry was changed; says where.
         StoreError: it cannot be read.
     """
-    log = Log()
-    for index, row in enumerate(store.rows()):
-        entry = log.judge(frame_leaf(row.body, row.signature))
-        if index == 0 and federation_id(entry) != federation:
-            raise NotAdmitted("entry 0", "the database is another federation's")
-        stated, real = (row.key, row.seq), (entry.body.key, entry.body.seq)
-        if row.leaf.hex() != entry.hash or stated != real:
-            raise NotConsistent(f"entry {index}", "its stored index columns do not match its bytes")
-        observe(log.append(entry))
+    log = Log(MerkleTree(store.leaf_hashes))
+    with workers_for(store.size()) as workers:
+        for item, _ in replay(log, entries_of(store.rows(), log), workers):
+            if item.index == 0 and federation_id(item.entry) != federation:
+                raise NotAdmitted("entry 0", "the database is another federation's")
+            observe(item)
     if log.size == 0:
         raise NotAdmitted(
             "database",

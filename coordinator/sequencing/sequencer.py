@@ -34,7 +34,7 @@ from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
 from coordinator.sequencing.history import History
-from coordinator.sequencing.opening import check_signed, newest_note, replay
+from coordinator.sequencing.opening import check_signed, newest_note, replay_store
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from ledger.copies.evidence import ROLLBACK, Equivocations
 from ledger.copies.replica import leaf_at, read_leaves
@@ -154,7 +154,7 @@ class Sequencer:
         self._verifier = log_verifier(self.origin, keyring.log.public)
         self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
         self._equivocations = Equivocations(store)
-        self._log = replay(store, federation, self._observe)
+        self._log = replay_store(store, federation, self._observe)
         protocol_of(self._log.state)
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")

@@ -41,14 +41,16 @@ from ledger.entries.entry import (
     split_leaf,
 )
 from ledger.entries.operations import KeyConflicted
-from ledger.errors import NotAdmitted, NotConsistent, Refused
+from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
-from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import QuorumResult
 from ledger.rules.finality import judge_final
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Sequenced
+from ledger.rules.reverify import entries_of, replay
+from ledger.rules.signatures import workers_for
 from ledger.rules.state import State
 
 
@@ -80,7 +82,7 @@ class Replica:
     def __init__(self, store: LogStore, federation: str) -> None:
         self._store = store
         self._federation = federation
-        self._log = Log()
+        self._log = Log(MerkleTree(store.leaf_hashes))
         self._final: Final | None = None
         self._note: bytes | None = None
         self._finals_unread = 0
@@ -114,8 +116,7 @@ class Replica:
                 where.
         """
         replica = cls(store, federation)
-        for row in store.rows():
-            replica._replay(row)
+        replica._replay()
         newest = store.latest_checkpoint()
         if newest is not None:
             replica._check_note(newest.note)
@@ -284,8 +285,8 @@ class Replica:
                     self._log.append_unread(leaf)
                     continue
                 entry = self._judge(leaf, taken)
-                if self._log.size == 0 and federation_id(entry) != self._federation:
-                    raise NotAdmitted("entry 0", "it is the genesis of another federation")
+                if self._log.size == 0:
+                    self._check_genesis(entry)
                 taken.append(self._log.append(entry))
                 rows.append(_row(taken[-1]))
             if signed is not None and self.root() != signed[0].root:
@@ -298,6 +299,7 @@ class Replica:
         except BaseException:
             self._log.rewind(mark)
             raise
+        self._log.tree.forget_older()
         if signed is not None:
             self._note = signed[1]
         return taken
@@ -335,21 +337,26 @@ class Replica:
             self._store.put_conflict(UNEXPLAINED, frame(self._note, note))
             self._unexplained_at = size
 
-    def _replay(self, row: Row) -> None:
-        if self._log.newer_protocol is not None:
-            if _unread_row(_leaf(row)) != row:
-                raise NotConsistent(
-                    f"entry {self._log.size}", "its stored index columns do not match its bytes"
-                )
-            self._log.append_unread(_leaf(row))
-            return
-        entry = self._log.judge(_leaf(row))
-        where = f"entry {self._log.size}"
-        if self._log.size == 0 and federation_id(entry) != self._federation:
-            raise NotAdmitted(where, "it is the genesis of another federation")
-        if (row.key, row.seq, row.leaf.hex()) != (entry.body.key, entry.body.seq, entry.hash):
-            raise NotConsistent(where, "its stored index columns do not match its bytes")
-        self._log.append(entry)
+    def _replay(self) -> None:
+        """Verify what is stored; behind a change to unknown rules, that the tree holds it."""
+        try:
+            with workers_for(self._store.size()) as workers:
+                rows = entries_of(self._store.rows(), self._log)
+                for item, _ in replay(self._log, rows, workers):
+                    if item.index == 0:
+                        self._check_genesis(item.entry)
+        except ProtocolUnknown:
+            for row in self._store.rows(self._log.size):
+                if _unread_row(_leaf(row)) != row:
+                    raise NotConsistent(
+                        f"entry {self._log.size}",
+                        "its stored index columns do not match its bytes",
+                    ) from None
+                self._log.append_unread(_leaf(row))
+
+    def _check_genesis(self, entry: Entry) -> None:
+        if federation_id(entry) != self._federation:
+            raise NotAdmitted("entry 0", "it is the genesis of another federation")
 
     def _check_note(self, note: bytes) -> Checkpoint:
         checkpoint = open_checkpoint(note, self.log_key, origin=self.origin)

@@ -189,6 +189,10 @@ class LogStore:
         """Yield leaf hashes, 32 bytes each, as ``rows`` yields entries."""
         return self._pages((ENTRIES.c.leaf,), self._leaf, start, stop)
 
+    def leaf_hashes(self, start: int, stop: int) -> bytes:
+        """Return the leaf hashes from ``start`` up to before ``stop``, 32 bytes each, as one string."""
+        return b"".join(self.leaves(start, stop))
+
     def find_leaf(self, leaf: bytes) -> int | None:
         """Return the index of the entry with a leaf hash, or None."""
         return self._find(ENTRIES.c.leaf == leaf)

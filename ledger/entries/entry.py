@@ -192,10 +192,15 @@ def verify_signature(entry: Entry, public: bytes) -> None:
         BadSignature: it does not verify.
     """
     if not verify(public, "entry", entry.raw, entry.signature):
-        raise BadSignature(
-            f"{entry.where} ({entry.hash[:12]})",
-            f"the signature is not one by key {entry.body.key}",
-        )
+        raise bad_signature(entry)
+
+
+def bad_signature(entry: Entry) -> BadSignature:
+    """The refusal of an entry whose signature does not verify."""
+    return BadSignature(
+        f"{entry.where} ({entry.hash[:12]})",
+        f"the signature is not one by key {entry.body.key}",
+    )
 
 
 def federation_id(genesis: Entry) -> str:

@@ -10,14 +10,18 @@ Not promised: anything about size 0. The RFC defines consistency for 0 < old onl
 ``MerkleTree`` keeps every full subtree's hash, level by level, so that a root or a proof at any
 size costs O(log n) hashes. It holds 64 bytes a leaf and lives in memory; it is a cache of the
 entries, rebuilt from them. It is not safe to append from two threads.
+
+Given a source that reads leaf hashes back, it holds a quarter of a byte a leaf, and all of the
+newest leaves only: `forget_older` drops the lower levels of what lies behind. What a proof needs of
+them later is read 256 leaves at a time and must lead to the hash that was kept of those 256.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ledger.errors import NotConsistent, OutsideTree
 from ledger.formats.strict import MAX_INT
@@ -28,7 +32,17 @@ MAX_SIZE = MAX_INT
 EMPTY_ROOT = sha256(b"").digest()
 """The root of no leaves."""
 
+TILE_LEVEL = 8
+TILE_LEAVES = 1 << TILE_LEVEL
+"""Leaves whose common hash is kept for ever; a tile of tlog-tiles holds as many."""
+RECENT_LEAVES = 4096
+"""`forget_older` leaves at least so many of the newest leaves, and at most twice as many."""
+
 _KEPT_ROOTS = 256
+_KEPT_TILES = 8
+
+LeafSource = Callable[[int, int], bytes]
+"""Leaf hashes from a first index up to before a second one, 32 bytes each."""
 
 Subtree = Callable[[int, int], bytes]
 """Hash of the full subtree ``(level, position)``: leaves position * 2^level up to the next."""
@@ -44,18 +58,57 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+class _Levels(NamedTuple):
+    """Hashes of full subtrees by level; replaced as a whole, since other threads may be reading.
+
+    Attributes:
+        first: per level, the position of the first hash that is here.
+        hashes: per level, 32 bytes each.
+    """
+
+    first: list[int]
+    hashes: list[bytearray]
+
+
 class MerkleTree:
     """An append-only tree over leaf hashes.
 
     Every full subtree of 2^k leaves is hashed once, when its last leaf arrives, and never again:
-    what a proof at an older size needs is still there.
+    what a proof at an older size needs is still there, or is read back.
+
+    Args:
+        older: reads back leaf hashes that `forget_older` dropped; without it nothing is dropped.
     """
 
-    def __init__(self) -> None:
-        # _levels[k] holds the hashes of the full subtrees of 2^k leaves, 32 bytes each.
-        self._levels: list[bytearray] = [bytearray()]
+    def __init__(self, older: LeafSource | None = None) -> None:
+        self._older = older
+        self._levels = _Levels([0], [bytearray()])
         # Roots asked for of late: the entries of a round have all seen the same few checkpoints.
         self._roots: dict[int, bytes] = {}
+        # Subtrees below the tiles that were read back of late, each the tile's levels from 0.
+        self._read: dict[int, list[bytes]] = {}
+
+    @classmethod
+    def resume(cls, size: int, tiles: bytes, older: LeafSource) -> MerkleTree:
+        """Build a tree from the hashes of its full tiles, reading back only the leaves after them.
+
+        The caller compares the root: nothing here shows that the hashes are true.
+
+        Args:
+            size: number of leaves.
+            tiles: what `tiles` of a tree of this size gave.
+            older: reads back leaf hashes.
+
+        Raises:
+            NotConsistent: other lengths than the size asks for.
+        """
+        full = size >> TILE_LEVEL
+        if len(tiles) != full * HASH_BYTES:
+            _refuse("tiles", f"{len(tiles)} bytes are no {full} hashes")
+        tree = cls(older)
+        tree._restart(tiles)
+        tree.extend(_cut(tree._read_back(full << TILE_LEVEL, size)))
+        return tree
 
     @classmethod
     def from_leaves(cls, leaf_hashes: Iterable[bytes]) -> MerkleTree:
@@ -69,7 +122,14 @@ class MerkleTree:
     @property
     def size(self) -> int:
         """The number of leaves."""
-        return len(self._levels[0]) // HASH_BYTES
+        levels = self._levels
+        return levels.first[0] + len(levels.hashes[0]) // HASH_BYTES
+
+    @property
+    def tiles(self) -> bytes:
+        """Hashes of the full subtrees of 256 leaves, 32 bytes each: what `resume` needs."""
+        hashes = self._levels.hashes
+        return bytes(hashes[TILE_LEVEL]) if len(hashes) > TILE_LEVEL else b""
 
     def append(self, leaf: bytes) -> int:
         """Add one leaf hash (``leaf_hash(entry)``, 32 bytes).
@@ -82,15 +142,18 @@ class MerkleTree:
         """
         if len(leaf) != HASH_BYTES:
             raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
-        index = self.size
-        self._levels[0] += leaf
+        first, hashes = self._levels
+        below = hashes[0]
+        index = first[0] + len(below) // HASH_BYTES
+        below += leaf
         level, position = 0, index
         while position & 1:  # the right child just arrived: its parent is complete
-            below = self._levels[level]
             level, position = level + 1, position >> 1
-            if level == len(self._levels):
-                self._levels.append(bytearray())
-            self._levels[level] += sha256(b"\x01" + below[-2 * HASH_BYTES :]).digest()
+            if level == len(hashes):
+                self._add_level()
+            above = hashes[level]
+            above += sha256(b"\x01" + below[-2 * HASH_BYTES :]).digest()
+            below = above
         return index
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
@@ -103,17 +166,8 @@ class MerkleTree:
         for leaf in leaves:
             if len(leaf) != HASH_BYTES:
                 raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
-        self._levels[0] += b"".join(leaves)
-        level = 0
-        while len(self._levels[level]) >= 2 * HASH_BYTES:
-            if level + 1 == len(self._levels):
-                self._levels.append(bytearray())
-            below, above = self._levels[level], self._levels[level + 1]
-            fresh = range(2 * len(above), len(below) - 2 * HASH_BYTES + 1, 2 * HASH_BYTES)
-            above += b"".join(
-                [sha256(b"\x01" + below[at : at + 2 * HASH_BYTES]).digest() for at in fresh]
-            )
-            level += 1
+        self._levels.hashes[0].extend(b"".join(leaves))
+        self._complete(0)
 
     def truncate(self, size: int) -> None:
         """Forget the leaves from ``size`` on: they were tried and not kept.
@@ -123,8 +177,32 @@ class MerkleTree:
         """
         self._check_size(size)
         self._roots = {}
-        for level, hashes in enumerate(self._levels):
-            del hashes[(size >> level) * HASH_BYTES :]
+        self._read = {}
+        first, hashes = self._levels
+        if size < first[0]:
+            full = size >> TILE_LEVEL
+            self._restart(self.tiles[: full * HASH_BYTES])
+            self.extend(_cut(self._read_back(full << TILE_LEVEL, size)))
+            return
+        for level, kept in enumerate(hashes):
+            del kept[((size >> level) - first[level]) * HASH_BYTES :]
+
+    def forget_older(self) -> None:
+        """Drop what `older` can read back, once there are twice `RECENT_LEAVES`; else do nothing.
+
+        Call it when every leaf but those can be read back.
+        """
+        first, hashes = self._levels
+        if self._older is None or len(hashes[0]) < 2 * RECENT_LEAVES * HASH_BYTES:
+            return
+        start = (self.size - RECENT_LEAVES) >> TILE_LEVEL << TILE_LEVEL
+        firsts = [start >> level for level in range(TILE_LEVEL)]
+        recent = [
+            hashes[level][(firsts[level] - first[level]) * HASH_BYTES :]
+            for level in range(TILE_LEVEL)
+        ]
+        # Level 8 and above stay; a reader in another thread goes on with what it has.
+        self._levels = _Levels(firsts + first[TILE_LEVEL:], recent + hashes[TILE_LEVEL:])
 
     def leaf(self, index: int) -> bytes:
         """Return the leaf hash at an index.
@@ -190,9 +268,13 @@ class MerkleTree:
         """
         if not (0 <= start <= stop and stop << level <= self.size):
             raise OutsideTree(f"subtrees {start} to {stop} of 2^{level} leaves", self.size)
+        levels = self._levels
         if start == stop:
             return b""
-        return bytes(self._levels[level][start * HASH_BYTES : stop * HASH_BYTES])
+        if start >= levels.first[level]:
+            at = levels.first[level]
+            return bytes(levels.hashes[level][(start - at) * HASH_BYTES : (stop - at) * HASH_BYTES])
+        return b"".join([self._full(level, position) for position in range(start, stop)])
 
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self.size:
@@ -200,7 +282,66 @@ class MerkleTree:
 
     def _full(self, level: int, position: int) -> bytes:
         """Hash of the full subtree of leaves position * 2^level .. (position + 1) * 2^level."""
-        return bytes(self._levels[level][position * HASH_BYTES : (position + 1) * HASH_BYTES])
+        first, hashes = self._levels
+        at = (position - first[level]) * HASH_BYTES
+        if at >= 0:
+            return bytes(hashes[level][at : at + HASH_BYTES])
+        tile = position >> (TILE_LEVEL - level)
+        at = (position - (tile << (TILE_LEVEL - level))) * HASH_BYTES
+        return self._tile(tile)[level][at : at + HASH_BYTES]
+
+    def _tile(self, tile: int) -> list[bytes]:
+        """The levels below a full tile, read back and compared with the tile's hash."""
+        known = self._read.get(tile)
+        if known is not None:
+            return known
+        start = tile << TILE_LEVEL
+        levels = [self._read_back(start, start + TILE_LEAVES)]
+        while len(levels[-1]) > HASH_BYTES:
+            levels.append(b"".join(map(_hash_pair, _cut(levels[-1], 2 * HASH_BYTES))))
+        if levels[-1] != self._full(TILE_LEVEL, tile):
+            _refuse(
+                f"leaves {start} to {start + TILE_LEAVES - 1}",
+                "the leaf hashes that were read back are not those that were verified",
+            )
+        if len(self._read) >= _KEPT_TILES:
+            self._read = {}
+        self._read[tile] = levels
+        return levels
+
+    def _read_back(self, start: int, stop: int) -> bytes:
+        if start == stop:
+            return b""
+        if self._older is None:  # pragma: no cover - nothing is dropped without a source
+            raise OutsideTree(f"leaves {start} to {stop - 1}", self.size)
+        leaves = self._older(start, stop)
+        if len(leaves) != (stop - start) * HASH_BYTES:
+            _refuse(f"leaves {start} to {stop - 1}", f"{len(leaves)} bytes were read back")
+        return leaves
+
+    def _restart(self, tiles: bytes) -> None:
+        """Hold full tiles and nothing below them."""
+        full = len(tiles) // HASH_BYTES
+        firsts = [full << (TILE_LEVEL - level) for level in range(TILE_LEVEL)]
+        hashes = [bytearray() for _ in range(TILE_LEVEL)]
+        self._levels = _Levels([*firsts, 0], [*hashes, bytearray(tiles)])
+        self._complete(TILE_LEVEL)
+
+    def _complete(self, level: int) -> None:
+        """Hash what became full above a level."""
+        first, hashes = self._levels
+        while first[level] * HASH_BYTES + len(hashes[level]) >= 2 * HASH_BYTES:
+            if level + 1 == len(hashes):
+                self._add_level()
+            below, above = hashes[level], hashes[level + 1]
+            at = (2 * first[level + 1] - first[level]) * HASH_BYTES + 2 * len(above)
+            fresh = bytes(below[at : len(below) - len(below) % (2 * HASH_BYTES)])
+            above += b"".join(map(_hash_pair, _cut(fresh, 2 * HASH_BYTES)))
+            level += 1
+
+    def _add_level(self) -> None:
+        self._levels.first.append(0)
+        self._levels.hashes.append(bytearray())
 
 
 def root_over(subtree: Subtree, size: int) -> bytes:
@@ -360,6 +501,14 @@ def _range(subtree: Subtree, low: int, high: int) -> bytes:
     while parts:
         result = node_hash(parts.pop(), result)
     return result
+
+
+def _hash_pair(pair: bytes) -> bytes:
+    return sha256(b"\x01" + pair).digest()
+
+
+def _cut(hashes: bytes, length: int = HASH_BYTES) -> Iterator[bytes]:
+    return (hashes[at : at + length] for at in range(0, len(hashes), length))
 
 
 def _split(size: int) -> int:

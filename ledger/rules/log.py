@@ -39,11 +39,16 @@ class Mark:
 
 
 class Log:
-    """Tree and state over the same entries. Not thread-safe: one owner."""
+    """Tree and state over the same entries. Not thread-safe: one owner.
 
-    def __init__(self) -> None:
-        self.tree = MerkleTree()
-        self._state: State | None = None
+    Args:
+        tree: to go on with, by default an empty one.
+        state: the fold of its entries, or None for an empty log.
+    """
+
+    def __init__(self, tree: MerkleTree | None = None, state: State | None = None) -> None:
+        self.tree = MerkleTree() if tree is None else tree
+        self._state = state
 
     @property
     def size(self) -> int:

@@ -1,111 +1,78 @@
-"""A whole log verified from its stored rows: the fold in one process, signatures in several.
+"""A whole log verified from its first byte: the fold in one process, signatures in several.
 
-`replay_rows` is the path of an entry (``log.py``) with one difference: signatures are checked a
-chunk at a time, beside the fold or in worker processes. It returns the log only after the last
-signature held, so nobody sees a state that rests on an unchecked one. Memory does not grow with
-what was read, apart from the tree.
-
-A worker is given the public key under which admission wants the signature to verify; it decides
-nothing else. Not promised: which of several faults is reported; one is, always.
+`replay` takes entries along the path of ``log.py``: envelope, signature, fold, tree. With workers it
+runs ahead of the signatures, which other cores check meanwhile; it yields an entry only when its own
+signature and those of all entries before it hold. So whoever takes what it yields sees the same
+entries, states and refusal as on one core. Memory does not grow with what is read: a few hundred
+entries wait at a time, and the tree reads old leaves back where it is given a source for them.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from multiprocessing import get_context
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from ledger.copies.store import Row
-from ledger.entries.entry import parse_entry
-from ledger.errors import BadSignature, NotConsistent
-from ledger.formats.keys import PUBLIC_BYTES, SIGNATURE_BYTES, verify
-from ledger.rules.admission import admit
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import Entry, bad_signature, parse_entry, verify_signature
+from ledger.errors import NotConsistent
+from ledger.formats.keys import signed_message
+from ledger.formats.merkle import MerkleTree
 from ledger.rules.fold import protocol_of
-from ledger.rules.log import Log
+from ledger.rules.log import Log, Mark, Sequenced
+from ledger.rules.signatures import Answer, Claim, SignatureWorkers
+from ledger.rules.state import State
 
-CHUNK = 128
-"""Entries in one task: milliseconds of work, so that its way to a worker costs little."""
+CHUNK = 64
+"""Entries whose signatures are checked together: milliseconds of work."""
 
-
-class Claim(NamedTuple):
-    """A signature to be checked: the raw public key that admission named, body and signature."""
-
-    public: bytes
-    body: bytes
-    signature: bytes
+_AHEAD = 16
+"""Chunks that may wait for an older one's answer."""
+_FORGET_EVERY = 1024
 
 
-class SignatureWorkers:
-    """Worker processes that check entries' signatures. Use as a context manager.
+class Replayed(NamedTuple):
+    """An entry that was verified, and the state with it."""
+
+    item: Sequenced
+    state: State
+
+
+class _Chunk(NamedTuple):
+    """Entries that were folded, and the answer whether their signatures hold."""
+
+    entries: list[Replayed]
+    answer: Answer
+
+
+def replay(
+    log: Log, entries: Iterable[Entry], workers: SignatureWorkers | None = None
+) -> Iterator[Replayed]:
+    """Judge, fold and append entries; yield each with its state when it is verified.
+
+    However it ends, the log then holds what was yielded and no more.
 
     Args:
-        processes: how many; by default one a core. They are started afresh, not forked, so that
-            threads and connections of this process do not get into them.
+        log: goes on from where it stands. While this runs it may be ahead.
+        entries: parsed, in order; what reading them raises comes after all entries before it.
+        workers: check signatures beside this process.
+
+    Raises:
+        MalformedInput, NotAdmitted, BadSignature: of the first entry that does not pass.
+        WorkerDied: a process that checked signatures is gone.
     """
-
-    def __init__(self, processes: int | None = None) -> None:
-        self.processes = processes or os.cpu_count() or 1
-        self._pool = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"))
-
-    def check(self, claims: Sequence[Claim]) -> Future[int | None]:
-        """Check claims; the future holds the position of the first false one, or None."""
-        return self._pool.submit(_first_false_of, _pack(claims))
-
-    def warm(self) -> None:
-        """Start all processes now."""
-        for done in [self.check(()) for _ in range(4 * self.processes)]:
-            done.result()
-
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    if workers is None or not len(workers):
+        return _replay_here(log, entries)
+    return _Ahead(log, workers).replay(entries)
 
 
-def first_false(claims: Sequence[Claim]) -> int | None:
-    """Position of the first claim whose signature does not verify, or None."""
-    for at, claim in enumerate(claims):
-        if not verify(claim.public, "entry", claim.body, claim.signature):
-            return at
-    return None
-
-
-def _pack(claims: Sequence[Claim]) -> bytes:
-    """One string on its way to a worker: pickling the claims one by one costs more than the fold."""
-    parts: list[bytes] = []
-    for public, body, signature in claims:
-        parts += (len(body).to_bytes(4, "big"), public, signature, body)
-    return b"".join(parts)
-
-
-def _first_false_of(packed: bytes) -> int | None:
-    claims: list[Claim] = []
-    at = 0
-    while at < len(packed):
-        start = at + 4 + PUBLIC_BYTES + SIGNATURE_BYTES
-        end = start + int.from_bytes(packed[at : at + 4], "big")
-        public = packed[at + 4 : at + 4 + PUBLIC_BYTES]
-        claims.append(Claim(public, packed[start:end], packed[start - SIGNATURE_BYTES : start]))
-        at = end
-    return first_false(claims)
-
-
-def replay_rows(rows: Iterable[Row], workers: SignatureWorkers | None = None) -> Log:
+def replay_rows(
+    rows: Iterable[Row],
+    workers: SignatureWorkers | None = None,
+    *,
+    store: LogStore | None = None,
+) -> Log:
     """Verify a log from its first byte and fold it.
 
     1. Each row parses strictly; its leaf hash and index columns are those of its bytes.
@@ -118,61 +85,119 @@ def replay_rows(rows: Iterable[Row], workers: SignatureWorkers | None = None) ->
     Args:
         rows: as ``LogStore.rows`` yields them.
         workers: for step 3; without them it is done here.
+        store: where the rows come from; the tree then reads old leaf hashes back from it instead of
+            keeping them.
 
     Raises:
         MalformedInput, NotAdmitted, BadSignature, NotConsistent: says which entry.
         ProtocolUnknown: the log's rules are newer than this software, from an entry on.
     """
-    log = Log()
-    pending: deque[tuple[int, Future[int | None]]] = deque()
-    ahead = 0 if workers is None else 4 * workers.processes
-    for chunk in _chunks(rows):
-        claims = _take(log, chunk)
-        first = log.size - len(claims)
-        if workers is None:
-            _require(first, first_false(claims))
-            continue
-        pending.append((first, workers.check(claims)))
-        if len(pending) > ahead:
-            _settle(pending)
-    while pending:
-        _settle(pending)
+    log = Log() if store is None else Log(MerkleTree(store.leaf_hashes))
+    for _ in replay(log, entries_of(rows, log), workers):
+        pass
     return log
 
 
-def _take(log: Log, rows: Sequence[Row]) -> list[Claim]:
-    """Steps 1, 2 and 4 for a chunk; returns what step 3 has to check, which ends at the log's end."""
-    claims: list[Claim] = []
+def entries_of(rows: Iterable[Row], log: Log) -> Iterator[Entry]:
+    """Parse stored rows for `replay`, and compare their columns with their bytes.
+
+    Args:
+        rows: from the log's size on.
+        log: the one that is replayed. Each entry must be in it before the next one is asked for.
+
+    Raises:
+        MalformedInput, NotConsistent: says what is wrong, and where.
+        ProtocolUnknown: this software cannot parse the next entry.
+    """
     for row in rows:
-        if log.newer_protocol is not None:
-            protocol_of(log.state)  # refuses: its operation may be none that can be parsed here
+        require_known_protocol(log)
+        index = log.size
         entry = parse_entry(row.body, row.signature)
-        if (row.key, row.seq, row.leaf.hex()) != (entry.body.key, entry.body.seq, entry.hash):
-            raise NotConsistent(
-                f"entry {log.size}", "its stored index columns do not match its bytes"
-            )
-        if log.size == 0:
-            log.judge_entry(entry)  # its signature included
-        else:
-            public = admit(log.state, entry, log.tree.root)
-            claims.append(Claim(public, row.body, row.signature))
-        log.append(entry)
-    return claims
+        yield entry
+        # After its signature was asked for: a changed signature is called that.
+        body = entry.body
+        if row.seq != body.seq or row.key != body.key or row.leaf.hex() != entry.hash:
+            raise NotConsistent(f"entry {index}", "its stored index columns do not match its bytes")
 
 
-def _settle(pending: deque[tuple[int, Future[int | None]]]) -> None:
-    first, done = pending.popleft()
-    _require(first, done.result())
+def require_known_protocol(log: Log) -> None:
+    """Refuse where the next entry may be none that can be parsed here.
+
+    Raises:
+        ProtocolUnknown: the log has moved to rules that this software does not know.
+    """
+    if log.newer_protocol is not None:
+        protocol_of(log.state)
 
 
-def _require(first: int, false: int | None) -> None:
-    if false is not None:
-        raise BadSignature(
-            f"entry {first + false}", "its signature is not one by the key that it names"
-        )
+def _replay_here(log: Log, entries: Iterable[Entry]) -> Iterator[Replayed]:
+    for entry in entries:
+        verify_signature(entry, log.admit(entry))
+        item = log.append(entry)
+        if not item.index % _FORGET_EVERY:
+            log.tree.forget_older()
+        yield Replayed(item, log.state)
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    source = iter(rows)
-    while chunk := list(islice(source, CHUNK)):
-        yield chunk
+class _Ahead:
+    """A replay that has folded more than it has yielded."""
+
+    def __init__(self, log: Log, workers: SignatureWorkers) -> None:
+        self._log = log
+        self._workers = workers
+        self._before = log.mark()
+        self._last: Replayed | None = None
+        self._chunks: deque[_Chunk] = deque()  # folded and not all yielded, oldest first
+
+    def replay(self, entries: Iterable[Entry]) -> Iterator[Replayed]:
+        source = iter(entries)
+        ended = False
+        try:
+            while not ended:
+                folded: list[Replayed] = []
+                claims: list[Claim] = []
+                try:
+                    for entry in islice(source, CHUNK):
+                        public = self._log.admit(entry)
+                        item = self._log.append(entry)
+                        folded.append(Replayed(item, self._log.state))
+                        message = signed_message("entry", entry.raw)
+                        claims.append(Claim(public, entry.signature + message))
+                except BaseException:
+                    # The entries before it come first, and one of them may be refused instead.
+                    self._chunks.append(_Chunk(folded, self._workers.check(claims)))
+                    yield from self._verified(wait=True)
+                    raise
+                self._chunks.append(_Chunk(folded, self._workers.check(claims)))
+                self._log.tree.forget_older()
+                ended = len(folded) < CHUNK
+                yield from self._verified(wait=ended)
+        finally:
+            self._leave()
+
+    def _verified(self, *, wait: bool) -> Iterator[Replayed]:
+        """Yield what was checked, in order; all of it where ``wait`` says so.
+
+        Raises:
+            BadSignature: the next one is false.
+        """
+        while self._chunks:
+            folded, answer = self._chunks[0]
+            if not (answer.here or wait or len(self._chunks) > _AHEAD):
+                return
+            false = answer.false
+            for at, replayed in enumerate(folded):
+                if at == false:
+                    raise bad_signature(replayed.item.entry) from None
+                self._last = replayed
+                yield replayed
+            self._chunks.popleft()
+
+    def _leave(self) -> None:
+        """The workers owe nothing any more, and the log holds what was yielded."""
+        last = self._last
+        mark = self._before if last is None else Mark(last.item.index + 1, last.state)
+        if self._log.size != mark.size:
+            self._log.rewind(mark)
+        for _, answer in self._chunks:
+            _ = answer.false

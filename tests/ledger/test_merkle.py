@@ -19,6 +19,7 @@ from ledger.errors import NotConsistent, OutsideTree
 from ledger.formats.merkle import (
     EMPTY_ROOT,
     MAX_SIZE,
+    RECENT_LEAVES,
     MerkleTree,
     leaf_hash,
     node_hash,
@@ -371,3 +372,78 @@ def test_subtrees_that_are_not_full_are_refused() -> None:
     for asked in ((6, 0, 2), (0, 70, 71), (0, 5, 4), (0, -1, 0)):
         with pytest.raises(OutsideTree):
             TREE.subtrees(*asked)
+
+
+LEAVES = [leaf_hash(b"%d" % at) for at in range(21_000)]
+WHOLE = MerkleTree.from_leaves(LEAVES)
+
+
+def read_back(start: int, stop: int) -> bytes:
+    return b"".join(LEAVES[start:stop])
+
+
+def same_as_whole(tree: MerkleTree, size: int) -> None:
+    assert tree.size == size
+    sizes = {0, 1, 2, 255, 256, 257, size // 3, size // 2, size - 255, size - 1, size}
+    for asked in sizes & set(range(size + 1)):
+        assert tree.root(asked) == WHOLE.root(asked)
+        assert tree.consistency(asked, size) == WHOLE.consistency(asked, size)
+        if asked < size:
+            assert tree.leaf(asked) == LEAVES[asked]
+            assert tree.inclusion(asked, size) == WHOLE.inclusion(asked, size)
+    for level in (0, 3, 7, 8, 9):
+        stop = size >> level
+        assert tree.subtrees(level, 0, stop) == WHOLE.subtrees(level, 0, stop)
+
+
+@pytest.mark.parametrize("size", [8191, 8192, 8193, 12_543, 20_999])
+def test_a_tree_that_forgets_old_leaves_answers_as_one_that_keeps_them(size: int) -> None:
+    tree = MerkleTree(read_back)
+    for at, leaf in enumerate(LEAVES[:size]):
+        tree.append(leaf)
+        if at % 700 == 0:
+            tree.forget_older()
+    tree.forget_older()
+    assert len(tree._levels.hashes[0]) < 32 * 2 * RECENT_LEAVES
+    same_as_whole(tree, size)
+    for shorter in (size - 3, size - RECENT_LEAVES - 300, 513, 256, 255):
+        tree.truncate(shorter)
+        same_as_whole(tree, shorter)
+    tree.extend(LEAVES[tree.size : size])
+    same_as_whole(tree, size)
+
+
+@pytest.mark.parametrize("size", [257, 511, 512, 513, 5000, 12_288, 20_997])
+def test_a_tree_resumed_from_its_tiles_goes_on_as_before(size: int) -> None:
+    before = MerkleTree.from_leaves(LEAVES[:size])
+    tree = MerkleTree.resume(size, before.tiles, read_back)
+    same_as_whole(tree, size)
+    assert tree.tiles == before.tiles
+    for leaf in LEAVES[size:]:
+        tree.append(leaf)
+    tree.forget_older()
+    same_as_whole(tree, len(LEAVES))
+
+
+def test_a_leaf_that_is_read_back_changed_or_not_at_all_is_refused() -> None:
+    leaves = list(LEAVES)
+
+    def stored(start: int, stop: int) -> bytes:
+        return b"".join(leaves[start:stop])
+
+    tree = MerkleTree(stored)
+    tree.extend(LEAVES)
+    tree.forget_older()
+    leaves[300] = bytes(32)
+    with pytest.raises(NotConsistent, match="not those that were verified") as caught:
+        tree.root(301)
+    assert caught.value.where == "leaves 256 to 511"
+    assert tree.root(255) == WHOLE.root(255)
+    del leaves[520:]
+    with pytest.raises(NotConsistent, match="leaves 512 to 767: 256 bytes were read back"):
+        tree.inclusion(600)
+
+
+def test_tiles_of_another_size_are_refused() -> None:
+    with pytest.raises(NotConsistent, match="32 bytes are no 2 hashes"):
+        MerkleTree.resume(513, bytes(32), read_back)

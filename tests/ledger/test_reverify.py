@@ -9,10 +9,13 @@ import pytest
 
 from ledger.copies.store import Row
 from ledger.entries.entry import frame_leaf
-from ledger.errors import BadSignature, MalformedInput, NotAdmitted, NotConsistent
+from ledger.errors import BadSignature, MalformedInput, NotAdmitted, NotConsistent, WorkerDied
+from ledger.formats.keys import signed_message
 from ledger.formats.merkle import leaf_hash
 from ledger.rules import reverify
-from ledger.rules.reverify import Claim, SignatureWorkers, first_false, replay_rows
+from ledger.rules.log import Log
+from ledger.rules.reverify import entries_of, replay, replay_rows
+from ledger.rules.signatures import Claim, SignatureWorkers, first_false, workers_for
 from ledger.rules.state import digest
 from tests.federation import Federation
 
@@ -35,6 +38,7 @@ def rows(federation: Federation) -> list[Row]:
 @pytest.fixture(scope="module")
 def workers() -> Iterator[SignatureWorkers]:
     with SignatureWorkers(2) as started:
+        started.warm()
         yield started
 
 
@@ -58,36 +62,95 @@ def test_the_same_state_and_root_come_out(
     assert log.tree.root() == federation.log.tree.root()
 
 
-@pytest.mark.parametrize("at", [0, 1, -1])
-def test_a_false_signature_is_refused_by_name(
+@pytest.mark.parametrize("at", [1, 7, 8, 9, 30, -2])
+def test_a_false_signature_is_refused_by_name_after_all_before_it(
     rows: list[Row], checkers: SignatureWorkers | None, at: int
 ) -> None:
-    changed = list(rows)
-    changed[at] = signed_otherwise(rows[at])
-    with pytest.raises((BadSignature, NotAdmitted)) as caught:
-        replay_rows(changed, checkers)
-    if at == -1:
-        assert caught.value.where == f"entry {len(rows) - 1}"
+    # What comes after it is refused too, and earlier in time when signatures are checked apart.
+    changed = [*rows[:-1], replace(rows[-1], body=b"{}")]
+    changed[at] = signed_otherwise(changed[at])
+    log, yielded = Log(), 0
+
+    def take(rows: list[Row]) -> None:
+        nonlocal yielded
+        for item, state in replay(log, entries_of(rows, log), checkers):
+            assert (item.index, state.size) == (yielded, yielded + 1)
+            yielded += 1
+
+    with pytest.raises(BadSignature) as caught:
+        take(changed)
+    assert yielded == log.size == at % len(rows)
+    assert f"({leaf_of(changed[at]).hex()[:12]})" in caught.value.where
+    take(rows[yielded:])
+    assert log.size == yielded == len(rows)
 
 
-def test_a_changed_column_or_byte_and_a_missing_row_are_refused(rows: list[Row]) -> None:
+def leaf_of(row: Row) -> bytes:
+    return leaf_hash(frame_leaf(row.body, row.signature))
+
+
+def test_a_false_signature_of_genesis_is_refused(
+    rows: list[Row], checkers: SignatureWorkers | None
+) -> None:
+    with pytest.raises(BadSignature):
+        replay_rows([signed_otherwise(rows[0]), *rows[1:]], checkers)
+
+
+def test_a_changed_column_or_byte_and_a_missing_row_are_refused(
+    rows: list[Row], checkers: SignatureWorkers | None
+) -> None:
     for changed in (replace(rows[5], seq=99), replace(rows[5], leaf=bytes(32))):
         with pytest.raises(NotConsistent, match="index columns") as caught:
-            replay_rows([*rows[:5], changed, *rows[6:]])
+            replay_rows([*rows[:5], changed, *rows[6:]], checkers)
         assert caught.value.where == "entry 5"
     with pytest.raises(MalformedInput):
-        replay_rows([*rows[:5], replace(rows[5], body=rows[5].body + b" ")])
+        replay_rows([*rows[:5], replace(rows[5], body=rows[5].body + b" "), *rows[6:]], checkers)
     with pytest.raises(NotAdmitted):
-        replay_rows([*rows[:5], *rows[6:]])
+        replay_rows([*rows[:5], *rows[6:]], checkers)
+
+
+def test_who_stops_early_finds_in_the_log_what_was_yielded(
+    rows: list[Row], checkers: SignatureWorkers | None
+) -> None:
+    log = Log()
+    started = replay(log, entries_of(rows, log), checkers)
+    for item, _ in started:
+        if item.index == 20:
+            break
+    started.close()  # type: ignore[attr-defined]
+    assert log.size == 21
+    assert log.state.size == 21
+
+
+def test_a_worker_that_was_killed_is_an_error_and_not_a_verified_log(rows: list[Row]) -> None:
+    with SignatureWorkers(2) as killed:
+        killed.warm()
+        killed._workers[0]._process.kill()
+        killed._workers[0]._process.join()
+        with pytest.raises(WorkerDied, match="has ended before it answered"):
+            replay_rows(rows, killed)
+
+
+def test_a_worker_finds_the_same_false_claims(
+    rows: list[Row], federation: Federation, workers: SignatureWorkers
+) -> None:
+    workers.warm()
+    keys = {key: bytes.fromhex(held.public) for key, held in federation.state.keys.items()}
+    claims = [
+        Claim(keys[row.key], row.signature + signed_message("entry", row.body)) for row in rows
+    ]
+    answers = [workers.check(claims[:count]) for count in (0, 1, 2, 9)]
+    assert not all(answer.here for answer in answers)
+    assert [answer.false for answer in answers] == [None] * 4
+    claims[2] = claims[2]._replace(signed=bytes(64) + claims[2].signed[64:])
+    for count in (3, 4, 5):
+        assert workers.check(claims[:count]).false == 2 == first_false(claims)
+
+
+def test_processes_are_started_for_large_logs_only() -> None:
+    with workers_for(19_999) as few:
+        assert len(few) == 0
 
 
 def test_no_rows_are_an_empty_log() -> None:
     assert replay_rows([]).size == 0
-
-
-def test_the_first_false_claim_is_found(rows: list[Row], federation: Federation) -> None:
-    keys = {key: bytes.fromhex(held.public) for key, held in federation.state.keys.items()}
-    claims = [Claim(keys[row.key], row.body, row.signature) for row in rows[:4]]
-    assert first_false(claims) is None
-    claims[2] = claims[2]._replace(public=keys[rows[0].key], signature=bytes(64))
-    assert first_false(claims) == 2
