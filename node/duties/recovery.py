@@ -1,58 +1,73 @@
 """What a node owes when it comes back: a round that it may have run, spend that it may have forgotten.
 
 A process that starts cannot know what the one before did last: its register may be a restored backup.
-Where a round waits for it and the register holds no vector of that round, noise for the round may have
-been used; so that much is charged before anything else, from the plan's spare steps. What the log
-knows better than the register, ``duty.py`` adopts.
+So before anything else it looks at its own reservations from two sides:
 
-Promise: one restart from a backup within a round never makes a second vector of it free. Not promised:
-that several restores of the same backup within one round are each counted; a vector that the log has
-is counted always.
+* every round since the reservation that named the dataset, and of which the register holds neither an
+  intent nor a vector, may have used noise: that much is charged, from the plan's own steps;
+* every start after the first has put a nonce into the log, and into the register before that. A nonce
+  in the log that the register does not know is a life that it has forgotten, and nobody can say what
+  that one used: the reservation is spent in full, and nothing trains on it.
+
+What the log knows better than the register, ``duty.py`` adopts. Promise: whatever backups of the register
+are restored, and however often, what is charged is never less than what left. It rests on the copy of
+the log: a start that was not followed to its newest entry gives no permission (``vouched``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from ledger.entries.operations import CellCharge
+from ledger.entries.entry import Body
+from ledger.entries.operations import CellCharge, NodeResumed, RoundOpened
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
-from ledger.rules.state import Experiment, OpenRound, Reservation, State
+from ledger.rules.rounds import round_kind
+from ledger.rules.state import Experiment, Reservation, State
 from node.duties.duty import is_lost, steps_of
 from node.register.accounts import Counted, PrivateView
 from node.register.private import PrivateRegister
 
 
-def charge_rounds_under_way(state: State, me: str, register: PrivateRegister, now_ms: int) -> None:
-    """Record an intent for each open round that may have used noise without a trace here.
-
-    A round that has an intent for a purpose, or whose vector is kept, is charged no more for it. The
-    steps never exceed what is left of the plan's.
+def account_for_earlier_lives(
+    state: State,
+    me: str,
+    register: PrivateRegister,
+    said_since: Callable[[int], Iterable[tuple[int, Body]]],
+    now_ms: int,
+) -> None:
+    """Charge what processes before this one may have used without a trace in this register.
 
     Args:
         state: the fold of this node's own copy, followed to its newest entry.
         me: this node's handle.
         register: private.
+        said_since: the copy's entries from an index on, in order, each with its index; only rounds
+            opened and restarts are looked at.
         now_ms: this node's clock.
     """
-    for experiment, current, dataset in _under_way(state, me, register.view):
-        site = site_of(experiment.plan, dataset)
-        if site is None:
+    open_ones = list(_open_reservations(state, me, register.view))
+    if not open_ones:
+        return
+    first = min(experiment.index for experiment, _, _ in open_ones)
+    forgotten_at = -1
+    named: list[tuple[int, RoundOpened]] = []
+    for index, body in said_since(first):
+        op = body.op
+        if isinstance(op, RoundOpened):
+            named.append((index, op))
+        elif isinstance(op, NodeResumed) and body.author == me and _is_new(register, op):
+            forgotten_at = index
+    for experiment, dataset, held in open_ones:
+        if forgotten_at > held.index:
+            register.adopt(state.federation, experiment.id, dataset, held.charges)
             continue
-        key = (experiment.id, dataset)
-        recorded = register.intended(*key, current.number)
-        planned = {release.purpose: release.steps for release in site.releases}
-        wanted = steps_of(site, current.kind, experiment.plan.steps_per_round)
-        for purpose, steps in wanted.items():
-            left = planned.get(purpose, 0) - register.view.used_by(key).get(purpose, 0)
-            if purpose not in recorded and min(steps, left) > 0:
-                register.record_intent(
-                    *key,
-                    purpose,
-                    round_number=current.number,
-                    steps=min(steps, left),
-                    at_ms=now_ms,
-                )
+        asked = [(i, o) for i, o in named if o.experiment == experiment.id and dataset in o.cohort]
+        before = [op.round for index, op in asked if index < held.index]
+        since = [op.round for index, op in asked if index > held.index]
+        # The reservation answered the last round before it; earlier ones had no permission.
+        for number in sorted({*before[-1:], *since}):
+            _charge_round(experiment, dataset, number, register, now_ms)
 
 
 def counted_in(state: State, cell: str) -> Iterator[Counted]:
@@ -68,26 +83,43 @@ def counted_in(state: State, cell: str) -> Iterator[Counted]:
                     yield Counted(state.federation, experiment.id, dataset, charge, given)
 
 
-def _under_way(
+def _open_reservations(
     state: State, me: str, view: PrivateView
-) -> Iterator[tuple[Experiment, OpenRound, str]]:
-    """Open rounds that wait for a reserved dataset of this node and have no vector here."""
+) -> Iterator[tuple[Experiment, str, Reservation]]:
+    """Reservations of this node that both log and register hold open."""
     for experiment in state.experiments.values():
-        current = experiment.round
-        if current is None or experiment.ended:
-            continue
         for dataset, held in experiment.reservations.items():
             key = (experiment.id, dataset)
             if (
                 state.datasets[dataset].node == me
-                and dataset in current.cohort
-                and dataset not in current.updates
                 and held.settled_at is None
                 and view.charges.get(key) == "reserved"
                 and not is_lost(view, key, held)
-                and (*key, current.number) not in view.outbox
             ):
-                yield experiment, current, dataset
+                yield experiment, dataset, held
+
+
+def _is_new(register: PrivateRegister, op: NodeResumed) -> bool:
+    return not register.knows_restart(op.nonce)
+
+
+def _charge_round(
+    experiment: Experiment, dataset: str, number: int, register: PrivateRegister, now_ms: int
+) -> None:
+    """Record an intent for a round that has none, within what is left of the plan's steps."""
+    site = site_of(experiment.plan, dataset)
+    key = (experiment.id, dataset)
+    if site is None or (*key, number) in register.view.outbox:
+        return
+    recorded = register.intended(*key, number)
+    planned = {release.purpose: release.steps for release in site.releases}
+    kind = round_kind(experiment.plan, number)
+    for purpose, steps in steps_of(site, kind, experiment.plan.steps_per_round).items():
+        left = planned.get(purpose, 0) - register.view.used_by(key).get(purpose, 0)
+        if purpose not in recorded and min(steps, left) > 0:
+            register.record_intent(
+                *key, purpose, round_number=number, steps=min(steps, left), at_ms=now_ms
+            )
 
 
 def _given_back(

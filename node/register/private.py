@@ -389,6 +389,12 @@ class PrivateRegister:
             connection.execute(sa.insert(tables.restarts).values(nonce=nonce, at_ms=at_ms))
         return nonce
 
+    def knows_restart(self, nonce: str) -> bool:
+        """Whether this register made that nonce: if not, it has forgotten a life of this node."""
+        query = sa.select(tables.restarts.c.nonce).where(tables.restarts.c.nonce == nonce)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
     # --- inside ---------------------------------------------------------------------------------
 
     def _load(self) -> None:

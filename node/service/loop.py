@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from immutables import Map
 
 from ledger.copies.evidence import known_fork
 from ledger.entries.author import clock_ms
-from ledger.entries.entry import parse_leaf
+from ledger.entries.entry import Body, parse_entry, parse_leaf
 from ledger.entries.operations import ForkReported, NodeReady, NodeResumed
 from ledger.errors import CallFailed, ForkDetected, LedgerError, RequestRefused
 from ledger.exchange.client import Followed
@@ -40,7 +40,7 @@ from ledger.rules.state import State
 from node.data.registration import Prepared, finish_registrations, register, say_and_follow
 from node.duties.actor import Actor
 from node.duties.duty import LocalPolicy, Standing, approvals
-from node.duties.recovery import charge_rounds_under_way
+from node.duties.recovery import account_for_earlier_lives
 from node.errors import NodeError, ServiceError
 from node.following.cosigning import Cosigning
 from node.following.follower import Follower, News, NoNews, Position
@@ -59,6 +59,8 @@ _HOURS_CHECK_S = 60.0
 _LARGE = 200
 """Entries in one answer from which on there may be more to come."""
 _NEVER = float("inf")
+_LIVES = (b'"round.opened"', b'"node.resumed"')
+"""What a start reads again of its own copy."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("node")
@@ -424,7 +426,7 @@ class NodeService:
                 f"{self._me} has not joined, or its keys were revoked; "
                 "run consilium member join, or ask a steward"
             )
-        charge_rounds_under_way(state, self._me, self.private, self._now_ms())
+        account_for_earlier_lives(state, self._me, self.private, self._said_since, self._now_ms())
         self.membership.author.resend()
         finish_registrations(self.private, state)
         if member.ready and member.protocol < max(PROTOCOLS):
@@ -437,6 +439,12 @@ class NodeService:
         else:
             self._actor.say(_ready())
         self._greeted = True
+
+    def _said_since(self, start: int) -> Iterator[tuple[int, Body]]:
+        """Rounds and restarts in the own copy; other entries are not even parsed."""
+        for index, row in enumerate(self._replica.store.rows(start), start):
+            if any(kind in row.body for kind in _LIVES):
+                yield index, parse_entry(row.body, row.signature).body
 
     def _report_conflicts(self) -> None:
         """End keys that signed two entries for one place; their evidence is in the own copy.

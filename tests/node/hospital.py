@@ -6,9 +6,10 @@ from pathlib import Path
 
 from immutables import Map
 
+from ledger.entries.operations import NodeResumed
 from ledger.formats.documents import encode_document
 from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
-from node.duties.recovery import charge_rounds_under_way
+from node.duties.recovery import account_for_earlier_lives
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of
@@ -110,10 +111,33 @@ class Hospital:
         )
 
     def come_back(self) -> None:
-        """Charge the rounds under way, as a start does before anything else."""
-        charge_rounds_under_way(
-            self.federation.state, node_of(self.name), self.register, self.federation.now_ms
+        """Account for earlier lives, as a start does before anything else."""
+        entries = self.federation.entries()
+        account_for_earlier_lives(
+            self.federation.state,
+            node_of(self.name),
+            self.register,
+            lambda start: ((i, e.body) for i, e in enumerate(entries) if i >= start),
+            self.federation.now_ms,
         )
+
+    def resume(self) -> None:
+        """Start as the service does: account, note a nonce, say it."""
+        self.restart()
+        self.come_back()
+        nonce = self.register.note_restart(self.federation.now_ms)
+        self.federation.say(node_of(self.name), NodeResumed(type="node.resumed", nonce=nonce))
+
+    def back_up(self) -> bytes:
+        """The register's file as it stands."""
+        self.restart()  # closing it empties the journal
+        return self.path.read_bytes()
+
+    def restore(self, backup: bytes) -> None:
+        """Put an older file in its place."""
+        self.register.close()
+        self.path.write_bytes(backup)
+        self.register = PrivateRegister.open(self.path)
 
     def restart(self) -> None:
         """Open the register anew, as a restarted process does."""

@@ -13,6 +13,7 @@ from ledger.entries.operations import (
     ExperimentRefused,
     ExperimentStopped,
     RoundClosed,
+    TimeNoted,
 )
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
@@ -288,8 +289,6 @@ def test_the_same_bytes_are_sent_after_a_restart_and_in_the_next_attempt(scene: 
     scene.basel.restart()
     assert scene.basel.duties() == (Send(scene.experiment, MINE, 1, 1),)
     scene.federation.now_ms += 2 * HOUR_MS
-    from ledger.entries.operations import TimeNoted
-
     scene.federation.say(COORDINATOR, TimeNoted(type="time.noted"))
     assert scene.basel.duties() == ()
     op = RoundClosed(
@@ -435,12 +434,9 @@ def test_spend_that_came_with_the_cell_is_not_counted_again(
 
 def test_a_start_charges_the_round_that_a_restored_register_forgot(scene: Scene) -> None:
     scene.reserved()
-    scene.basel.register.close()
-    backup = scene.basel.path.read_bytes()
-    scene.basel.restart()
+    backup = scene.basel.back_up()
     scene.trained()  # and its noise may have left
-    scene.basel.register.close()
-    scene.basel.path.write_bytes(backup)
+    scene.basel.restore(backup)
     for _ in range(2):
         scene.basel.restart()
         scene.basel.come_back()
@@ -449,6 +445,40 @@ def test_a_start_charges_the_round_that_a_restored_register_forgot(scene: Scene)
     (wait,) = scene.basel.duties(final_size=final_size)
     assert isinstance(wait, Wait), "an intent of a restart is no permission"
     assert scene.basel.duties() == (Train(scene.experiment, MINE, 1, 1, "train"),)
+
+
+def test_a_backup_restored_twice_within_a_round_is_spent_in_full(scene: Scene) -> None:
+    scene.reserved()
+    backup = scene.basel.back_up()
+    key = (scene.experiment, MINE)
+    for used in ({"train": 1}, None):
+        scene.basel.restore(backup)
+        scene.basel.resume()
+        if used is not None:
+            assert dict(scene.basel.register.view.used_by(key)) == used
+            scene.trained()  # and its noise may have left
+    assert scene.basel.register.view.charges[key] == "lost"
+    assert scene.basel.duties() == (Refuse(*key, "unavailable"),)
+    scene.stop()
+    (settle,) = scene.basel.duties()
+    assert isinstance(settle, Settle)
+    assert dict(settle.used) == {"train": 3, "evaluate": 1}, "all that was reserved"
+
+
+def test_a_start_charges_a_round_that_was_closed_without_its_vector(scene: Scene) -> None:
+    scene.reserved()
+    scene.federation.now_ms += 2 * HOUR_MS
+    scene.federation.say(COORDINATOR, TimeNoted(type="time.noted"))
+    op = RoundClosed(
+        type="round.closed", experiment=scene.experiment, round=1, attempt=1, reason="quorum_missed"
+    )
+    scene.federation.say(COORDINATOR, op)
+    scene.basel.resume()
+    key = (scene.experiment, MINE)
+    assert dict(scene.basel.register.view.used_by(key)) == {"train": 1}
+    scene.basel.resume()
+    assert dict(scene.basel.register.view.used_by(key)) == {"train": 1}, "once a round"
+    assert scene.basel.register.view.charges[key] == "reserved"
 
 
 def test_a_start_charges_nothing_where_the_vector_is_kept_or_the_log_knows_more(
