@@ -24,7 +24,8 @@ from ledger.entries.entry import federation_id, log_origin, parse_leaf
 from ledger.entries.operations import FederationFounded
 from ledger.errors import MalformedInput, NotConsistent
 from ledger.exchange.client import CoordinatorClient
-from ledger.exchange.home import CA, KEYRING, MemberHome
+from ledger.exchange.home import CA, MemberHome
+from ledger.exchange.renewal import KEYRING
 from ledger.formats.checkpoint import log_verifier, open_checkpoint
 from ledger.formats.keys import load_keyring
 from ledger.formats.merkle import MerkleTree, leaf_hash

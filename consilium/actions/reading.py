@@ -16,6 +16,7 @@ from consilium.actions.homes import find_home
 from consilium.actions.log_sources import open_at
 from consilium.actions.speaking import open_member
 from consilium.commands.terminal import note
+from ledger.copies.replica import read_leaves
 from ledger.entries.operations import BlobRef
 from ledger.errors import AlreadyRunning, BlobMissing
 from ledger.exchange.home import Membership
@@ -82,7 +83,7 @@ def member_view(membership: Membership) -> LedgerView:
     return LedgerView(
         source=str(membership.home.path),
         state=replica.state,
-        leaves=replica.store.leaves,
+        leaves=lambda: read_leaves(replica.store, 0, replica.size),
         blob=membership.fetch,
         checkpoint=replica.checkpoint,
         final_size=replica.final.size,

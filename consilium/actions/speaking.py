@@ -13,11 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
 from consilium.actions.homes import ANYBODY, find_home
+from consilium.commands.naming import the_change
 from consilium.errors import InputError, RefusedByFederation, RunFailed
 from consilium.passphrase import read_passphrase
-from ledger.entries.operations import Operation
+from consilium.settings import Settings
+from ledger.entries.operations import Change, ChangeEndorsed, ChangeProposed, Operation, Policy
 from ledger.exchange.home import Membership
+from ledger.formats.documents import explain
 from ledger.rules.log import Sequenced
 from ledger.rules.verdict import EXPLANATIONS
 
@@ -62,6 +67,51 @@ def say(membership: Membership, operation: Operation) -> Sequenced:
     if void is not None:
         raise RefusedByFederation(operation.type, found.index, void, EXPLANATIONS[void])
     return found
+
+
+def propose(membership: Membership, change: Change) -> tuple[str, ...]:
+    """Propose a change as a steward; says in words what becomes of it."""
+    found = say(membership, ChangeProposed(type="change.proposed", change=change))
+    identity = found.entry.hash
+    state = membership.replica.state
+    proposed = f"proposed as change {identity} (entry {found.index})"
+    if state.changes[identity].effective_at is not None:
+        return (f"{proposed}; it is in force",)
+    missing = state.policy.endorsements - len(state.changes[identity].organisations)
+    return (
+        proposed,
+        f"{missing} more organisations must endorse it: consilium member endorse {identity[:8]}",
+    )
+
+
+def changed_policy(policy: Policy, settings: Sequence[str]) -> Policy:
+    """A policy with some fields changed, each given as ``NAME=NUMBER``.
+
+    Raises:
+        InputError: a field is unknown, or its value none that it takes.
+    """
+    fields: dict[str, int] = policy.model_dump()
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in fields:
+            raise InputError(f"--set {text!r}: the policy has {', '.join(fields)}")
+        if not (value.isascii() and value.isdigit()):
+            raise InputError(f"--set {text!r}: write {name}=NUMBER, a whole number")
+        fields[name] = int(value)
+    try:
+        return Policy.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(f"policy: {explain(error)}") from None
+
+
+def endorse_change(settings: Settings, change: str) -> str:
+    """Endorse a proposed change as a steward; says in words what became of it."""
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        found = the_change(member.replica.state, change)
+        say(member, ChangeEndorsed(type="change.endorsed", change=found))
+        effective = member.replica.state.changes[found].effective_at
+    return f"endorsed {found[:8]}" + ("; it is in force" if effective is not None else "")
 
 
 def _follow_to(membership: Membership, index: int) -> Sequenced:

@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.options import AtOption, HomeOption, JsonOption, PassphraseOption, examples
+from consilium.commands.options import (
+    AtOption,
+    HomeOption,
+    JsonOption,
+    PassphraseOption,
+    YesOption,
+    examples,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Found a federation, or look at yours.")
+app = typer.Typer(no_args_is_help=True, help="Found a federation, look at yours, change its rules.")
 
 
 @app.command(
@@ -86,6 +93,113 @@ def create(
     port = loopback_port(url)
     listen = "" if port is None else f" --port {port}"
     say_line(f"next: consilium coordinator run --home {made['home']}{listen}")
+
+
+@app.command(
+    epilog=examples(
+        "consilium federation policy --at demo-out",
+        "consilium federation policy --set endorsements=3 --set max_age_ms=600000",
+    )
+)
+def policy(
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=NUMBER, repeated: propose the policy with these changed."),
+    ] = None,
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The policy in force; with --set, propose another one as a steward.
+
+    It takes effect when as many organisations as the old policy says endorsed it
+    (`federation endorse`).
+    """
+    from consilium.actions.reading import open_view
+    from consilium.actions.speaking import changed_policy, open_member, propose
+    from consilium.commands.terminal import say_line, show_fields, show_json
+    from consilium.settings import load_settings
+    from ledger.entries.operations import PolicyChange
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    if not change:
+        with open_view(settings.home, at, settings.passphrase_file) as view:
+            fields = view.state.policy.model_dump()
+        if as_json:
+            show_json(fields)
+        else:
+            show_fields(fields)
+        return
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        wanted = changed_policy(member.replica.state.policy, change)
+        for line in propose(member, PolicyChange(kind="policy", policy=wanted)):
+            say_line(line)
+
+
+@app.command(epilog=examples("consilium federation changes --json"))
+def changes(
+    home: HomeOption = None,
+    at: AtOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every change that was proposed: what, by whom, who stands behind it, whether it is in force."""
+    from consilium.actions.reading import open_view
+    from consilium.commands.summaries import change_summary
+    from consilium.commands.terminal import show_json, show_table
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_view(settings.home, at, settings.passphrase_file) as view:
+        rows = [change_summary(view.state, change) for change in sorted(view.state.changes)]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table("changes", rows)
+
+
+@app.command(epilog=examples("consilium federation endorse 3f9a0c11 --home ~/consilium"))
+def endorse(
+    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Stand behind a proposed change, for your organisation; the same as `member endorse`."""
+    from consilium.actions.speaking import endorse_change
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+
+    say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
+
+
+@app.command(epilog=examples("consilium federation expel davos --home ~/consilium"))
+def expel(
+    organisation: Annotated[str, typer.Argument(help="Who is to leave.")],
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Propose to put an organisation out: its keys end for good, its datasets are withdrawn.
+
+    It takes effect when enough other organisations endorsed it (`federation endorse`); it is not
+    asked itself. What its patients' budgets paid stays paid.
+    """
+    from consilium.actions.speaking import open_member, propose
+    from consilium.commands.naming import the_organisation
+    from consilium.commands.terminal import ask, say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations import ExpelChange
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        found = the_organisation(member.replica.state, organisation)
+        if not yes:
+            ask(f"Propose to expel {found}, for good?")
+        for line in propose(member, ExpelChange(kind="expel", organisation=found)):
+            say_line(line)
 
 
 @app.command(epilog=examples("consilium federation show --at demo-out --json"))

@@ -134,6 +134,49 @@ def checkpoint(
         say_line(newest.decode("utf-8").rstrip("\n"))
 
 
+@app.command(
+    epilog=examples(
+        "consilium ledger review --finding in_order",
+        "consilium ledger review --finding incident --size 4120",
+    )
+)
+def review(
+    finding: Annotated[str, typer.Option("--finding", help="in_order, question_open or incident.")],
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=1, help="Entries examined. [default: the final checkpoint's]"),
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Sign that you examined the log, as a steward or auditor; reports and the console list it.
+
+    Your copy is verified anew before anything is signed. What you examined beside that is yours to
+    say: `consilium audit verify` and the reports help.
+    """
+    from consilium.actions.speaking import closed_word, open_member, say
+    from consilium.commands.terminal import say_line
+    from consilium.errors import InputError
+    from consilium.settings import load_settings
+    from ledger.entries.operations import LedgerReviewed
+
+    words = LedgerReviewed.model_fields["finding"].annotation
+    said = closed_word(finding, words, "--finding")
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("auditor", "steward")) as member:
+        member.follow()
+        replica = member.replica
+        examined = replica.final.size if size is None else size
+        if examined > replica.size:
+            raise InputError(f"--size {examined}: the log has {replica.size} entries")
+        root = replica.root(examined).hex()
+        found = say(
+            member,
+            LedgerReviewed(type="ledger.reviewed", size=examined, root=root, finding=said),
+        )
+        say_line(f"reviewed the log up to {examined} entries: {said} (entry {found.index})")
+
+
 @app.command(epilog=examples("consilium ledger verify --home ~/consilium"))
 def verify(
     home: HomeOption = None,

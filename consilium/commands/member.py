@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.options import AtOption, HomeOption, JsonOption, PassphraseOption, examples
+from consilium.commands.options import (
+    AtOption,
+    HomeOption,
+    JsonOption,
+    PassphraseOption,
+    YesOption,
+    examples,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Join, invite, endorse, revoke.")
+app = typer.Typer(no_args_is_help=True, help="Join, invite, endorse, change keys, revoke.")
 
 
 @app.command(epilog=examples("consilium member join basel.invitation --home ~/consilium"))
@@ -83,19 +90,119 @@ def endorse(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Stand behind a proposed change, for your organisation."""
-    from consilium.actions.speaking import open_member, say
-    from consilium.commands.naming import the_change
+    from consilium.actions.speaking import endorse_change
     from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import ChangeEndorsed
+
+    say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
+
+
+@app.command(epilog=examples("consilium member uninvite 5d0c92aa --home ~/consilium"))
+def uninvite(
+    invitation: Annotated[
+        str, typer.Argument(help="Id of the invitation, a unique beginning of it, or a handle.")
+    ],
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Propose to withdraw an invitation: its free seats let nobody in any more.
+
+    It takes effect when enough organisations endorsed it (`member endorse`).
+    """
+    from consilium.actions.speaking import open_member, propose
+    from consilium.commands.naming import the_invitation
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations import WithdrawChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
-        found = the_change(member.replica.state, change)
-        say(member, ChangeEndorsed(type="change.endorsed", change=found))
-        effective = member.replica.state.changes[found].effective_at
-        say_line(f"endorsed {found[:8]}" + ("; it is in force" if effective is not None else ""))
+        found = the_invitation(member.replica.state, invitation)
+        for line in propose(member, WithdrawChange(kind="withdraw", invitation=found)):
+            say_line(line)
+
+
+@app.command(epilog=examples("consilium member rotate --home ~/consilium"))
+def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) -> None:
+    """Change your keys, with the old ones in hand. Stop the service that uses this home first.
+
+    New keys are made here; the old ones sign for them, and end. What was sealed to the old keys is
+    sealed to the new ones. Run the same command again if it was interrupted.
+    """
+    from consilium.actions.renewing import rotate as change_keys
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+
+    done = change_keys(load_settings(home=home, passphrase_file=passphrase_file))
+    say_line(
+        f"{done.handle} goes on with key {done.key}; the old keys ended at entry {done.retired_at}"
+    )
+
+
+@app.command(
+    "new-keys",
+    epilog=examples(
+        "consilium member new-keys --out basel-node.rekey --home ~/consilium",
+        "consilium member new-keys --out x.rekey --invitation basel.invitation --handle basel-node",
+    ),
+)
+def new_keys(
+    out: Annotated[Path, typer.Option("--out", help="Where to write the request.")],
+    lost: Annotated[
+        bool, typer.Option("--lost", help="The key file does not open any more: set it aside.")
+    ] = False,
+    invitation: Annotated[
+        Path | None,
+        typer.Option("--invitation", help="There is no home any more: make one from this file."),
+    ] = None,
+    handle: Annotated[
+        str | None, typer.Option("--handle", help="With --invitation: whose keys.")
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make new keys when the old ones cannot speak (lost, revoked, copied), and a request for them.
+
+    Hand the request to a steward, who proposes it (`member rekey`), and tell the fingerprint by
+    another way. When enough organisations endorsed it, this home opens with the new keys.
+    """
+    from consilium.actions.renewing import request_keys
+    from consilium.commands.terminal import note, say_line
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    made = request_keys(settings, out, invitation=invitation, handle=handle, lost=lost)
+    say_line(f"request for {made.request.handle}: {out}; fingerprint {made.request.fingerprint}")
+    for line in made.lost:
+        note(line)
+
+
+@app.command(epilog=examples("consilium member rekey basel-node.rekey --home ~/consilium"))
+def rekey(
+    request: Annotated[Path, typer.Argument(help="The request that the member handed over.")],
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Propose new keys for a member, after comparing the fingerprint with its owner.
+
+    It takes effect when enough organisations endorsed it (`member endorse`).
+    """
+    from consilium.actions.speaking import open_member, propose
+    from consilium.commands.terminal import ask, say_line
+    from consilium.settings import load_settings
+    from ledger.entries.rekey_request import load_request
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        asked = load_request(request, member.config.federation)
+        say_line(f"new keys for {asked.handle}, fingerprint {asked.fingerprint}")
+        if not yes:
+            ask(f"Did {asked.handle} tell you this fingerprint?")
+        for line in propose(member, asked.change):
+            say_line(line)
 
 
 @app.command(epilog=examples("consilium member revoke basel-node --compromised-since 2027-03-01"))
@@ -103,7 +210,9 @@ def revoke(
     handle: Annotated[str, typer.Argument(help="Whose keys end here.")],
     compromised_since: Annotated[
         str | None,
-        typer.Option("--compromised-since", help="ISO date: entries from then on are disputed."),
+        typer.Option(
+            "--compromised-since", "--since", help="ISO date: entries from then on are disputed."
+        ),
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,

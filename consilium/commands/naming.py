@@ -67,6 +67,37 @@ def the_change(state: State, name: str) -> str:
     raise UnknownName("change", name, [c[:SHORT] for c in known], several=several)
 
 
+def the_organisation(state: State, name: str) -> str:
+    """An organisation with a member that was not expelled, the coordinator's left out.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    hub = state.members[state.coordinator].organisation
+    known = {m.organisation for m in state.members.values() if m.expelled_at is None} - {hub}
+    if name not in known:
+        raise UnknownName("organisation", name, sorted(known))
+    return name
+
+
+def the_invitation(state: State, name: str) -> str:
+    """The id of an invitation with a free seat, from a unique beginning of it or one of its handles.
+
+    Raises:
+        UnknownName: none, or several.
+    """
+    free = {kid: held for kid, held in state.invitations.items() if held.free}
+    fitting = sorted(k for k, held in free.items() if k.startswith(name) or name in held.free)
+    if len(fitting) == 1:
+        return fitting[0]
+    several = len(fitting) > 1
+    known = [
+        f"{k[:SHORT]} ({free[k].invitation.organisation}: {', '.join(sorted(free[k].free))})"
+        for k in (fitting if several else sorted(free))
+    ]
+    raise UnknownName("open invitation", name, known, several=several)
+
+
 def _look_up(kind: str, things: Mapping[str, T], name: str) -> T:
     found = things.get(name)
     if found is None:

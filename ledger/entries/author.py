@@ -82,7 +82,7 @@ class Author:
         self._send = send
         self._path = last_entry
         self._now_ms = now_ms
-        self._lock = _lock(last_entry.with_suffix(".lock"))
+        self._lock = take_lock(last_entry.with_suffix(".lock"))
         try:
             self._last = self._read()
         except StoreUnusable:
@@ -230,7 +230,13 @@ class Author:
         self._last = entry
 
 
-def _lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
+    """Take the lock of a home's pen; closing the handle gives it back.
+
+    Raises:
+        AlreadyRunning: another process has it.
+        StoreUnusable: the lock file cannot be opened.
+    """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

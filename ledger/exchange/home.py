@@ -2,7 +2,7 @@
 
 ::
 
-    keyring.json    private keys, encrypted (``keys.py``)
+    keyring.json    private keys, encrypted (``keys.py``); new ones come by ``renewal.py``
     member.json     which federation, where its coordinator answers, who I am
     genesis.leaf    entry 0: what this member trusts from the start
     ca.pem          the coordinator's certificate authority, when it is a private one
@@ -33,11 +33,11 @@ from ledger.entries.operations import BlobRef, Hash, Role, Slug
 from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
+from ledger.exchange.renewal import KEYRING, settle, unsettled
 from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.log import Sequenced
 
-KEYRING = "keyring.json"
 MEMBER = "member.json"
 GENESIS = "genesis.leaf"
 CA = "ca.pem"
@@ -126,6 +126,8 @@ class MemberHome:
     def open(self, passphrase: bytes) -> Membership:
         """Unlock the keys, replay the copy, take the pen.
 
+        A change of keys that was begun here is finished first, when the log has it.
+
         Raises:
             KeyFileError, WrongPassphrase: the keys do not open.
             StoreUnusable: the home is in use or incomplete.
@@ -136,6 +138,12 @@ class MemberHome:
         with ExitStack() as undo:
             replica = self.open_replica()
             undo.callback(replica.store.close)
+            if unsettled(self.path):
+
+                def connect(ring: KeyRing) -> CoordinatorClient:
+                    return self._client(config, ring)
+
+                keyring = settle(self.path, passphrase, replica, connect, self.path / LAST_ENTRY)
             client = self._client(config, keyring)
             undo.callback(client.close)
             author = Author(keyring, replica, client.submit, self.path / LAST_ENTRY)

@@ -3,7 +3,8 @@
 32 bytes of the operating system's randomness, made at the first registration and the same for all
 datasets ever after: with another key patients would change halves, and a patient trained on would be
 used to measure. At rest it is sealed to the member's sealing key (X25519), which itself lies under
-the passphrase. Whoever replaces the sealing key must open it and seal it anew.
+the passphrase. A change of the member's keys seals it anew while the old ones are at hand
+(``ledger.exchange.renewal``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def load_hospital_key(home: Path, sealing: SealingKey) -> bytes:
         ) from None
     except CannotOpen:
         raise ServiceError(
-            f"{path} is not sealed to this member's key; restore it from a backup"
+            f"{path} is sealed to keys that this home has no more. It decides which patients are kept "
+            "for measuring, so no dataset of this hospital can be used or registered without it. "
+            "Put back the key file that it was sealed to (keyring.json of a backup, with its "
+            "passphrase), and make new keys again: consilium member new-keys"
         ) from None
     if len(opened) != KEY_BYTES:
         raise ServiceError(f"{path} holds no key of {KEY_BYTES} bytes; restore it from a backup")

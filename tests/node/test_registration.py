@@ -329,7 +329,7 @@ def test_the_hospital_key_is_made_once_and_sealed(tmp_path: Path) -> None:
     file = tmp_path / KEY_FILE
     assert key not in file.read_bytes()
     assert file.stat().st_mode & 0o077 == 0
-    with pytest.raises(ServiceError, match="not sealed to this member's key"):
+    with pytest.raises(ServiceError, match="sealed to keys that this home has no more"):
         load_hospital_key(tmp_path, SealingKey.generate())
     file.unlink()
     with pytest.raises(ServiceError, match="cannot be read"):
