@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.errors import NotSequencing, QuotaExceeded, RolledBack
+from coordinator.sequencing.head import read_head
 from coordinator.sequencing.quota import Quota
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.evidence import frame, judge_equivocation, split
@@ -469,3 +470,17 @@ def _settle(sequencer: Sequencer, federation: Federation) -> None:
     """Wait until the sequencer's thread has come round once more."""
     for _ in range(2):
         sequencer.examine(federation.checkpoint()).result(WAIT_S)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100])
+def test_a_head_file_that_a_power_loss_cut_off_keeps_nobody_from_starting(
+    federation: Federation, home: Path, keep: int
+) -> None:
+    with sequencing(federation, home) as sequencer:
+        note = sequencer.view.note
+    head = home / "head.note"
+    assert read_head(head) == note
+    head.write_bytes(head.read_bytes()[:keep])
+    with sequencing(federation, home) as sequencer:
+        assert sequencer.view.note == note
+    assert read_head(head) == note
