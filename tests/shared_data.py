@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkers import absent
+
 _REPOSITORY = Path(__file__).resolve().parent.parent
 HEART_FILES = {
     "cleveland-heart": ("processed.cleveland.data", 300),
@@ -25,7 +27,10 @@ def shared(*parts: str) -> Path:
     root = Path(os.environ.get("CONSILIUM_SHARED", _REPOSITORY.parent / "shared"))
     path = root.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{path} is absent; set CONSILIUM_SHARED to the folder that holds it")
+        reason = f"{path} is absent; set CONSILIUM_SHARED to the folder that holds it"
+        if "CONSILIUM_SHARED" in os.environ:
+            absent(reason)
+        pytest.skip(reason)
     return path
 
 

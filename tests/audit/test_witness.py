@@ -25,7 +25,7 @@ from ledger.formats.tiles import Fetch
 from ledger.formats.tlog_policy import Log
 from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_answer
 from tests.ledger import worked
-from tests.vectors import shared_vectors
+from tests.shared_data import shared
 
 NAME = "example.com/witness"
 SECRET = b"open sesame"
@@ -113,7 +113,7 @@ def test_published_sequences_are_answered_over_http_as_published(
     Go's decoder reads ``gx=`` as ``gw=`` and goes on to find the signature false (403); ours refuses
     the spelling before (400). Spelt canonically, it gets 403 here too.
     """
-    vector = orjson.loads(shared_vectors("witness", name).read_bytes())
+    vector = orjson.loads(shared("vectors", "witness", name).read_bytes())
     log = VerifierKey(vector["log_vkey_origin"], bytes.fromhex(vector["log_pub_hex"]))
     played = 0
     for auditor in listening(new_home(tmp_path / "w", log)):

@@ -11,6 +11,7 @@ import pytest
 
 from consilium.cli import main
 from consilium.demo.processes import Services, free_port
+from tests.consilium.places import Places, made_places
 from tests.federation import Federation
 
 
@@ -61,6 +62,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     home = tmp_path_factory.mktemp("finished")
     federation.persist(home).close()
     return Finished(federation, experiment, home)
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """One log in every kind of place; nobody changes it."""
+    with made_places(tmp_path_factory.mktemp("places")) as made:
+        yield made
 
 
 @dataclass(frozen=True)

@@ -4,104 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from consilium.cli import main
-from ledger.entries.operations import LedgerReviewed
-from ledger.exchange.home import MemberConfig
-from ledger.formats.checkpoint import cosign, log_verifier, open_checkpoint
-from ledger.formats.keys import save_keyring
+from ledger.formats.checkpoint import cosign, open_checkpoint
 from ledger.formats.merkle import leaf_hash, verify_inclusion
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.proof import parse_proof
-from ledger.formats.strict import canonical
 from ledger.formats.tile_folder import folder
 from ledger.formats.tiles import TileReader
 from ledger.formats.tlog_policy import parse_policy
 from tests.consilium.conftest import Run
-from tests.coordinator.serving import Serving
-from tests.federation import COORDINATOR, Federation, node_of, steward_of
+from tests.consilium.places import EVERYWHERE, HOSPITALS, WITH_ENTRIES, Places
+from tests.federation import node_of
 from tests.ledger.worked import WITNESS_KEY
-
-HOSPITALS = ("basel", "bern", "chur")
-REVIEWED = LedgerReviewed(type="ledger.reviewed", size=0, root="0" * 64, finding="in_order")
-MEMBER = steward_of("basel")
-
-
-@dataclass(frozen=True)
-class Places:
-    """One log, in every kind of place."""
-
-    federation: Federation
-    home: Path
-    bundle: Path
-    tiles: Path
-    url: str
-    member: Path
-    passphrase: Path
-
-    @property
-    def edge(self) -> str:
-        """Name of the last, partial tile of a level."""
-        return f"001.p/{self.federation.log.size - 256}"
-
-    @property
-    def log(self) -> VerifierKey:
-        key = self.federation.rings[COORDINATOR].log
-        assert key is not None
-        return log_verifier(self.federation.origin, key.public)
-
-    def at(self, kind: str) -> tuple[object, ...]:
-        """Options that name a place."""
-        keys = ("--home", self.member, "--passphrase-file", self.passphrase)
-        return {
-            "home": ("--at", self.home),
-            "outside": ("--at", self.home.parent),
-            "bundle": ("--at", self.bundle),
-            "tiles": ("--at", self.tiles),
-            "member": ("--at", self.url, *keys),
-            "stranger": ("--at", self.url, "--home", self.home.parent / "nobody"),
-        }[kind]
-
-
-EVERYWHERE = ("home", "outside", "bundle", "tiles", "member", "stranger")
-WITH_ENTRIES = EVERYWHERE[:-1]
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    """A log of more than a bundle's entries, all of them under a final checkpoint."""
-    base = tmp_path_factory.mktemp("places")
-    federation = Federation.found(HOSPITALS, now_ms=time.time_ns() // 1_000_000 - 120_000)
-    while federation.log.size < 300:
-        federation.say(MEMBER, REVIEWED)
-    with Serving(federation, base / "out" / "hub") as serving:
-        serving.cosign(*map(node_of, HOSPITALS))
-        serving.until(lambda: serving.coordinator.sequencer.view.final_size >= 300)
-        member, passphrase = base / "member", base / "passphrase"
-        member.mkdir()
-        passphrase.write_text("open sesame\n")
-        ring = federation.rings[MEMBER]
-        save_keyring(member / "keyring.json", ring, b"open sesame", strength="interactive")
-        config = MemberConfig(
-            consilium=1,
-            federation=federation.id,
-            url=serving.url,
-            handle=MEMBER,
-            role="steward",
-            organisation="basel",
-        )
-        (member / "member.json").write_bytes(canonical(config))
-        bundle, tiles = base / "log.consilium", base / "tiles"
-        home = base / "out" / "hub"
-        assert main(["ledger", "export", "--at", str(home), "--out", str(bundle)]) == 0
-        assert main(["ledger", "tiles", "--at", str(home), "--out", str(tiles)]) == 0
-        yield Places(federation, home, bundle, tiles, serving.url, member, passphrase)
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import random
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -26,33 +24,17 @@ from ledger.formats.note import (
     parse_note,
     verify_note,
 )
+from tests.checkers import go_program
 from tests.ledger import worked
 
 SOURCE = Path(__file__).parent / "go" / "main.go"
-GO_PATHS = ("/usr/share/gocode",)  # where Debian's golang-golang-x-mod-dev puts its source
 
 Judge = Callable[[dict[str, Any]], dict[str, list[bool]]]
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no Go toolchain; Debian: apt-get install golang-go golang-golang-x-mod-dev")
-    gopath = next((p for p in GO_PATHS if Path(p, "src/golang.org/x/mod/sumdb").is_dir()), None)
-    if gopath is None:
-        pytest.skip("no golang.org/x/mod source; Debian: apt-get install golang-golang-x-mod-dev")
-    folder = tmp_path_factory.mktemp("go")
-    program = folder / "tlogcheck"
-    environment = os.environ | {
-        "GO111MODULE": "off",
-        "GOPROXY": "off",
-        "GOPATH": gopath,
-        "GOCACHE": str(folder / "cache"),
-    }
-    subprocess.run(
-        [go, "build", "-o", str(program), str(SOURCE)], check=True, env=environment, timeout=120
-    )
+def judge() -> Judge:
+    program = go_program(SOURCE)
 
     def run(document: dict[str, Any]) -> dict[str, list[bool]]:
         data = orjson.dumps(document, default=lambda raw: base64.b64encode(raw).decode())

@@ -42,10 +42,10 @@ from ledger.formats.tiles import (
     tile_bytes,
     tiles_at,
 )
+from tests.checkers import go_program
 from tests.ledger import worked
 
 SOURCE = Path(__file__).parent / "go_tiles" / "main.go"
-GO_PATHS = ("/usr/share/gocode",)  # where Debian's golang-golang-x-mod-dev puts its source
 
 LEAVES = [b"entry %d" % at + b"." * (at % 7) for at in range(66_000)]
 TREE = MerkleTree.from_leaves(map(leaf_hash, LEAVES))
@@ -423,24 +423,8 @@ def test_questions_outside_the_checkpoint_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def go_reads(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Any]:
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no Go toolchain; Debian: apt-get install golang-go golang-golang-x-mod-dev")
-    gopath = next((p for p in GO_PATHS if Path(p, "src/golang.org/x/mod/sumdb").is_dir()), None)
-    if gopath is None:
-        pytest.skip("no golang.org/x/mod source; Debian: apt-get install golang-golang-x-mod-dev")
-    built = tmp_path_factory.mktemp("go")
-    program = built / "tilecheck"
-    environment = os.environ | {
-        "GO111MODULE": "off",
-        "GOPROXY": "off",
-        "GOPATH": gopath,
-        "GOCACHE": str(built / "cache"),
-    }
-    subprocess.run(
-        [go, "build", "-o", str(program), str(SOURCE)], check=True, env=environment, timeout=120
-    )
+def go_reads() -> Callable[[dict[str, Any]], Any]:
+    program = go_program(SOURCE)
 
     def run(request: dict[str, Any]) -> Any:
         data = orjson.dumps(request, default=lambda raw: base64.b64encode(raw).decode())
