@@ -67,6 +67,7 @@ class Coordinator:
                 head=settings.home / HEAD,
                 quota=settings.quota,
                 final_interval_s=settings.final_interval_s,
+                merge_delay_s=settings.merge_delay_s,
             )
             self.tiles = StoredTiles(store)
             self.blobs = BlobStore(settings.home / BLOBS, limit=settings.blob_limit)

@@ -16,6 +16,7 @@
     │   ├── PlanRefused         an experiment cannot be planned on these datasets as it is described
     │   └── UploadOutOfStep     a part of a blob does not follow on what is there (expected)
     ├── ForkDetected            two signed checkpoints that cannot both be true (ours, theirs)
+    ├── PromiseBroken           a log did not keep a signed receipt (evidence)
     ├── CallFailed              a coordinator did not do what was asked (url)
     │   ├── CoordinatorUnreachable  no answer; asking again is safe
     │   └── RequestRefused      it answered no (status, error, where, reason)
@@ -187,6 +188,21 @@ class ForkDetected(LedgerError):
         self.theirs = theirs
         self.reason = reason
         self.statements = statements or (ours, theirs)
+
+
+class PromiseBroken(LedgerError):
+    """A log did not keep a signed receipt; anybody can check it.
+
+    Attributes:
+        said: what is shown, in words.
+    """
+
+    def __init__(self, said: str) -> None:
+        super().__init__(
+            f"the log broke a signed promise: {said}. The evidence is kept in your home, and waits to "
+            "be put on record; tell the other hospitals, and go on by repeating the command"
+        )
+        self.said = said
 
 
 class CallFailed(LedgerError):

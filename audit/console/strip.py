@@ -69,6 +69,8 @@ def _red(check: Check) -> tuple[str, str]:
             "The log was forked.",
             f"{_capital(place)}: {check.detail}. Nothing in it counts now.",
         )
+    if "broke a signed promise" in check.detail:
+        return "The coordinator broke a signed promise.", f"{_capital(place)}: {check.detail}."
     if place.startswith("entry ") and check.step in (3, 4, 5):
         number = place.removeprefix("entry ")
         before = (

@@ -314,6 +314,10 @@ def _fork(who: str, op: Any, history: History) -> Told:
     return Told(f"{who} reported two signed checkpoints that no one history explains.")
 
 
+def _receipt_broken(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} reported a signed receipt for an entry that the log did not keep.")
+
+
 _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "federation.founded": _founded,
     "member.joined": _joined,
@@ -327,6 +331,7 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "protocol.activated": _activated,
     "time.noted": _time,
     "fork.reported": _fork,
+    "receipt.broken": _receipt_broken,
     "cell.registered": _cell,
     "dataset.registered": _registered,
     "dataset.withdrawn": _withdrawn,

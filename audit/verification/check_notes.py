@@ -17,6 +17,7 @@ from audit.errors import DamagedCopy
 from audit.verification.findings import Check, Witnesses
 from audit.verification.replay import Replay
 from audit.verification.sources import Copy
+from ledger.copies.broken_receipt import BROKEN_RECEIPT, judge_broken, read_broken
 from ledger.copies.evidence import (
     EQUIVOCATION,
     FORK,
@@ -165,7 +166,7 @@ class _Judge:
             self._refute(6, error.reason, error.place)
 
     def reports(self, copy: Copy) -> None:
-        """Forks that members published."""
+        """Forks and broken receipts that members published."""
         for said, op in self._replay.history.forks:
             place = f"entry {said.index}"
             try:
@@ -175,6 +176,16 @@ class _Judge:
                 self.checks.append(Check(6, "not_checkable", detail))
             else:
                 self._fork(place, ours, theirs)
+
+        for said, broken in self._replay.history.broken_receipts:
+            place = f"entry {said.index}"
+            try:
+                evidence = _blob(copy, broken.evidence)
+            except (BlobError, MalformedInput) as error:
+                detail = f"{place} reports a broken receipt; its evidence cannot be read: {error}"
+                self.checks.append(Check(6, "not_checkable", detail))
+            else:
+                self._broken_receipt(place, evidence)
 
     def conclude(self, newest: int, signed: int, finals: list[tuple[QuorumResult, bytes]]) -> None:
         """Say what holds, and what these notes cannot show."""
@@ -248,6 +259,8 @@ class _Judge:
                 self._unexplained(*split(kept.evidence))
             elif kept.kind == EQUIVOCATION:
                 self._equivocation(place, kept.evidence)
+            elif kept.kind == BROKEN_RECEIPT:
+                self._broken_receipt(place, kept.evidence)
             else:
                 detail = f"evidence of kind {kept.kind!r} is kept here; a person must read it"
                 self.checks.append(Check(6, "not_checkable", detail))
@@ -261,6 +274,16 @@ class _Judge:
         except Refused as error:
             detail = f"{place} is called proof of a fork, and proves none: {error}"
             self.checks.append(Check(6, "not_checkable", detail))
+
+    def _broken_receipt(self, place: str, evidence: bytes) -> None:
+        """The log's own signatures, or its hospitals', against a promise of its."""
+        try:
+            verdict = judge_broken(read_broken(evidence), self._log, self._state)
+        except Refused as error:
+            detail = f"{place} is called a broken receipt, and shows none: {error}"
+            self.checks.append(Check(6, "not_checkable", detail))
+            return
+        self._refute(6, f"the log broke a signed promise ({verdict.way}): {verdict.said}", place)
 
     def _unexplained(self, held: bytes, note: bytes) -> None:
         """A note that came with entries which do not lead to it: only this copy's growth can tell."""

@@ -37,6 +37,7 @@ from ledger.entries.operations import (
     Operation,
     Plan,
     Policy,
+    ReceiptBroken,
     RoundAggregated,
     RoundClosed,
     RoundOpened,
@@ -246,6 +247,7 @@ class History:
     experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
     reviews: list[tuple[Said, LedgerReviewed]] = field(default_factory=list)
     forks: list[tuple[Said, ForkReported]] = field(default_factory=list)
+    broken_receipts: list[tuple[Said, ReceiptBroken]] = field(default_factory=list)
     voids: dict[int, VoidRecord] = field(default_factory=dict)
     chains: dict[str, array[int]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -400,6 +402,9 @@ class History:
     def _forked(self, said: Said, op: ForkReported, state: State) -> None:
         self.forks.append((said, op))
 
+    def _broken(self, said: Said, op: ReceiptBroken, state: State) -> None:
+        self.broken_receipts.append((said, op))
+
     def _new_keys(self, index: int, state: State) -> None:
         for member in state.members.values():
             kid = key_id(member.keys.entry.alg, bytes.fromhex(member.keys.entry.public))
@@ -443,4 +448,5 @@ _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     RoundClosed: History._closed,
     LedgerReviewed: History._reviewed,
     ForkReported: History._forked,
+    ReceiptBroken: History._broken,
 }

@@ -20,7 +20,9 @@ from consilium.commands.naming import the_change
 from consilium.errors import InputError, RefusedByFederation, RunFailed
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
+from ledger.copies.broken_receipt import judge_broken, read_broken
 from ledger.entries.operations import Change, ChangeEndorsed, ChangeProposed, Operation, Policy
+from ledger.errors import PromiseBroken
 from ledger.exchange.home import Membership
 from ledger.formats.documents import explain
 from ledger.rules.log import Sequenced
@@ -58,9 +60,12 @@ def say(membership: Membership, operation: Operation) -> Sequenced:
         CoordinatorUnreachable, RequestRefused: it is not in the log, or not known to be; the same
             bytes are sent again by the next command.
         RunFailed: it was accepted, but did not come back in the log.
+        PromiseBroken: a receipt of an earlier entry turned out to be broken; nothing was said but
+            that.
     """
     if membership.keyring.entry.id in membership.replica.state.keys:
         membership.follow()
+        refuse_broken(membership)
     receipt = membership.author.submit(operation)
     found = _follow_to(membership, receipt.index)
     void = found.outcome.void
@@ -112,6 +117,20 @@ def endorse_change(settings: Settings, change: str) -> str:
         say(member, ChangeEndorsed(type="change.endorsed", change=found))
         effective = member.replica.state.changes[found].effective_at
     return f"endorsed {found[:8]}" + ("; it is in force" if effective is not None else "")
+
+
+def refuse_broken(membership: Membership) -> None:
+    """Stop once over each promise that was found broken, after putting it on record.
+
+    Raises:
+        PromiseBroken: says what was found.
+    """
+    waiting = membership.receipts.unpublished
+    if waiting:
+        replica = membership.replica
+        verdict = judge_broken(read_broken(waiting[0]), replica.log_key, replica.state)
+        membership.report_broken()
+        raise PromiseBroken(verdict.said)
 
 
 def _follow_to(membership: Membership, index: int) -> Sequenced:

@@ -30,7 +30,12 @@ class SubmittedEntries:
         leaf = await _body(scope["headers"], receive)
         receipt = await asyncio.wrap_future(self._sequencer.submit(leaf))
         answer = orjson.dumps(
-            {"index": receipt.index, "applied": receipt.applied, "reason": receipt.reason}
+            {
+                "index": receipt.index,
+                "applied": receipt.applied,
+                "reason": receipt.reason,
+                "receipt": receipt.receipt.decode(),
+            }
         )
         headers = [
             (b"content-length", b"%d" % len(answer)),

@@ -25,7 +25,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -35,6 +34,7 @@ from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
 from coordinator.sequencing.history import History
 from coordinator.sequencing.opening import check_signed, newest_note, replay_store
+from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from ledger.copies.evidence import ROLLBACK, Equivocations
 from ledger.copies.replica import leaf_at, read_leaves
@@ -120,6 +120,7 @@ class Sequencer:
         head: a file outside the database that remembers the newest signed checkpoint.
         quota: what a member may say, or None for as much as it likes.
         final_interval_s: seconds between final checkpoints that nobody waits for.
+        merge_delay_s: seconds within which a receipt promises an entry under a checkpoint.
         now_ms: the coordinator's clock.
 
     Raises:
@@ -137,6 +138,7 @@ class Sequencer:
         head: Path,
         quota: Quota | None = None,
         final_interval_s: float = 0.5,
+        merge_delay_s: float = 60.0,
         now_ms: Callable[[], int] = clock_ms,
     ) -> None:
         if keyring.log is None:
@@ -152,6 +154,7 @@ class Sequencer:
         self.history = History()
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
+        self._promises = Promises(keyring.log, self.origin, merge_delay_s, now_ms)
         self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
         self._equivocations = Equivocations(store)
         self._log = replay_store(store, federation, self._observe)
@@ -310,14 +313,17 @@ class Sequencer:
             return
         mark = self._log.mark()
         batch = _Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
-        answers: list[tuple[Future[Any], object]] = []
+        submitted: list[tuple[Future[Receipt], Place]] = []
+        spoken: list[tuple[Future[tuple[Receipt, ...]], tuple[Receipt, ...]]] = []
         for item in work:
             try:
                 if isinstance(item, _Submit):
-                    answers.append((item.future, self._take(parse_leaf(item.leaf), batch)))
+                    entry = parse_leaf(item.leaf)
+                    place = self._take(entry, batch), bytes.fromhex(entry.hash)
+                    submitted.append((item.future, place))
                 else:
                     said = tuple(self._take(self._sign(op, batch), batch) for op in item.ops)
-                    answers.append((item.future, said))
+                    spoken.append((item.future, said))
             except (LedgerError, CoordinatorError) as refusal:
                 item.future.set_exception(refusal)
         if batch.taken:
@@ -329,12 +335,18 @@ class Sequencer:
             except StoreError as error:
                 self._log.rewind(mark)
                 self._stop(f"a write failed, and only a restart can tell what is stored: {error}")
-                for future, _ in answers:
-                    future.set_exception(NotSequencing(self._view.stopped or "a write failed"))
+                refused = NotSequencing(self._view.stopped or "a write failed")
+                for future, _ in submitted:
+                    future.set_exception(refused)
+                for heard, _ in spoken:
+                    heard.set_exception(refused)
                 return
             self._publish(batch.taken, note)
-        for future, answer in answers:
-            future.set_result(answer)
+        receipts = self._promises.answer(batch.taken, [place for _, place in submitted])
+        for (future, _), receipt in zip(submitted, receipts, strict=True):
+            future.set_result(receipt)
+        for heard, answer in spoken:
+            heard.set_result(answer)
 
     def _take(self, entry: Entry, batch: _Taken) -> Receipt:
         """Append an entry in memory, or find it where it is."""

@@ -18,6 +18,7 @@ from ledger.entries.operations import (
     MemberJoined,
     ModelReleased,
     Operation,
+    ReceiptBroken,
     RoundAggregated,
     RoundOpened,
     UpdateSubmitted,
@@ -50,6 +51,8 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
     elif isinstance(op, ForkReported):
         yield NamedBlob("evidence", op.ours)
         yield NamedBlob("evidence", op.theirs)
+    elif isinstance(op, ReceiptBroken):
+        yield NamedBlob("evidence", op.evidence)
 
 
 def named_card(op: Operation) -> str | None:

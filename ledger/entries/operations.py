@@ -265,6 +265,13 @@ class ForkReported(Value):
     theirs: BlobRef
 
 
+class ReceiptBroken(Value):
+    """A signed receipt that the log did not keep, with what shows it, as a blob."""
+
+    type: Literal["receipt.broken"]
+    evidence: BlobRef
+
+
 # --- datasets and the people in them ------------------------------------------------------------
 
 
@@ -596,6 +603,7 @@ Operation = Annotated[
     | ProtocolActivated
     | TimeNoted
     | ForkReported
+    | ReceiptBroken
     | CellRegistered
     | DatasetRegistered
     | DatasetWithdrawn

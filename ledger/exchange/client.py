@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,11 +48,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where an entry is in the log, and what the coordinator's fold said of it."""
+    """Where an entry is in the log, and what the coordinator's fold said of it.
+
+    ``receipt`` is the log's signed promise (``ledger.formats.receipt``), unverified; the same entry
+    handed in again is promised anew, so it does not count in a comparison.
+    """
 
     index: int
     applied: bool
     reason: str | None
+    receipt: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +225,12 @@ class CoordinatorClient:
         answer = self._call("POST", "/v1/entries", body=leaf, content_type=LEAF_TYPE)
         plain = _json(answer)
         try:
-            return Receipt(int(plain["index"]), bool(plain["applied"]), plain["reason"])
+            return Receipt(
+                int(plain["index"]),
+                bool(plain["applied"]),
+                plain["reason"],
+                str(plain["receipt"]).encode(),
+            )
         except (KeyError, TypeError, ValueError):
             raise MalformedInput("receipt", "it is not in the format") from None
 

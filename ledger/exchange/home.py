@@ -8,6 +8,7 @@
     ca.pem          the coordinator's certificate authority, when it is a private one
     ledger.db       the verified copy of the log
     last-entry.leaf the last entry that was signed (``author.py``)
+    receipts/       promises of the log that are not kept yet (``receipts.py``)
     blobs/          documents, models and updates that this member keeps
 
 Nodes and people's commands open the same kind of home.
@@ -29,10 +30,11 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.invitation import InvitationFile
-from ledger.entries.operations import BlobRef, Hash, Role, Slug
+from ledger.entries.operations import BlobRef, Hash, ReceiptBroken, Role, Slug
 from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
+from ledger.exchange.receipts import ReceiptBook
 from ledger.exchange.renewal import KEYRING, settle, unsettled
 from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
 from ledger.formats.strict import canonical, parse_canonical
@@ -43,6 +45,7 @@ GENESIS = "genesis.leaf"
 CA = "ca.pem"
 LEDGER = "ledger.db"
 LAST_ENTRY = "last-entry.leaf"
+RECEIPTS = "receipts"
 BLOBS = "blobs"
 
 
@@ -146,11 +149,12 @@ class MemberHome:
                 keyring = settle(self.path, passphrase, replica, connect, self.path / LAST_ENTRY)
             client = self._client(config, keyring)
             undo.callback(client.close)
-            author = Author(keyring, replica, client.submit, self.path / LAST_ENTRY)
+            receipts = ReceiptBook(self.path / RECEIPTS, replica, client.submit)
+            author = Author(keyring, replica, receipts.send, self.path / LAST_ENTRY)
             undo.callback(author.close)
             blobs = BlobStore(self.path / BLOBS)
             undo.pop_all()
-        return Membership(self, config, keyring, replica, client, author, blobs)
+        return Membership(self, config, keyring, replica, client, author, blobs, receipts)
 
     def open_replica(self) -> Replica:
         """The home's verified copy of the log; needs no passphrase."""
@@ -193,6 +197,7 @@ class Membership:
     client: CoordinatorClient
     author: Author
     blobs: BlobStore
+    receipts: ReceiptBook
 
     def follow(self, wait_s: float = 0.0) -> list[Sequenced]:
         """Catch up with the coordinator; waits up to ``wait_s`` for the first news."""
@@ -201,6 +206,7 @@ class Membership:
         while news:
             news = follow_once(self.replica, self.client, 0.0)
             taken = taken + news
+        self.receipts.look()
         return taken
 
     def fetch(self, ref: BlobRef) -> bytes:
@@ -217,6 +223,17 @@ class Membership:
         ref = self.blobs.put(data)
         self.client.put_blob(data)
         return ref
+
+    def report_broken(self) -> None:
+        """Put on record what evidence of broken promises waits.
+
+        Raises:
+            LedgerError: it could not be; the rest waits for the next time.
+        """
+        for evidence in self.receipts.unpublished:
+            ref = self.publish(evidence)
+            self.author.submit(ReceiptBroken(type="receipt.broken", evidence=ref))
+            self.receipts.published(evidence)
 
     def close(self) -> None:
         """Release locks and connections."""

@@ -58,6 +58,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("protocol.activated", rules_protocol.activated, "coordinator"),
         ("time.noted", rules_members.noted, "coordinator"),
         ("fork.reported", rules_members.noted, "node steward auditor"),
+        ("receipt.broken", rules_members.noted, "node steward researcher auditor"),
         ("ledger.reviewed", rules_members.noted, "steward auditor"),
         ("cell.registered", rules_datasets.cell_registered, "node"),
         ("dataset.registered", rules_datasets.dataset_registered, "node"),

@@ -79,6 +79,7 @@ def status_of(service: NodeService) -> NodeStatus:
         coordinator_reached=picture.reached,
         problem=picture.problem,
         fork=picture.fork,
+        broken_promise=picture.broken_promise,
         size=picture.size,
         final_size=picture.final_size,
         witnesses=tuple(sorted(witnesses)),
@@ -263,6 +264,8 @@ def _illness(picture: Picture) -> str | None:
     """Why the node will not work again by itself, in a word or two; None while it can."""
     if picture.fork is not None:
         return "forked"
+    if picture.broken_promise is not None:
+        return "promise broken"
     if picture.newer_protocol is not None:
         return f"needs a release that knows protocol {picture.newer_protocol}"
     return None

@@ -32,6 +32,7 @@ from ledger.errors import CallFailed, ForkDetected, LedgerError, RequestRefused
 from ledger.exchange.client import Followed
 from ledger.exchange.follow import REFILLING
 from ledger.exchange.home import Membership
+from ledger.exchange.receipts import known_broken
 from ledger.formats.strict import decode_b64
 from ledger.formats.witness import Answer
 from ledger.rules.fold import PROTOCOLS
@@ -75,6 +76,7 @@ class Picture:
         reached: whether the coordinator answered the last time.
         problem: what stands in the way of work now, or None.
         fork: what was found, or None.
+        broken_promise: a signed receipt that the log did not keep, or is late to keep; or None.
         newer_protocol: the protocol that the log has moved to and this software does not know.
         working_on: rounds that are being trained or sent, in words.
         waiting: what is waited for, in words.
@@ -86,6 +88,7 @@ class Picture:
     reached: bool
     problem: str | None
     fork: str | None
+    broken_promise: str | None
     newer_protocol: int | None
     vouched: bool
     paused: bool
@@ -168,6 +171,8 @@ class NodeService:
         self._problem: str | None = None
         self._fork = known_fork(self._replica.store, self._replica.origin)
         self._fork_reported = False
+        broken = known_broken(self._replica)
+        self._broken = None if broken is None else broken.said
         self._stopping = False
         self._picture = self._draw()
 
@@ -362,6 +367,9 @@ class NodeService:
             self._replica.accept_final(final)
         for item in taken:
             self._hear_own(item)
+        for broken in self.membership.receipts.look():
+            _log.error("receipt.broken", way=broken.way, index=broken.index, said=broken.said)
+            self._broken = broken.said
 
     def _hear_own(self, item: Sequenced) -> None:
         if item.entry.body.author != self._me:
@@ -415,6 +423,8 @@ class NodeService:
         if self._greeted:
             if not self._actor.listening:
                 self._report_conflicts()
+            if self._broken is not None:
+                self.membership.report_broken()
             self._actor.work(self._standing(), self._policy())
 
     def _greet(self) -> None:
@@ -488,6 +498,12 @@ class NodeService:
         self._actor.say(ForkReported(type="fork.reported", ours=ours, theirs=theirs))
         self._fork_reported = True
 
+    def _overdue(self) -> str | None:
+        """The first receipt whose deadline is over, while the coordinator answers without its entry."""
+        for kept in self.membership.receipts.overdue:
+            return f"entry {kept.hash[:12]} was promised at index {kept.index}, and is overdue"
+        return None
+
     def _draw(self) -> Picture:
         replica = self._replica
         return Picture(
@@ -497,6 +513,7 @@ class NodeService:
             reached=self._reached,
             problem=self._problem,
             fork=None if self._fork is None else self._fork.reason,
+            broken_promise=self._broken or self._overdue(),
             newer_protocol=replica.newer_protocol,
             vouched=self._greeted and self._cosigning.vouched,
             paused=self._paused(),

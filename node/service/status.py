@@ -52,6 +52,7 @@ class NodeStatus(BaseModel):
     coordinator_reached: bool
     problem: str | None
     fork: str | None
+    broken_promise: str | None
     size: int
     final_size: int
     witnesses: tuple[str, ...]

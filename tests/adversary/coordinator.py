@@ -23,9 +23,13 @@ from ledger.formats.checkpoint import Checkpoint, log_verifier, merge_cosignatur
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
+from ledger.formats.receipt import sign_receipts
 from ledger.formats.witness import witness_name
 from ledger.rules.finality import judge_final
 from tests.federation import COORDINATOR, Federation
+
+MERGE_MS = 60_000
+"""Within which it promises to show what it took."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Receipt:
     index: int
     applied: bool
     reason: str | None
+    receipt: bytes = b""
 
 
 @dataclass
@@ -90,8 +95,23 @@ class Coordinator:
         self.messages += 1
         if leaf not in self._receipts:
             done = self.federation.take(parse_leaf(leaf))
-            self._receipts[leaf] = Receipt(done.index, done.outcome.applied, done.outcome.void)
+            promise = self.promise(leaf, done.index)
+            applied, void = done.outcome.applied, done.outcome.void
+            self._receipts[leaf] = Receipt(done.index, applied, void, promise)
         return self._receipts[leaf]
+
+    def promise(self, leaf: bytes, index: int) -> bytes:
+        """A receipt for an entry, true or not, due in `MERGE_MS`."""
+        now = self.federation.now_ms
+        (receipt,) = sign_receipts(
+            self.log_key,
+            self.federation.origin,
+            index,
+            [leaf_hash(leaf)],
+            accepted_ms=now,
+            merge_by_ms=now + MERGE_MS,
+        )
+        return receipt.encode()
 
     def answer(self, listener: str, size: int, final: int) -> Answer:
         """What a follower gets who holds ``size`` entries and the final checkpoint ``final``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from immutables import Map
@@ -13,6 +12,7 @@ from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations import BlobRef, Operation
+from ledger.exchange.receipts import ReceiptBook
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.documents import encode_document
 from ledger.rules.experiments import site_of, totals
@@ -67,6 +67,7 @@ class Hospital:
         taken = self.replica.extend(answer.leaves, answer.note)
         for note in answer.finals:
             self.replica.accept_final(note)
+        self.receipts.look()
         return taken
 
     def follow_entries(self) -> None:
@@ -216,12 +217,21 @@ class Hospital:
         self.store, self.replica = store, replica
         self.register = PrivateRegister.open(self.directory / "private.db")
         self.witness = Witness(self.ring.witness, self.handle, replica)
+        self.receipts = ReceiptBook(
+            self.directory / "receipts",
+            replica,
+            lambda leaf: self.coordinator.submit(leaf),
+            lambda: self.now_ms,
+        )
         self._take_pen()
 
     def _take_pen(self) -> None:
-        send: Callable[[bytes], Receipt] = self.coordinator.submit
         self.author = Author(
-            self.ring, self.replica, send, self.directory / "pending.leaf", lambda: self.now_ms
+            self.ring,
+            self.replica,
+            self.receipts.send,
+            self.directory / "pending.leaf",
+            lambda: self.now_ms,
         )
 
     def _fetch(self, ref: BlobRef) -> bytes:

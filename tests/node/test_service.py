@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ import orjson
 import pytest
 from nacl.pwhash import argon2id
 
+from coordinator.sequencing.promises import Place, Promises
 from ledger.copies.evidence import frame
 from ledger.copies.store import LogStore
 from ledger.entries.entry import NOTHING_SEEN, Body, parse_entry, sign_entry
@@ -24,16 +25,19 @@ from ledger.entries.operations import (
     NodeReady,
     NodeResumed,
     Operation,
+    ReceiptBroken,
     RoundOpened,
+    TimeNoted,
     UpdateSubmitted,
 )
-from ledger.exchange.client import Followed
+from ledger.exchange.client import Followed, Receipt
 from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.documents import encode_document
+from ledger.rules.log import Sequenced
 from node.errors import DatasetChanged, JobRefused, NodeError, WorkerDied
 from node.following.follower import News
-from node.service.local_api import LOCAL_FILE, LocalServer
+from node.service.local_api import LOCAL_FILE, LocalServer, _illness
 from node.training.frames import Job
 from node.training.trainer import NoopTrainer, Task
 from node.training.worker import OnIntent
@@ -299,6 +303,43 @@ def test_a_forked_log_ends_all_work_and_is_reported(town: Town) -> None:
     assert again.service.picture.fork is not None, "a restart does not heal a log"
     assert town.state.size > seen
     assert town.coordinator.sequencer.view.final_size <= seen, "it cosigns nothing more"
+
+
+def test_a_broken_receipt_turns_the_node_red_and_is_put_on_record_once(town: Town) -> None:
+    node = town.start_node("basel")
+    town.until(lambda: town.state.members[node_of("basel")].ready)
+    town.until(lambda: node.membership.receipts.waiting == ())
+    sequencer = town.coordinator.sequencer
+    true = sequencer._promises
+    sequencer._promises = Lying(true)
+    town.stop_node("basel")
+    node = town.start_node("basel")  # says that it restarted, and is promised a place far ahead
+    town.until(lambda: len(node.membership.receipts.waiting) == 1)
+    sequencer._promises = true
+    assert node.service.picture.broken_promise is None
+    time.sleep(0.002)
+    sequencer.say(TimeNoted(type="time.noted")).result(10)
+    town.until(lambda: node.service.picture.broken_promise is not None)
+    town.until(lambda: len(said(town, ReceiptBroken)) == 1)
+    town.until(lambda: node.membership.receipts.unpublished == ())
+    assert _illness(node.service.picture) == "promise broken"
+    town.stop_node("basel")
+    again = town.start_node("basel")
+    town.until(lambda: again.service.picture.reached)
+    assert again.service.picture.broken_promise is not None, "a restart mends no promise"
+    assert len(said(town, ReceiptBroken)) == 1
+
+
+class Lying(Promises):
+    """Promises places far ahead, at once, as no honest coordinator does."""
+
+    def __init__(self, true: Promises) -> None:
+        super().__init__(true._key, true._origin, 0.0, true._now_ms)
+
+    def answer(self, taken: Sequence[Sequenced], places: Sequence[Place]) -> list[Receipt]:
+        """Move every place by a thousand."""
+        ahead = [(replace(answer, index=answer.index + 1000), leaf) for answer, leaf in places]
+        return super().answer((), ahead)
 
 
 def test_a_paused_node_takes_on_nothing_new(town: Town) -> None:
