@@ -340,6 +340,7 @@ class Workload:
                         noise_sd=_NOISE_SD,
                         sampling=2**32,
                         steps=self.rounds,
+                        engine="exact",
                         charges=(CellCharge(cell=f"{name}-all", g=1, r=1),),
                     ),
                 ),

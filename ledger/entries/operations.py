@@ -36,6 +36,7 @@ TimeMs = Annotated[int, Field(ge=0, le=MAX_INT)]
 Role = Literal["coordinator", "node", "steward", "researcher", "auditor"]
 RoundKind = Literal["train", "evaluate", "baseline"]
 Purpose = Literal["train", "evaluate", "baseline_train", "baseline_evaluate"]
+Engine = Literal["exact", "fast"]
 
 EMPTY_HASH = "0" * 64
 
@@ -357,6 +358,8 @@ class Release(Value):
         noise_sd: deviation of the rounded Gaussian, grid units.
         sampling: Poisson probability in units of 2^-32; 2^32 is the full batch.
         steps: the most that the plan may run, spare rounds included.
+        engine: how the sum before the noise is made: from integer vectors of each patient, or by
+            book-keeping, which clips below the sensitivity by what its rounding may add.
         charges: per *step*, for every cell that the release reads.
     """
 
@@ -365,6 +368,7 @@ class Release(Value):
     noise_sd: Positive
     sampling: Annotated[int, Field(ge=1, le=2**32)]
     steps: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    engine: Engine
     charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
 
 

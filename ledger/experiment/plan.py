@@ -25,12 +25,14 @@ from ledger.entries.operations import (
     CellCharge,
     CellRegistered,
     DatasetRegistered,
+    Engine,
     Plan,
     Purpose,
     Release,
     SitePlan,
 )
 from ledger.errors import PlanRefused
+from ledger.experiment.fast_clip import Limits, clip_norm
 from ledger.experiment.network_spec import Sequential, expand, parameter_count
 from ledger.experiment.schema import (
     CategoryColumn,
@@ -214,6 +216,21 @@ def steps_per_round(spec: ExperimentSpec) -> int:
     return strategy.local_steps if isinstance(strategy, FedAvg) else 1
 
 
+def engine_of(spec: ExperimentSpec, purpose: Purpose) -> Engine:
+    """How the sums of a purpose are made; histograms are integers from the start."""
+    if purpose not in TRAINING:
+        return "exact"
+    if spec.privacy.engine != "auto":
+        return spec.privacy.engine
+    several = purpose == "baseline_train" or isinstance(spec.federation.strategy, FedAvg)
+    return "fast" if several else "exact"
+
+
+def site_limits(declared_train: int, declared_rows: int) -> Limits:
+    """The most training units and rows that a node admits to a dataset of that declared size."""
+    return Limits(ACTUAL_OVER_DECLARED * declared_train, ACTUAL_OVER_DECLARED * declared_rows)
+
+
 def cells_of(site: Site, purpose: Purpose) -> tuple[str, ...]:
     """The cells that a release of that purpose reads, sorted."""
     use = "train" if purpose in TRAINING else "test"
@@ -320,10 +337,14 @@ def _assemble_site(
             noise_sd=noises[purpose],
             sampling=sampling_units(spec) if purpose == "train" else FULL_BATCH,
             steps=count,
+            engine=engine_of(spec, purpose),
         )
         for purpose, count in steps.items()
     )
     declared = site.terms.declared_train
+    if any(release.engine == "fast" for release in releases):
+        limits = site_limits(declared, site.schema.declared_rows)
+        clip_norm(network_of(spec, site.schema), sensitivity, limits)  # refuses what rounding eats
     federated_average = isinstance(spec.federation.strategy, FedAvg)
     return SitePlan(
         dataset=site.terms.dataset,
@@ -337,7 +358,14 @@ def _assemble_site(
 
 
 def _release(
-    site: Site, purpose: Purpose, *, sensitivity: int, noise_sd: int, sampling: int, steps: int
+    site: Site,
+    purpose: Purpose,
+    *,
+    sensitivity: int,
+    noise_sd: int,
+    sampling: int,
+    steps: int,
+    engine: Engine,
 ) -> Release:
     event = Gaussian(sensitivity, noise_sd, 1, sampling)
     charges = []
@@ -354,6 +382,7 @@ def _release(
         noise_sd=noise_sd,
         sampling=sampling,
         steps=steps,
+        engine=engine,
         charges=tuple(charges),
     )
 

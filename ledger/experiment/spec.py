@@ -196,12 +196,16 @@ class Privacy(SpecPart):
         epsilon: target of the whole run per dataset, metrics and baseline included, at the
             dataset's own lifetime delta.
         clip_norm: L2 bound on one patient's gradient.
+        engine: how clipped sums are made: ``exact``, from integer vectors of each patient; ``fast``,
+            by book-keeping in float64, clipped lower by all that rounding may add; ``auto``, fast
+            where a node takes several steps in a round, exact where it takes one.
         metrics: quality measures to release, or null for none.
         baseline: local-only comparison, or null for none.
     """
 
     epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), _Plain]
     clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("0.5")
+    engine: Literal["auto", "exact", "fast"] = "auto"
     metrics: Metrics | None = Metrics()
     baseline: Baseline | None = None
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from ledger.entries.operations import Purpose, Release, SitePlan
 from ledger.experiment.average import averaged_rounds
-from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import network_of
+from ledger.experiment.fast_clip import clip_norm
+from ledger.experiment.network_spec import Sequential, parameter_shapes
+from ledger.experiment.plan import network_of, site_limits
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.tensors import encode_update, unpack_model
@@ -27,6 +28,7 @@ from ledger.formats.strict import parse_canonical
 from node.data.encode import Examples
 from node.data.holdings import Holdings
 from node.errors import JobRefused
+from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
 from node.training.frames import Job
 from node.training.network import FloatVector, build, load_flat
@@ -98,7 +100,11 @@ class _Work:
             Path(job.path), job.schema_document, job.split_key, job.spec, job.sha256
         )
         self.training = Training(
-            per_sample(build(tree)), loss_of(self._spec.task), train, self._site.divisor
+            per_sample(build(tree)),
+            loss_of(self._spec.task),
+            train,
+            self._site.divisor,
+            self._fast_engine(tree, train, job.kind),
         )
         rehearse(self.training)
 
@@ -157,6 +163,17 @@ class _Work:
                 rng=rng,
                 before_noise=self._before_noise,
             )
+
+    def _fast_engine(self, tree: Sequential, train: Examples, kind: str) -> DenseSum | None:
+        """Make the fast engine where a release of this round asks for it."""
+        asked = [self._release(purpose) for purpose in _PURPOSES[kind]]
+        fast = [release for release in asked if release.engine == "fast"]
+        if not fast:
+            return None
+        limits = site_limits(self._site.divisor, self._schema.declared_rows)
+        for release in fast:
+            clip_norm(tree, release.sensitivity, limits)  # raises here, before any intent
+        return DenseSum(tree, self._spec.task, train, limits)
 
     def _release(self, purpose: Purpose) -> Release:
         release = self._releases.get(purpose)

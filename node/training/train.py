@@ -1,7 +1,9 @@
 """Private training: the one mechanism that turns patients' gradients into what may leave.
 
 ``noisy_gradient_sum`` is that mechanism (DP-SGD: Abadi et al. 2016, arXiv:1607.00133, on an integer
-grid). Everything else here is post-processing of what it returned. For each patient, in this order:
+grid). Everything else here is post-processing of what it returned. The plan says which of two engines
+makes a release's sum. ``fast`` is ``node.training.dense``; ``exact`` stands here. It takes for each
+patient, in this order:
 
 1. the gradients of the patient's rows, by Opacus' ``GradSampleModule``, float32; a gradient with a
    value that is not finite becomes 0;
@@ -43,6 +45,7 @@ from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from ledger.experiment.tensors import to_grid
 from node.data.encode import Examples
 from node.errors import JobRefused
+from node.training.dense import DenseSum
 from node.training.network import FloatVector, RowLinear, load_flat
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import Randomness
@@ -73,12 +76,14 @@ class Training:
         loss: summed over rows.
         examples: the training half.
         declared: the public number of training units, the divisor.
+        fast: the same model and examples in the fast engine, where a release asks for it.
     """
 
     engine: nn.Module
     loss: Loss
     examples: Examples
     declared: int
+    fast: DenseSum | None = None
 
 
 def per_sample(module: nn.Module) -> nn.Module:
@@ -118,40 +123,53 @@ def block_rows(declared: int, sampling: int, parameters: int) -> int:
     return max(_MIN_BLOCK_ROWS, rows)
 
 
-def noisy_gradient_sum(
-    engine: nn.Module,
-    batch: Examples,
-    *,
-    sensitivity: int,
-    noise_sd: int,
-    rng: Randomness,
-    loss: Loss,
-    block: int,
-) -> IntVector:
-    """Sum the clipped gradients of a batch's patients and add noise: the private mechanism.
+def noisy_gradient_sum(training: Training, release: Release, rng: Randomness) -> IntVector:
+    """Sample patients, sum their clipped gradients and add noise: the private mechanism.
 
     Args:
-        engine: from ``per_sample``, with weights loaded.
-        batch: the sampled units' rows; may be empty.
-        sensitivity: L2 bound on one patient's vector, grid units, 1 .. 2^30.
-        noise_sd: deviation of the rounded Gaussian in each coordinate, grid units.
+        training: the site's half and engines, with weights loaded (``load_weights``).
+        release: sampling, sensitivity (1 .. 2^30), engine and noise.
         rng: secret, unrepeatable draws.
-        loss: summed over rows.
-        block: rows handled at once, from ``block_rows``.
 
     Returns:
-        int64 [d], grid units, private; d is the engine's number of parameters.
+        int64 [d], grid units, private; d is the model's number of parameters.
 
     Raises:
         InvalidEvent, RandomnessClosed: by ``rng``, over its arguments.
     """
+    examples = training.examples
+    parameters = _parameters(training.engine)
+    taken = rng.poisson_mask(release.sampling, examples.units)
     try:
-        total = exact_sum(engine, batch, sensitivity=sensitivity, loss=loss, block=block)
+        if training.fast is not None and release.engine == "fast":
+            total = training.fast.clipped_sum(taken, release.sensitivity)
+        else:
+            total = exact_sum(
+                training.engine,
+                examples.sample(taken),
+                sensitivity=release.sensitivity,
+                loss=training.loss,
+                block=block_rows(training.declared, release.sampling, parameters),
+            )
     except FAILURES:
         # The engine passed ``rehearse``, so this is about these rows. To stop now would tell;
         # noise leaves instead, and the charge stands.
-        total = np.zeros(_parameters(engine), dtype=np.int64)
-    return total + rng.gaussian_integers(noise_sd, len(total))
+        total = np.zeros(parameters, dtype=np.int64)
+    return total + rng.gaussian_integers(release.noise_sd, parameters)
+
+
+def load_weights(training: Training, release: Release, weights: FloatVector) -> None:
+    """Write weights, float64 [d], into the engine that the release asks for.
+
+    Raises:
+        JobRefused: there is no such engine here, or d is not the model's number of parameters.
+    """
+    if release.engine == "exact":
+        load_flat(training.engine, weights)
+    elif training.fast is None:
+        raise JobRefused(f"the {release.purpose} release asks for an engine that was not made")
+    else:
+        training.fast.load(weights)
 
 
 def exact_sum(
@@ -234,8 +252,8 @@ def fedsgd_round(
         int64 [d], grid units, within ``update_bound`` (``bounded``).
     """
     before_noise(release.purpose, 1)
-    load_flat(training.engine, model)
-    return bounded(_release(training, release, rng), update_bound)
+    load_weights(training, release, model)
+    return bounded(noisy_gradient_sum(training, release, rng), update_bound)
 
 
 def fedavg_round(
@@ -320,6 +338,8 @@ def rehearse(training: Training) -> None:
     block = block_rows(training.declared, FULL_BATCH, _parameters(training.engine))
     try:
         exact_sum(training.engine, blank, sensitivity=GRID, loss=training.loss, block=block)
+        if training.fast is not None:
+            training.fast.clipped_sum(np.zeros(training.examples.units, dtype=bool), GRID)
     except FAILURES as error:
         raise JobRefused(f"the model cannot be trained ({type(error).__name__})") from None
 
@@ -340,21 +360,6 @@ def bounded(update: IntVector, bound: int) -> IntVector:
     return shrunk
 
 
-def _release(training: Training, release: Release, rng: Randomness) -> IntVector:
-    """Sample units by Poisson and run the mechanism on them."""
-    examples = training.examples
-    batch = examples.sample(rng.poisson_mask(release.sampling, examples.units))
-    return noisy_gradient_sum(
-        training.engine,
-        batch,
-        sensitivity=release.sensitivity,
-        noise_sd=release.noise_sd,
-        rng=rng,
-        loss=training.loss,
-        block=block_rows(training.declared, release.sampling, _parameters(training.engine)),
-    )
-
-
 def _descend(
     training: Training,
     model: FloatVector,
@@ -366,8 +371,8 @@ def _descend(
     expected = training.declared * (release.sampling / FULL_BATCH)
     weights = np.array(model, dtype=np.float64)
     for _ in range(steps):
-        load_flat(training.engine, weights)
-        noisy = _release(training, release, rng).astype(np.float64) / GRID
+        load_weights(training, release, weights)
+        noisy = noisy_gradient_sum(training, release, rng).astype(np.float64) / GRID
         weights = weights - learning_rate * noisy / expected
         yield weights
 

@@ -161,6 +161,7 @@ def proposal(
                     noise_sd=2,
                     sampling=sampling if purpose == "train" else 2**32,
                     steps=steps,
+                    engine="exact",
                     charges=charges,
                 )
             )

@@ -260,6 +260,7 @@ def test_totals_add_up_steps_per_cell_in_order_of_cells() -> None:
             noise_sd=1,
             sampling=2**32,
             steps=steps,
+            engine="exact",
             charges=tuple(CellCharge(cell=c, g=g, r=r) for c, g, r in charges),
         )
 

@@ -269,6 +269,31 @@ def test_a_baseline_is_charged_for_all_its_steps_within_its_share() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "asked", "train", "baseline"),
+    [
+        ({}, "auto", "exact", "fast"),
+        (FEDAVG, "auto", "fast", "fast"),
+        (FEDAVG, "exact", "exact", "exact"),
+        ({}, "fast", "fast", "fast"),
+    ],
+)
+def test_the_fast_engine_sums_where_a_node_takes_several_steps_in_a_round(
+    strategy: dict[str, Any], asked: str, train: str, baseline: str
+) -> None:
+    wanted = spec(federation=strategy, privacy={"engine": asked, "baseline": {"rounds": 7}})
+    sites = (halves(),)
+    plan = compile_plan(wanted, sites, MODEL)
+    check_plan(wanted, sites, plan)
+    engines = {r.purpose: r.engine for r in plan.sites[0].releases}
+    assert engines == {
+        "train": train,
+        "evaluate": "exact",
+        "baseline_train": baseline,
+        "baseline_evaluate": "exact",
+    }
+
+
 # --- every tampered field -------------------------------------------------------------------------
 
 
@@ -365,6 +390,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Plan], Plan], str, str]] = {
     ),
     "a sensitivity": (in_release(0, sensitivity=1), "plan.sites.basel.train", "not the release"),
     "sampling": (in_release(0, sampling=1), "plan.sites.basel.train", "not the release"),
+    "an engine": (in_release(0, engine="fast"), "plan.sites.basel.train", "not the release"),
     "steps": (in_release(0, steps=5), "plan.sites.basel", ""),
     "less noise": (scaled(0, 0.999), "plan.sites.basel.train", "the target epsilon gives"),
     "more noise": (scaled(0, 1.5), "plan.sites.basel.train", "the target epsilon gives"),
@@ -419,7 +445,7 @@ def test_every_field_of_a_plan_is_tampered_with_above() -> None:
         "strategy", "parameters", "metric_size", "rounds", "steps_per_round", "spare_rounds",
         "evaluate", "baseline", "quorum", "round_timeout_ms", "dataset", "registration", "weight",
         "divisor", "update_bound", "epsilon_micro", "purpose", "sensitivity", "noise_sd",
-        "sampling", "steps",
+        "sampling", "steps", "engine",
     }  # fmt: skip
     assert fields == names
 
@@ -586,6 +612,14 @@ def test_charges_that_no_entry_can_say_are_refused() -> None:
     one = in_release(0, noise_sd=MAX_INT)(plan)
     with pytest.raises(PlanRefused, match="it states noise of 9007199254740991"):
         check_plan(weak, (place,), one)
+
+
+def test_the_fast_engine_is_refused_where_rounding_would_eat_the_clip_norm() -> None:
+    tiny = {"engine": "fast", "clip_norm": "0.000004"}
+    error = why_not(spec(privacy=tiny), site())
+    assert error.where == "plan.sites.basel"
+    assert "raise the clip norm, or use the exact engine" in error.reason
+    compile_plan(spec(privacy=tiny | {"engine": "exact"}), (site(),), MODEL)
 
 
 def test_a_cell_whose_promise_has_no_gate_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ledger.entries.operations import CellCharge, Purpose, Release, SitePlan
+from ledger.entries.operations import CellCharge, Engine, Purpose, Release, SitePlan
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import network_of
@@ -53,7 +53,7 @@ def heart_file(name: str = "cleveland-heart") -> Path:
     return shared("data", "heart-disease", HEART_FILES[name][0])
 
 
-def release(purpose: Purpose, **changes: int) -> Release:
+def release(purpose: Purpose, engine: Engine = "exact", **changes: int) -> Release:
     """A release with small noise."""
     sensitivity = CLIP if purpose in ("train", "baseline_train") else GRID
     fields = {
@@ -62,7 +62,8 @@ def release(purpose: Purpose, **changes: int) -> Release:
         "sampling": FULL_BATCH,
         "steps": 100,
     } | changes
-    return Release(purpose=purpose, charges=(CellCharge(cell="all", g=1, r=1),), **fields)
+    charges = (CellCharge(cell="all", g=1, r=1),)
+    return Release(purpose=purpose, engine=engine, charges=charges, **fields)
 
 
 def site_plan(spec: ExperimentSpec, declared: Schema, **changes: int) -> SitePlan:

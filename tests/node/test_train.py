@@ -77,7 +77,9 @@ def stock_network(tree: Sequential) -> nn.Module:
     layers: list[nn.Module] = []
     for layer in build(tree):
         if isinstance(layer, nn.Linear):
-            layers.append(nn.Linear(layer.in_features, layer.out_features))
+            layers.append(
+                nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            )
         else:
             layers.append(layer)
     return nn.Sequential(*layers)
@@ -86,6 +88,13 @@ def stock_network(tree: Sequential) -> nn.Module:
 def training_of(name: str, examples: Examples, declared: int = 60) -> tuple[Training, FloatVector]:
     engine, weights = engine_of(TREES[name])
     return Training(engine, loss_of(BINARY), examples, declared), weights
+
+
+class Everybody(TestRng):
+    """Takes every patient without drawing a bit."""
+
+    def poisson_mask(self, sampling: int, size: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.ones(size, dtype=bool)
 
 
 def summed(engine: nn.Module, batch: Examples, block: int = 64, clip: int = CLIP) -> Any:
@@ -187,15 +196,8 @@ def test_a_computation_that_fails_over_rows_sends_noise_and_says_nothing() -> No
     batch = random_examples(5, 20, WIDTH, classes=3)
     broken = replace(batch, targets=np.full(20, 99, dtype=np.int64))
     noise = TestRng(5).gaussian_integers(NOISE, 3 * WIDTH + 3)
-    result = noisy_gradient_sum(
-        engine,
-        broken,
-        sensitivity=CLIP,
-        noise_sd=NOISE,
-        rng=TestRng(5),
-        loss=loss_of(CLASSES),
-        block=64,
-    )
+    training = Training(engine, loss_of(CLASSES), broken, 20)
+    result = noisy_gradient_sum(training, release("train"), Everybody(5))
     np.testing.assert_array_equal(result, noise)
 
 
@@ -205,15 +207,8 @@ def test_a_batch_that_needs_too_much_memory_sends_noise() -> None:
 
     tree = expand(LogisticRegression(preset="logistic-regression"), WIDTH, 1)
     engine, _ = engine_of(tree)
-    result = noisy_gradient_sum(
-        engine,
-        random_examples(5, 20, WIDTH),
-        sensitivity=CLIP,
-        noise_sd=NOISE,
-        rng=TestRng(5),
-        loss=starve,
-        block=64,
-    )
+    training = Training(engine, starve, random_examples(5, 20, WIDTH), 20)
+    result = noisy_gradient_sum(training, release("train"), Everybody(5))
     np.testing.assert_array_equal(result, TestRng(5).gaussian_integers(NOISE, WIDTH + 1))
 
 

@@ -1,0 +1,79 @@
+"""To what norm the ``fast`` engine clips: a function of public numbers, so that anyone recomputes it.
+
+``privacy.rounding`` holds the argument; this module counts, for a network and a site, what it asks for:
+the products in a squared norm, the additions on the way to a coordinate, and the most patients and
+rows that a node admits to a dataset. ``node.training.dense`` computes in the order that is counted
+here, with the block sizes that stand here.
+
+Promise: the same numbers at the researcher, the node and the auditor, before any data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.experiment.network_spec import LayerNorm, Linear, Sequential, parameter_count
+from privacy.rounding import clip_within, gamma
+
+BLOCK_ROWS: Final = 512
+"""Most rows that are added up in one matrix product."""
+MIXED_ROWS: Final = 128
+"""Most rows of such a block where patients have several, and of a patient in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Public bounds on what may be in a sum.
+
+    Attributes:
+        patients: most units.
+        rows: most rows of all units.
+    """
+
+    patients: int
+    rows: int
+
+
+def clip_norm(tree: Sequential, sensitivity: int, limits: Limits) -> float:
+    """Return the norm that the fast engine clips to.
+
+    Args:
+        tree: the model.
+        sensitivity: what is charged, grid units.
+        limits: of the site.
+
+    Returns:
+        Grid units, below ``sensitivity``.
+
+    Raises:
+        InvalidParameter: rounding would take more than half of the sensitivity.
+        InvalidEvent: a number is out of range.
+    """
+    return clip_within(
+        sensitivity,
+        parameters=parameter_count(tree),
+        terms=_terms(tree, limits),
+        depth=_depth(limits),
+        patients=limits.patients,
+    )
+
+
+def norm_error(tree: Sequential, limits: Limits) -> float:
+    """Return the relative error of a computed squared norm, of the sum of its rows' norms squared."""
+    return gamma(_terms(tree, limits))
+
+
+def _terms(tree: Sequential, limits: Limits) -> int:
+    widths = 0
+    for layer in tree.layers:
+        if isinstance(layer, Linear):
+            widths += layer.in_features + layer.out_features + 3
+        elif isinstance(layer, LayerNorm):
+            widths += 2 * layer.normalized_shape + 3
+    return widths + 2 * MIXED_ROWS + _depth(limits)
+
+
+def _depth(limits: Limits) -> int:
+    """Inside a block, then over the blocks, of which any two in a row hold over 128 rows."""
+    return BLOCK_ROWS + 8 + limits.rows // 32
