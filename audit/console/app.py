@@ -152,7 +152,9 @@ def _add_pages(app: FastAPI, watch: Watch) -> None:
 
     @app.get("/members")
     def members() -> HTMLResponse:
-        return _page(watch, "members.html", title="Members", found=_need(watch))
+        found = _need(watch)
+        ended = pages.ended_by_evidence(found.state)
+        return _page(watch, "members.html", title="Members", found=found, ended=ended)
 
     @app.get("/ledger")
     def ledger(before: int | None = None) -> HTMLResponse:

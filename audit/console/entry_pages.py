@@ -181,6 +181,17 @@ def _reasons(
         ),
         _witnessed(found, index),
     ]
+    for dispute in history.disputes():
+        if index in dispute.entries:
+            reasons.append(
+                Reason(
+                    "It is disputed.",
+                    "stated",
+                    f"Entry {dispute.said.index:,} says that {dispute.member}'s keys were "
+                    f"compromised from {dispute.day} on. It stands; who signed it cannot be told.",
+                    "warn",
+                )
+            )
     if void is None:
         reasons.append(
             Reason(

@@ -31,6 +31,8 @@ from audit.reports.standing import person
 from audit.verification.documents import UNREADABLE
 from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
+from ledger.formats.keys import key_id
+from ledger.rules.state import State
 
 NEARLY_SPENT = 0.8
 
@@ -110,6 +112,17 @@ class DatasetPage:
     models: int
     downloads: int
     curve: tuple[tuple[int, int, float], ...] = field(default=())
+
+
+def ended_by_evidence(state: State) -> dict[str, int]:
+    """Members whose current key ended by ``key.conflicted``, and the entry that holds the evidence."""
+    ended = {}
+    for member in state.members.values():
+        entry = member.keys.entry
+        held = state.keys.get(key_id(entry.alg, bytes.fromhex(entry.public)))
+        if held is not None and held.conflicted_at is not None:
+            ended[member.handle] = held.conflicted_at
+    return ended
 
 
 def dataset_rows(found: Verification) -> list[DatasetRow]:

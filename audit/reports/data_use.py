@@ -314,7 +314,11 @@ def _against(
             entry=said.index,
             at_ms=said.at_ms,
             who=said.author,
-            what="withdrew the dataset",
+            what=(
+                "completed the expulsion that withdrew it"
+                if reason == "expelled"
+                else "withdrew the dataset"
+            ),
             why=in_words(reason),
             then="no round used it after this entry; models made before stay listed in block 7",
         )

@@ -33,6 +33,7 @@ class Standing(Part):
     Attributes:
         heads: hospitals whose node cosigned the checkpoint, the log's head as they saw it.
         step_verdicts: how each numbered step of the verification ended.
+        disputed: compromise dates, and the entries that they put in doubt.
         refuted: what was found changed; a report on such a copy proves nothing.
     """
 
@@ -48,6 +49,7 @@ class Standing(Part):
     entries_applied: int
     entries_void: int
     step_verdicts: dict[str, str]
+    disputed: tuple[str, ...]
     refuted: tuple[str, ...]
 
 

@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel
 
 from audit.reports.data_use_form import Header, Person, Standing
-from audit.verification.verify import Verification
+from audit.verification.verify import Verification, disputed
 from ledger.formats.keys import SigningKey
 
 NOT_STATED = "not stated"
@@ -37,6 +37,7 @@ def standing_of(found: Verification) -> Standing:
         entries_applied=report.applied,
         entries_void=report.void,
         step_verdicts={str(step): report.verdict_of(step) for step in range(1, 15)},
+        disputed=tuple(disputed(d) for d in found.history.disputes() if d.entries),
         refuted=tuple(f"{check.place}: {check.detail}" for check in report.refuted),
     )
 

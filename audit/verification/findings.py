@@ -32,6 +32,14 @@ STEPS: tuple[tuple[int, str], ...] = (
 TITLES = dict(STEPS)
 
 
+def listed(indexes: Sequence[int], most: int = 8) -> str:
+    """Entries as people name them: ``entries 3, 7 and 9``; cut after ``most``."""
+    if len(indexes) == 1:
+        return f"entry {indexes[0]}"
+    shown = ", ".join(str(index) for index in indexes[:most])
+    return f"entries {shown}" + (f" and {len(indexes) - most} more" if len(indexes) > most else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One question and its answer.

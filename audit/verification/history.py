@@ -8,8 +8,10 @@ applied is what the fold applied. Times are POSIX ms of the author's own clock (
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from ledger.entries.operations import (
@@ -30,6 +32,7 @@ from ledger.entries.operations import (
     ExperimentStopped,
     FederationFounded,
     ForkReported,
+    KeyRevoked,
     LedgerReviewed,
     MemberJoined,
     ModelDownloaded,
@@ -219,6 +222,29 @@ class MemberRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Dispute:
+    """A compromise date that was stated when a member's keys were revoked. Nothing is undone.
+
+    Attributes:
+        said: the revocation.
+        member: whose keys.
+        since_ms: the date.
+        entries: what these keys signed that may have been sequenced at that date or after it: log
+            time moves in steps, so what lies within the step before the date is among them.
+    """
+
+    said: Said
+    member: str
+    since_ms: int
+    entries: tuple[int, ...]
+
+    @property
+    def day(self) -> str:
+        """The date, UTC."""
+        return datetime.fromtimestamp(self.since_ms / 1000, UTC).date().isoformat()
+
+
+@dataclass(frozen=True, slots=True)
 class VoidRecord:
     """An entry without effect."""
 
@@ -248,6 +274,7 @@ class History:
     reviews: list[tuple[Said, LedgerReviewed]] = field(default_factory=list)
     forks: list[tuple[Said, ForkReported]] = field(default_factory=list)
     broken_receipts: list[tuple[Said, ReceiptBroken]] = field(default_factory=list)
+    compromises: list[tuple[Said, KeyRevoked]] = field(default_factory=list)
     voids: dict[int, VoidRecord] = field(default_factory=dict)
     chains: dict[str, array[int]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
@@ -288,6 +315,23 @@ class History:
             self._new_keys(item.index, state)
         if not self.policies or self.policies[-1][1] is not state.policy:
             self.policies.append((item.index, state.policy))
+
+    def disputes(self) -> tuple[Dispute, ...]:
+        """Every compromise date that was stated, with the entries that it puts in doubt."""
+        return tuple(self._dispute(said, op) for said, op in self.compromises)
+
+    def _dispute(self, said: Said, op: KeyRevoked) -> Dispute:
+        since = op.compromised_since_ms or 0
+        # The clock of a thief is the thief's. Log time is not; but it only says "not before".
+        times = self.log_times
+        doubtful = []
+        for kid in self.members[op.member].keys:
+            for index in self.chains.get(kid, ()):
+                after = bisect_right(times, times[index])
+                until = times[after] if after < len(times) else since
+                if index <= said.index and until >= since:
+                    doubtful.append(index)
+        return Dispute(said, op.member, since, tuple(sorted(doubtful)))
 
     def policies_between(self, start: int, stop: int) -> list[Policy]:
         """The policies that were in force after one or more of these entries, ``stop`` left out."""
@@ -399,6 +443,10 @@ class History:
     def _reviewed(self, said: Said, op: LedgerReviewed, state: State) -> None:
         self.reviews.append((said, op))
 
+    def _revoked(self, said: Said, op: KeyRevoked, state: State) -> None:
+        if op.compromised_since_ms is not None:
+            self.compromises.append((said, op))
+
     def _forked(self, said: Said, op: ForkReported, state: State) -> None:
         self.forks.append((said, op))
 
@@ -449,4 +497,5 @@ _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     LedgerReviewed: History._reviewed,
     ForkReported: History._forked,
     ReceiptBroken: History._broken,
+    KeyRevoked: History._revoked,
 }

@@ -36,8 +36,8 @@ from audit.verification.check_budgets import check_charges, check_plans, check_p
 from audit.verification.check_models import check_models
 from audit.verification.check_notes import Notes, check_notes
 from audit.verification.documents import Documents
-from audit.verification.findings import Check, Report, Verdicts, Witnesses, in_order
-from audit.verification.history import History
+from audit.verification.findings import Check, Report, Verdicts, Witnesses, in_order, listed
+from audit.verification.history import Dispute, History
 from audit.verification.replay import Replay, replay
 from audit.verification.sources import Copy, close_copies, open_copies
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput
@@ -100,6 +100,7 @@ def verify(copy: Copy, *, trust: str | None = None, cross_check: bool = False) -
     done = replay(copy)
     checks.append(_anchor(done, trust))  # 2
     checks += done.checks  # 3, 4, 5, 8
+    checks += _disputes(done)  # 5
     notes = check_notes(done, copy)
     checks += notes.checks  # 6, 7, 14
     documents = Documents(copy)
@@ -154,6 +155,22 @@ def _anchor(done: Replay, trust: str | None) -> Check:
         detail = f"it is federation {done.federation[:12]}, and you trust {trust[:12]}"
         return Check(2, "refuted", detail, "entry 0")
     return Check(2, "proved", f"genesis is that of federation {trust[:12]}, which you trust")
+
+
+def _disputes(done: Replay) -> Iterator[Check]:
+    """Step 5: what was signed by keys that were somebody else's too, as their owner says."""
+    for dispute in done.history.disputes():
+        if dispute.entries:
+            yield Check(5, "not_checkable", disputed(dispute))
+
+
+def disputed(dispute: Dispute) -> str:
+    """A compromise date and what it puts in doubt, in words."""
+    return (
+        f"disputed: {listed(dispute.entries)} of {dispute.member}; its keys were compromised from "
+        f"{dispute.day} on, says entry {dispute.said.index}. The signatures hold and the rules let them "
+        "stand, but who signed cannot be told"
+    )
 
 
 def _blobs(done: Replay, copy: Copy) -> Iterator[Check]:

@@ -42,6 +42,8 @@ class MemberSummary(TypedDict):
     joined_at: int
     ready: bool
     revoked: bool
+    expelled: bool
+    disputed_since: str | None
 
 
 class DatasetSummary(TypedDict):
@@ -129,6 +131,10 @@ def member_summary(member: Member) -> MemberSummary:
         joined_at=member.joined_at,
         ready=member.ready,
         revoked=member.revoked_at is not None,
+        expelled=member.expelled_at is not None,
+        disputed_since=(
+            None if member.disputed_since_ms is None else iso_time(member.disputed_since_ms)
+        ),
     )
 
 

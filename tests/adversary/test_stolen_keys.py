@@ -79,7 +79,11 @@ def test_a_revoked_key_signs_nothing_more(world: World) -> None:
     assert member.disputed_since_ms is not None  # marked, not undone
     assert "basel-node" in {e.body.author for e in federation.entries()}
     home = world.coordinator.write(world.directory / "hub")
-    assert world.audit(home).exit_code == 0  # its older entries verify for ever
+    verdicts = world.audit(home)
+    assert verdicts.exit_code == 0  # its older entries verify for ever
+    (doubt,) = [c for c in verdicts.best.checks if c.detail.startswith("disputed: ")]
+    assert (doubt.step, doubt.verdict) == (5, "not_checkable")
+    assert "of basel-node; its keys were compromised from" in doubt.detail
 
 
 @attack(
