@@ -5,6 +5,7 @@ With ``CONSILIUM_NO_SKIP`` set, as CI sets it, a checker that is not there is a 
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def go_program(source: Path) -> Path:
     gopath = next((p for p in GO_PATHS if Path(p, "src/golang.org/x/mod/sumdb").is_dir()), None)
     if gopath is None:
         absent("no golang.org/x/mod source; Debian: apt-get install golang-golang-x-mod-dev")
-    folder = Path(mkdtemp(prefix="consilium-go-"))
+    folder = Path(_folder("consilium-go-"))
     environment = os.environ | {
         "GO111MODULE": "off",
         "GOPROXY": "off",
@@ -56,4 +57,10 @@ def go_program(source: Path) -> Path:
 @cache
 def _cache() -> str:
     """One build cache for all programs: x/mod is compiled once."""
-    return mkdtemp(prefix="consilium-go-cache-")
+    return _folder("consilium-go-cache-")
+
+
+def _folder(prefix: str) -> str:
+    made = mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made

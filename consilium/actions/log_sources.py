@@ -17,7 +17,7 @@ from pathlib import Path
 
 from audit.verification.sources import Copy, TileCopy, close_copies, open_copies
 from audit.verification.tile_copy import open_tiles
-from consilium.actions.homes import find_home, member_homes
+from consilium.actions.homes import ANYBODY, member_homes
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
@@ -119,6 +119,14 @@ class LogSource:
                 return notes[-1].note
         raise InputError(f"{self.copy.name} has no signed checkpoint over entry {index or 0}")
 
+    def readable(self, home: Path) -> bool:
+        """Whether entries can be read: not from a coordinator without a member's home."""
+        if self.url is None or not isinstance(self.copy, TileCopy):
+            return True
+        with CoordinatorClient(self.url, federation="") as client:
+            coordinator = client.find_genesis() is not None
+        return not coordinator or member_of(self.copy.federation, home) is not None
+
     def newest(self) -> bytes:
         """The newest signed checkpoint, final or not.
 
@@ -217,21 +225,18 @@ def open_source(
         yield LogSource(longest, at if at.startswith(SERVER) else None)
 
 
-def has_member(url: str, home: Path) -> bool:
-    """Whether a home here may sign requests at all; whose federation it is shows when it is asked."""
-    return url.startswith(SERVER) and bool(member_homes(home))
+def member_of(federation: str, home: Path) -> MemberHome | None:
+    """A member's home here that may sign requests to a federation; people before services."""
+    homes = [found for found in member_homes(home) if found.config.federation == federation]
+    return min(homes, key=lambda found: ANYBODY.index(found.config.role), default=None)
 
 
 def _open_server(
     url: str, home: Path, passphrase_file: Path | None, kept: Path | None, stack: ExitStack
 ) -> TileCopy:
-    member = find_home(home) if has_member(url, home) else None
-    ca = None if member is None else member.path / CA
-    stranger = stack.enter_context(
-        CoordinatorClient(url, federation="", ca=ca if ca is not None and ca.exists() else None)
-    )
+    stranger = stack.enter_context(CoordinatorClient(url, federation="", ca=_ca_for(url, home)))
     genesis = stranger.find_genesis()
-    signing = _Signing(url, member, passphrase_file, genesis, stack)
+    signing = _Signing(url, home, passphrase_file, genesis, stack)
 
     def ask(name: str) -> bytes | None:
         if genesis is None or not name.startswith("tile/entries/"):
@@ -241,19 +246,27 @@ def _open_server(
     return open_tiles(url, ask if kept is None else _local_first(kept, ask), genesis)
 
 
+def _ca_for(url: str, home: Path) -> Path | None:
+    """The private certificate authority of a home that has joined at this address."""
+    for found in member_homes(home):
+        if found.config.url.rstrip("/") == url.rstrip("/") and (found.path / CA).exists():
+            return found.path / CA
+    return None
+
+
 class _Signing:
     """A member's client, made when the first entry is asked for: only then keys are needed."""
 
     def __init__(
         self,
         url: str,
-        member: MemberHome | None,
+        home: Path,
         passphrase_file: Path | None,
         genesis: bytes | None,
         stack: ExitStack,
     ) -> None:
         self._url = url
-        self._member = member
+        self._home = home
         self._passphrase_file = passphrase_file
         self._genesis = genesis
         self._stack = stack
@@ -265,15 +278,15 @@ class _Signing:
         Raises:
             InputError: nobody here is a member of that federation.
         """
-        member = self._member
-        if member is None or self._genesis is None:
+        genesis = self._genesis
+        federation = "" if genesis is None else federation_id(parse_leaf(genesis))
+        member = member_of(federation, self._home)
+        if member is None:
             raise InputError(
                 f"{self._url} hands out entries to members alone: name a member's home with --home, "
                 "or read a folder of tiles that a hospital exported"
             )
         config = member.config
-        if config.federation != federation_id(parse_leaf(self._genesis)):
-            raise InputError(f"{member.path} belongs to another federation than {self._url}")
         passphrase = read_passphrase(self._passphrase_file, of=f"{config.handle} ({member.path})")
         ring = load_keyring(member.path / KEYRING, passphrase)
         ca = member.path / CA

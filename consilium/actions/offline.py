@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consilium.actions.homes import MOST_BLOBS, find_home
-from consilium.actions.log_sources import LogSource, has_member, open_source
+from consilium.actions.log_sources import LogSource, open_source
 from consilium.actions.reading import open_view
 from consilium.errors import InputError, RunFailed
 from consilium.settings import Settings
@@ -61,7 +61,7 @@ def policy_text(source: LogSource, settings: Settings, outside: tuple[VerifierKe
     Raises:
         InputError: more was asked for than a stranger gets.
     """
-    if source.url is None or has_member(source.url, settings.home):
+    if source.url is None or source.readable(settings.home):
         return format_policy(source.policy(outside))
     if outside:
         raise InputError("--witness needs the entries: name a member's home with --home")

@@ -201,14 +201,20 @@ class CoordinatorClient:
             name: ``checkpoint`` or a tile's name.
         """
         entries = name.startswith("tile/entries/")
-        answer = self._call(
-            "GET", f"/{name}", signed=entries, missing_ok=True, limit=MAX_BUNDLE + MAX_REFUSAL
-        )
-        return None if answer.status == 404 else answer.content
+        return self._file(f"/{name}", signed=entries, limit=MAX_BUNDLE + MAX_REFUSAL)
 
     def find_genesis(self) -> bytes | None:
         """Leaf of entry 0, or None where no coordinator answers, but a server of files."""
-        answer = self._call("GET", "/v1/genesis", missing_ok=True)
+        return self._file("/v1/genesis", signed=False, limit=MAX_ANSWER)
+
+    def _file(self, path: str, *, signed: bool, limit: int) -> bytes | None:
+        try:
+            answer = self._call("GET", path, signed=signed, missing_ok=True, limit=limit)
+        except RequestRefused as refusal:
+            # A bucket that may not be listed says 403, in no words of a coordinator, for what it lacks.
+            if refusal.status == 403 and refusal.error == "HTTP":
+                return None
+            raise
         return None if answer.status == 404 else answer.content
 
     def policy(self) -> bytes:

@@ -3,10 +3,15 @@ proof."""
 
 from __future__ import annotations
 
+from audit.witness.outside import OutsideWitness, add_log
+from ledger.copies.evidence import judge_fork, read_fork
 from ledger.entries.operations import ForkReported, NodeResumed, TimeNoted
 from ledger.errors import BadSignature, ForkDetected, NotConsistent, NotWitnessed
-from ledger.formats.checkpoint import open_checkpoint
-from ledger.formats.witness import AddCheckpoint, Seen, judge_add_checkpoint
+from ledger.formats.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.tile_folder import export_tiles, folder
+from ledger.formats.tiles import Fetch
+from ledger.formats.witness import AddCheckpoint, Seen, checkpoint_path, judge_add_checkpoint
 from tests.adversary.coordinator import Story, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
@@ -156,3 +161,37 @@ def test_the_log_key_alone_makes_no_entry(world: World) -> None:
     with world.caught(BadSignature, by="the hospital") as caught:
         world.hospital("basel").follow()
     assert caught.value.where.startswith(f"entry {COORDINATOR}/")
+
+
+@attack(
+    name="coordinator rewrites the log for everybody but a quorum, and an auditor watches from outside",
+    exposed_by="an outside witness",
+    evidence="both notes, and the proof between their sizes",
+)
+def test_an_outside_witness_holds_the_proof_of_a_rewritten_longer_log(world: World) -> None:
+    home = world.directory / "auditor"
+    OutsideWitness.create(home, "auditor.example/w", b"secret", strength="interactive")
+    add_log(home, world.coordinator.verifier, None)
+    witness = OutsideWitness(home, b"secret", lambda: 1_800_000_000)
+    leaves, note = list(world.federation.leaves), world.federation.checkpoint()
+    assert witness.look(world.coordinator.verifier, tiles_of(world, "a", leaves, note)).cosigned
+    trusted = witness.newest(checkpoint_path(world.coordinator.verifier.name))
+
+    longer = [*leaves[:-1], leaves[-1][:-1] + b"\x00", b"and one more"]  # the lie
+    root = MerkleTree.from_leaves(map(leaf_hash, longer)).root()
+    origin = world.coordinator.verifier.name
+    signed = sign_checkpoint(world.coordinator.log_key, Checkpoint(origin, len(longer), root))
+    world.coordinator.messages += 1
+    with world.caught(ForkDetected, by="an outside witness") as caught:
+        witness.look(world.coordinator.verifier, tiles_of(world, "b", longer, signed))
+    judged = judge_fork(read_fork(*caught.value.statements), world.coordinator.verifier)
+    assert "does not begin with them" in judged
+    assert witness.newest(checkpoint_path(origin)) == trusted
+    witness.close()
+
+
+def tiles_of(world: World, name: str, leaves: list[bytes], note: bytes) -> Fetch:
+    """What the coordinator serves: checkpoint and tiles."""
+    place = world.directory / f"tiles-{name}"
+    export_tiles(lambda a, b: leaves[a:b], note, world.coordinator.verifier, place)
+    return folder(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_a_stranger_gets_no_entry_from_a_coordinator_and_is_told_what_to_do(
         assert said.code == 2
         assert "hands out entries to members alone: name a member's home with --home" in said.err
     assert run("ledger", "checkpoint", *places.at("stranger")).code == 0
+
+
+def test_a_home_of_another_federation_is_no_members_home_here(
+    run: Run, places: Places, tmp_path: Path
+) -> None:
+    """Its owner is a stranger: proofs and the coordinator's policy, no entries."""
+    other = tmp_path / "member"
+    shutil.copytree(places.member, other)
+    config = json.loads((other / "member.json").read_bytes())
+    config["federation"] = "ab" * 32
+    (other / "member.json").write_bytes(
+        json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    )
+    at = ("--at", places.url, "--home", other)
+    assert run("ledger", "proof", 7, *at, "--out", tmp_path / "p").code == 0
+    assert run("ledger", "policy", *at).out == run("ledger", "policy", *places.at("home")).out
+    said = run("ledger", "leaf", 7, *at, "--out", tmp_path / "l")
+    assert said.code == 2
+    assert "hands out entries to members alone" in said.err
 
 
 def test_a_false_leaf_a_changed_proof_and_a_missing_witness_end_with_one(
