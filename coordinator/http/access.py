@@ -7,6 +7,7 @@ schema, spec, card, evidence    every member
 model (first, after a round)    every member
 aggregate                       every member
 update                          its author's organisation's nodes, coordinators, auditors
+shares (sealed, masked rounds)  nodes, coordinators, auditors
 final (model of the end)        nodes of the cohort, auditors; once released every member, and
                                 each member's first reading becomes an entry before a byte leaves
 named by no entry               nobody
@@ -48,6 +49,8 @@ def may_read(state: State, history: History, reader: str, sha256: str) -> Permit
     for use in uses:
         if use.kind == "update":
             _check_update(state, member, use, where)
+        elif use.kind == "shares" and member.role not in ("node", "coordinator", "auditor"):
+            raise AccessDenied(where, "sealed shares are for the nodes of the round, and auditors")
         elif use.kind == "final" and use.experiment is not None:
             experiment = state.experiments[use.experiment]
             if experiment.status == "released":

@@ -25,9 +25,10 @@ from ledger.entries.operations import (
     SitePlan,
     TimeNoted,
 )
+from ledger.rules import masking
 from ledger.rules.experiments import last_round
 from ledger.rules.rounds import round_kind, waiting_for
-from ledger.rules.state import Experiment, State
+from ledger.rules.state import Experiment, Masking, OpenRound, State
 
 MAX_ATTEMPTS = 3
 """Times that a round is tried before its experiment stops."""
@@ -66,13 +67,20 @@ class Conclude:
 
 
 @dataclass(frozen=True, slots=True)
+class Advance:
+    """End a phase of the open masked round, and name who goes on."""
+
+    experiment: str
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """Every round of the plan is done."""
 
     experiment: str
 
 
-Action = Say | Open | Conclude | Complete
+Action = Say | Open | Advance | Conclude | Complete
 
 
 def next_actions(
@@ -112,7 +120,7 @@ def next_wake_ms(state: State, now_ms: int, until_ms: Mapping[str, int] = _NOT_K
     times: list[int] = []
     for experiment in state.experiments.values():
         if experiment.round is not None:
-            times.append(experiment.round.deadline_ms + 1)
+            times.append(_deadline_ms(experiment, experiment.round) + 1)
             times.append(state.log_time + state.policy.skew_ms // 2 + 1)
         elif not experiment.ended:
             times.extend(a.until_ms + 1 for a in experiment.approvals.values())
@@ -120,6 +128,12 @@ def next_wake_ms(state: State, now_ms: int, until_ms: Mapping[str, int] = _NOT_K
                 times.append(until_ms[experiment.id] + 1)
     later = [time for time in times if time > now_ms]
     return min(later, default=None)
+
+
+def _deadline_ms(experiment: Experiment, current: OpenRound) -> int:
+    if current.masking is None:
+        return current.deadline_ms
+    return masking.phase_deadline_ms(experiment, current, current.masking)
 
 
 def cohort_of(state: State, experiment: Experiment, now_ms: int) -> tuple[str, ...]:
@@ -152,12 +166,28 @@ def _next(
         return None
     current = experiment.round
     if current is not None:
+        if current.masking is not None:
+            return _next_phase(experiment, current, current.masking, now_ms)
         if waiting_for(experiment) and now_ms <= current.deadline_ms:
             return None
         return Conclude(experiment.id)
     if experiment.next_round > last_round(experiment.plan):
         return Complete(experiment.id)
     return _open_or_stop(state, experiment, now_ms)
+
+
+def _next_phase(
+    experiment: Experiment, current: OpenRound, phase: Masking, now_ms: int
+) -> Action | None:
+    """A masked round's phase ends when nobody is awaited or its time is over."""
+    if masking.can_be_opened(current):
+        return Conclude(experiment.id)
+    late = now_ms > masking.phase_deadline_ms(experiment, current, phase)
+    if waiting_for(experiment) and not late:
+        return None
+    enough = len(masking.answered(current, phase)) >= masking.needed(experiment, current)
+    goes_on = enough and masking.next_phase(phase) is not None
+    return Advance(experiment.id) if goes_on else Conclude(experiment.id)
 
 
 def _open_or_stop(state: State, experiment: Experiment, now_ms: int) -> Action | None:

@@ -18,6 +18,7 @@ from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.operations import BlobRef, RoundAggregated, UpdateRefused
 from ledger.errors import BlobError, MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
+from ledger.experiment.masked import masked_round, open_sum
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import check_plan, network_of, sites_from
 from ledger.experiment.schema import Schema
@@ -26,7 +27,8 @@ from ledger.experiment.tensors import Float64Vector, Shapes, encode_update, pack
 from ledger.experiment.updates import judge_update, update_size
 from ledger.formats.documents import parse_document
 from ledger.rules.experiments import site_of
-from ledger.rules.state import Experiment, State, Update
+from ledger.rules.masking import answered
+from ledger.rules.state import Experiment, Masking, OpenRound, State, Update
 
 _log = structlog.get_logger("coordinator.rounds.aggregate")
 
@@ -129,6 +131,7 @@ class Aggregator:
         Raises:
             MalformedInput: the model is beyond float64: the experiment diverged.
             BlobError: the round's model is not here.
+            SharesMissing: the shares that were revealed do not open a masked sum.
         """
         current, held = experiment.round, self._sums[experiment.id]
         if current is None:
@@ -137,6 +140,8 @@ class Aggregator:
         if set(counting.values()) != held.folded:
             raise ValueError("an update counts that was not folded, or the other way round")
         total = held.total.total()
+        if current.masking is not None:
+            total = open_sum(total, masked_round(current, current.masking))
         model = current.model
         if current.kind == "train":
             prepared = self.prepare(state, experiment)
@@ -164,6 +169,13 @@ class Aggregator:
         refs = self._history.round_models(experiment.id)
         models = _Models(self._blobs, prepared.shapes, refs)
         return self._blobs.put(pack_model(prepared.shapes, final_model(prepared.spec, models)))
+
+    def able(self, current: OpenRound, phase: Masking) -> tuple[str, ...]:
+        """Who goes on after a phase of a masked round: with sealed shares, whose blob is here."""
+        names = answered(current, phase)
+        if phase.phase != "share":
+            return names
+        return tuple(name for name in names if self._blobs.has(phase.shares[name].blob))
 
     def forget(self, experiment: str) -> None:
         """Free what is kept of an experiment that ended."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import structlog
 
 from coordinator.errors import NotSequencing
 from coordinator.rounds.actions import (
     Action,
+    Advance,
     Complete,
     Conclude,
     Open,
@@ -29,6 +31,7 @@ from ledger.entries.author import clock_ms
 from ledger.entries.operations import (
     ExperimentCompleted,
     ExperimentStopped,
+    MaskingAdvanced,
     Operation,
     ProtocolActivated,
     RoundClosed,
@@ -36,9 +39,11 @@ from ledger.entries.operations import (
     TimeNoted,
 )
 from ledger.errors import BlobError, MalformedInput, PlanRefused
+from ledger.rules import masking
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.protocol import activation_due
-from ledger.rules.state import Experiment, State
+from ledger.rules.state import Experiment, Masking, OpenRound, State
+from privacy.errors import SharesMissing
 
 _log = structlog.get_logger("coordinator.rounds.conduct")
 _LONGEST_SLEEP_S = 3600.0
@@ -108,7 +113,9 @@ class Conductor:
             held = state.experiments.get(action.experiment)
             if held is not None and self._is_held(held):
                 continue
-            ops.append(self._operation(state, action))
+            op = self._operation(state, action)
+            if op is not None:
+                ops.append(op)
         if ops:
             self._say(state, ops)
         return bool(ops)
@@ -151,14 +158,16 @@ class Conductor:
         self._known_until_ms = ends
         return ends
 
-    def _operation(self, state: State, action: Action) -> Operation:
-        """What to say for an action; an experiment that cannot go on is stopped."""
+    def _operation(self, state: State, action: Action) -> Operation | None:
+        """What to say for an action, None while it must wait; who cannot go on is stopped."""
         if isinstance(action, Say):
             return action.op
         experiment = state.experiments[action.experiment]
         try:
             if isinstance(action, Open):
                 return self._open(state, experiment, action)
+            if isinstance(action, Advance):
+                return self._advance(experiment)
             if isinstance(action, Conclude):
                 return self._conclude(state, experiment)
             return self._complete(state, experiment, action)
@@ -184,20 +193,49 @@ class Conductor:
             deadline_ms=action.deadline_ms,
         )
 
-    def _conclude(self, state: State, experiment: Experiment) -> Operation:
+    def _advance(self, experiment: Experiment) -> Operation:
         current = experiment.round
-        if current is None:
-            raise ValueError(f"experiment {experiment.id} has no open round")
-        counting = sum(u.refused is None for u in current.updates.values())
-        if counting >= experiment.plan.quorum:
-            return self._aggregator.aggregate(state, experiment)
-        return RoundClosed(
-            type="round.closed",
+        if current is None or current.masking is None:
+            raise ValueError(f"experiment {experiment.id} has no masked round")
+        phase = masking.next_phase(current.masking)
+        able = self._aggregator.able(current, current.masking)
+        if len(able) < masking.needed(experiment, current) or phase in (None, "advertise"):
+            return _closed(experiment.id, current, "shares_missing")
+        return MaskingAdvanced(
+            type="masking.advanced",
             experiment=experiment.id,
             round=current.number,
             attempt=current.attempt,
-            reason="quorum_missed",
+            phase=phase,
+            datasets=able,
         )
+
+    def _open_masked(
+        self, state: State, experiment: Experiment, current: OpenRound, phase: Masking
+    ) -> Operation | None:
+        """The sum, or the end of a masked round that cannot have one; None while shares may come."""
+        if phase.phase != "unmask":
+            return _closed(experiment.id, current, "quorum_missed")
+        if masking.can_be_opened(current):
+            try:
+                return self._aggregator.aggregate(state, experiment)
+            except SharesMissing as error:
+                _log.warning("shares do not fit", experiment=experiment.id, reason=str(error))
+                late = self._now_ms() > masking.phase_deadline_ms(experiment, current, phase)
+                if masking.waiting_for(experiment, current, phase) and not late:
+                    return None
+        return _closed(experiment.id, current, "shares_missing")
+
+    def _conclude(self, state: State, experiment: Experiment) -> Operation | None:
+        current = experiment.round
+        if current is None:
+            raise ValueError(f"experiment {experiment.id} has no open round")
+        if current.masking is not None:
+            return self._open_masked(state, experiment, current, current.masking)
+        counting = sum(u.refused is None for u in current.updates.values())
+        if counting >= experiment.plan.quorum:
+            return self._aggregator.aggregate(state, experiment)
+        return _closed(experiment.id, current, "quorum_missed")
 
     def _complete(self, state: State, experiment: Experiment, action: Complete) -> Operation:
         model = experiment.model
@@ -232,3 +270,15 @@ class Conductor:
             return True
         del self._held[experiment.id]
         return False
+
+
+def _closed(
+    experiment: str, current: OpenRound, reason: Literal["quorum_missed", "shares_missing"]
+) -> RoundClosed:
+    return RoundClosed(
+        type="round.closed",
+        experiment=experiment,
+        round=current.number,
+        attempt=current.attempt,
+        reason=reason,
+    )

@@ -15,6 +15,7 @@ from ledger.entries.operations import (
     ExperimentCompleted,
     ExperimentProposed,
     ForkReported,
+    MaskingShared,
     MemberJoined,
     ModelReleased,
     Operation,
@@ -24,7 +25,7 @@ from ledger.entries.operations import (
     UpdateSubmitted,
 )
 
-BlobKind = Literal["schema", "spec", "model", "update", "aggregate", "evidence"]
+BlobKind = Literal["schema", "spec", "model", "update", "shares", "aggregate", "evidence"]
 
 
 class NamedBlob(NamedTuple):
@@ -45,6 +46,8 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
         yield NamedBlob("model", op.model)
     elif isinstance(op, UpdateSubmitted):
         yield NamedBlob("update", op.update)
+    elif isinstance(op, MaskingShared):
+        yield NamedBlob("shares", op.shares)
     elif isinstance(op, RoundAggregated):
         yield NamedBlob("aggregate", op.aggregate)
         yield NamedBlob("model", op.model)

@@ -26,6 +26,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-
 Organisation = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Share = Annotated[str, StringConstraints(pattern=r"^0[01][0-9a-f]{130}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
@@ -396,6 +397,10 @@ class Plan(Value):
     """An experiment in integers: all that the fold must know of it, implied by the spec.
 
     Anyone who holds the spec and the datasets' registrations recompiles it and must get these bytes.
+
+    Attributes:
+        secure_aggregation: with masks, so that the coordinator learns sums only: ``local`` where
+            each site's noise alone protects it; null without masks.
     """
 
     strategy: Literal["fedsgd", "fedavg"]
@@ -410,6 +415,7 @@ class Plan(Value):
     round_timeout_ms: Annotated[int, Field(ge=1000, le=30 * 24 * 3600 * 1000)]
     initial_model: BlobRef
     sites: Annotated[tuple[SitePlan, ...], Field(min_length=1, max_length=1024)]
+    secure_aggregation: Literal["local"] | None = None
 
     @property
     def rounds_with_spare(self) -> int:
@@ -518,8 +524,25 @@ class BudgetSettled(Value):
     intents: Hash
 
 
+class MaskedVector(Value):
+    """What a masked update is bound to.
+
+    Attributes:
+        context: of the masked round.
+        vector: salted commitment to the noisy vector under the masks; the same vector under fresh
+            masks keeps it.
+    """
+
+    context: Hash
+    vector: Hash
+
+
 class UpdateSubmitted(Value):
-    """A node's noisy vector for a round, with root and number of its durable intents so far."""
+    """A node's noisy vector for a round, with root and number of its durable intents so far.
+
+    Attributes:
+        masked: under secure aggregation, what the masked vector is bound to; else null.
+    """
 
     type: Literal["update.submitted"]
     experiment: Hash
@@ -529,6 +552,7 @@ class UpdateSubmitted(Value):
     update: BlobRef
     used: Annotated[tuple[Used, ...], Field(min_length=1, max_length=4)]
     intents: Hash
+    masked: MaskedVector | None = None
 
 
 class UpdateRefused(Value):
@@ -558,7 +582,96 @@ class RoundClosed(Value):
     experiment: Hash
     round: Positive
     attempt: Positive
-    reason: Literal["quorum_missed"]
+    reason: Literal["quorum_missed", "shares_missing"]
+
+
+class MaskingAdvertised(Value):
+    """A node's two ephemeral keys for one masked round.
+
+    Attributes:
+        context: hash of experiment, round, attempt, roster, model and plan.
+        sharing: for the envelopes of shares.
+        masking: for the masks with the others.
+    """
+
+    type: Literal["masking.advertised"]
+    experiment: Hash
+    dataset: Slug
+    round: Positive
+    attempt: Positive
+    context: Hash
+    sharing: SealKey
+    masking: SealKey
+
+
+class MaskingShared(Value):
+    """Shares of a node's secrets, sealed for each member of the round.
+
+    Attributes:
+        shares: the envelopes, as a blob.
+        seed: commitment to the seed of the node's own mask.
+    """
+
+    type: Literal["masking.shared"]
+    experiment: Hash
+    dataset: Slug
+    round: Positive
+    attempt: Positive
+    context: Hash
+    shares: BlobRef
+    seed: Hash
+
+
+MaskingPhase = Literal["advertise", "share", "mask", "unmask"]
+
+
+class MaskingAdvanced(Value):
+    """The coordinator ends a phase and names who goes on: before ``unmask``, the survivors."""
+
+    type: Literal["masking.advanced"]
+    experiment: Hash
+    round: Positive
+    attempt: Positive
+    phase: Literal["share", "mask", "unmask"]
+    datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=64)]
+
+
+class MaskingAgreed(Value):
+    """A node signs whose vectors it takes as being in the sum, before it reveals anything."""
+
+    type: Literal["masking.agreed"]
+    experiment: Hash
+    dataset: Slug
+    round: Positive
+    attempt: Positive
+    context: Hash
+    survivors: Hash
+
+
+class RevealedShare(Value):
+    """A share of one secret of one dataset.
+
+    Attributes:
+        of: whose secret.
+        secret: ``seed`` of who is in the sum, masking ``key`` of who dropped out.
+        share: 66 bytes, below 2^521 - 1.
+    """
+
+    of: Slug
+    secret: Literal["seed", "key"]
+    share: Share
+
+
+class MaskingRevealed(Value):
+    """A node's shares of the secrets that open the sum, and no single vector."""
+
+    type: Literal["masking.revealed"]
+    experiment: Hash
+    dataset: Slug
+    round: Positive
+    attempt: Positive
+    context: Hash
+    shares: Annotated[tuple[RevealedShare, ...], Field(max_length=64)]
 
 
 class ExperimentCompleted(Value):
@@ -623,6 +736,11 @@ Operation = Annotated[
     | UpdateRefused
     | RoundAggregated
     | RoundClosed
+    | MaskingAdvertised
+    | MaskingShared
+    | MaskingAdvanced
+    | MaskingAgreed
+    | MaskingRevealed
     | ExperimentCompleted
     | ModelReleased
     | ModelDownloaded

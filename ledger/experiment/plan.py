@@ -29,6 +29,7 @@ from ledger.entries.operations import (
     Plan,
     Purpose,
     Release,
+    RoundKind,
     SitePlan,
 )
 from ledger.errors import PlanRefused
@@ -48,6 +49,7 @@ from ledger.experiment.spec import (
     MulticlassTask,
     RegressionTask,
 )
+from ledger.experiment.updates import update_bound
 from ledger.formats.documents import explain
 from ledger.rules.experiments import TRAINING, totals
 from ledger.rules.state import State
@@ -59,6 +61,8 @@ from privacy.filters import Charge, Limit, step_charge
 from privacy.histogram import Layout, layout
 
 ACTUAL_OVER_DECLARED = 2
+MASKED_SUM_LIMIT = 2**62
+"""Bound on the sum of a masked round's update bounds: half of what int64 holds."""
 _TOLERANCE = Fraction(1, 10**6)
 _NOISE_TOLERANCE = Fraction(1, 10**7)
 _EPSILON_TOLERANCE_MICRO = 5
@@ -285,7 +289,8 @@ def _assemble(
     tree = network_of(spec, sites[0].schema)
     metrics = metric_layout(spec)
     parameters = parameter_count(tree)
-    return Plan(
+    masked = spec.federation.secure_aggregation
+    plan = Plan(
         strategy=spec.federation.strategy.name,
         parameters=parameters,
         metric_size=metrics.size if metrics else 0,
@@ -301,7 +306,34 @@ def _assemble(
             _bounded_site(spec, site, parameters, noise)
             for site, noise in zip(sites, noises, strict=True)
         ),
+        secure_aggregation="local" if masked is not None else None,
     )
+    if masked is not None:
+        _check_masked_sums(plan, sites)
+    return plan
+
+
+def _check_masked_sums(plan: Plan, sites: Sequence[Site]) -> None:
+    """No sum of masked vectors may leave int64, or what is unmasked would be another number.
+
+    The bound of each update's L2 norm bounds each of its values: for FedSGD
+    2 N_i C 2^20 + sigma_i (sqrt(d) + 11), so the sums of the bounds are more than
+    N C 2^20 + 8 sigma sqrt(n), the sum of honest vectors with a Gaussian tail of 8 deviations.
+    """
+    kinds: list[RoundKind] = ["train"]
+    kinds += ["evaluate"] if plan.evaluate else []
+    kinds += ["baseline"] if plan.baseline else []
+    for kind in kinds:
+        total = sum(
+            update_bound(plan, stated, kind, site.terms.declared_test)
+            for stated, site in zip(plan.sites, sites, strict=True)
+        )
+        if total >= MASKED_SUM_LIMIT:
+            raise PlanRefused(
+                "federation.secure_aggregation",
+                f"the sums of its {kind} rounds may reach {total}, and masks need less than 2^62; "
+                "use a smaller clip norm, or fewer hospitals",
+            )
 
 
 def _bounded_site(

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,6 +27,7 @@ from ledger.entries.operations import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.formats.documents import plain_decimal
+from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS
 
 Prose = Annotated[
     str,
@@ -132,6 +134,36 @@ class FedAvg(SpecPart):
     average_last: Fraction = Decimal("0.5")
 
 
+class SecureAggregation(SpecPart):
+    """The coordinator adds up masked vectors and learns sums only.
+
+    Attributes:
+        noise: ``local``: each hospital's own noise alone keeps its promise, against everybody else.
+    """
+
+    noise: Literal["local", "distributed"] = "local"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.noise == "distributed":
+            raise ValueError(
+                "distributed noise is not built: each hospital adds its own full noise; "
+                "write noise: local, or leave it out"
+            )
+        return self
+
+
+def _masked_or_not(value: object) -> object:
+    """``true`` is all defaults, ``false`` is none."""
+    if value is True:
+        return SecureAggregation()
+    return None if value is False else value
+
+
+_MASKABLE = ("fedsgd", "fedavg")
+"""Strategies that need the sum of the updates and nothing of a single one."""
+
+
 class Federation(SpecPart):
     """How to federate; may be filled in by another person than the model's author.
 
@@ -140,6 +172,7 @@ class Federation(SpecPart):
         quorum: least number of updates that make a round count.
         sampling: ``full`` batch, or the Poisson probability of each patient in a step.
         spare_rounds: rounds reserved for crashes, within the target epsilon.
+        secure_aggregation: masks on every vector, or null for none; ``true`` is its defaults.
     """
 
     datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=1024)]
@@ -149,6 +182,7 @@ class Federation(SpecPart):
     round_timeout_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)] = 600
     sampling: Literal["full"] | Fraction = "full"
     spare_rounds: Annotated[int, Field(ge=0, le=100)] = 1
+    secure_aggregation: Annotated[SecureAggregation | None, BeforeValidator(_masked_or_not)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -158,7 +192,26 @@ class Federation(SpecPart):
             raise ValueError(
                 f"quorum {self.quorum} is more than the {len(self.datasets)} datasets asked for"
             )
+        if self.secure_aggregation is not None:
+            self._check_masks()
         return self
+
+    def _check_masks(self) -> None:
+        if not LEAST_MEMBERS <= len(self.datasets) <= MOST_MEMBERS:
+            raise ValueError(
+                f"secure aggregation needs {LEAST_MEMBERS} to {MOST_MEMBERS} datasets, "
+                f"not {len(self.datasets)}"
+            )
+        if self.quorum < LEAST_MEMBERS:
+            raise ValueError(
+                f"secure aggregation needs a quorum of {LEAST_MEMBERS} or more, not {self.quorum}: "
+                "a sum over fewer hides nobody"
+            )
+        if self.strategy.name not in _MASKABLE:
+            raise ValueError(
+                f"strategy {self.strategy.name} looks at single updates, which secure aggregation "
+                f"hides; use {' or '.join(_MASKABLE)}, or leave secure_aggregation out"
+            )
 
 
 class Metrics(SpecPart):

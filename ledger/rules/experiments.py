@@ -23,6 +23,7 @@ from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, re
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH
 from privacy.filters import g_step, r_step_full_batch
+from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS
 
 TRAINING = ("train", "baseline_train")
 
@@ -42,6 +43,8 @@ def proposed(state: State, step: Step, op: ExperimentProposed) -> State | Void:
             return Void("plan_invalid")
         seen.add(site.dataset)
     if op.plan.quorum > len(op.plan.sites) or (op.plan.baseline and not op.plan.evaluate):
+        return Void("plan_invalid")
+    if op.plan.secure_aggregation is not None and not _can_be_masked(state, op.plan):
         return Void("plan_invalid")
     author = state.members[step.author]
     experiment = Experiment(
@@ -203,6 +206,16 @@ def _sums(releases: Iterable[Release]) -> dict[str, tuple[int, int]]:
             g, r = sums.get(charge.cell, (0, 0))
             sums[charge.cell] = (g + release.steps * charge.g, r + release.steps * charge.r)
     return sums
+
+
+def _can_be_masked(state: State, plan: Plan) -> bool:
+    """Enough hospitals, each once. Training sums fit int64: 64 bounds of at most 2^53 - 1."""
+    organisations = {state.datasets[site.dataset].organisation for site in plan.sites}
+    return (
+        plan.quorum >= LEAST_MEMBERS
+        and len(plan.sites) <= MOST_MEMBERS
+        and len(organisations) == len(plan.sites)
+    )
 
 
 def _not_the_stewards(

@@ -24,6 +24,7 @@ from ledger.rules import budget as rules_budget
 from ledger.rules import datasets as rules_datasets
 from ledger.rules import equivocation as rules_equivocation
 from ledger.rules import experiments as rules_experiments
+from ledger.rules import masking as rules_masking
 from ledger.rules import members as rules_members
 from ledger.rules import protocol as rules_protocol
 from ledger.rules import rounds as rules_rounds
@@ -78,6 +79,11 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("update.refused", rules_rounds.update_refused, "coordinator"),
         ("round.aggregated", rules_rounds.aggregated, "coordinator"),
         ("round.closed", rules_rounds.closed, "coordinator"),
+        ("masking.advertised", rules_masking.advertised, "node"),
+        ("masking.shared", rules_masking.shared, "node"),
+        ("masking.advanced", rules_masking.advanced, "coordinator"),
+        ("masking.agreed", rules_masking.agreed, "node"),
+        ("masking.revealed", rules_masking.revealed, "node"),
     )
 }
 

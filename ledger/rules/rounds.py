@@ -20,6 +20,7 @@ from ledger.entries.operations import (
     UpdateRefused,
     UpdateSubmitted,
 )
+from ledger.rules import masking
 from ledger.rules.budget import charge_excess
 from ledger.rules.experiments import last_round, put
 from ledger.rules.state import (
@@ -61,8 +62,17 @@ def opened(state: State, step: Step, op: RoundOpened) -> State | Void:
         return Void("model_mismatch")
     if op.deadline_ms <= state.log_time:
         return Void("deadline_passed")
+    if plan.secure_aggregation is not None and len(op.cohort) < plan.quorum:
+        return Void("quorum_missed")
     under_way = OpenRound(
-        op.round, op.attempt, op.kind, op.cohort, op.model, op.deadline_ms, step.index
+        op.round,
+        op.attempt,
+        op.kind,
+        op.cohort,
+        op.model,
+        op.deadline_ms,
+        step.index,
+        masking=masking.begin(experiment, op),
     )
     return put(
         state,
@@ -110,6 +120,8 @@ def update_refused(state: State, step: Step, op: UpdateRefused) -> State | Void:
                 continue
             if update.refused is not None:
                 return Void("repeated")
+            if current.masking is not None and not masking.may_refuse(current.masking, op):
+                return Void("wrong_phase")
             updates = current.updates.set(dataset, replace(update, refused=op.reason))
             return put(state, replace(experiment, round=replace(current, updates=updates)))
     return Void("unknown_update")
@@ -128,6 +140,8 @@ def aggregated(state: State, step: Step, op: RoundAggregated) -> State | Void:
         return Void("updates_mismatch")
     if len(counting) < experiment.plan.quorum:
         return Void("quorum_missed")
+    if current.masking is not None and not masking.can_be_opened(current):
+        return Void("wrong_phase")
     if current.kind != "train" and op.model != current.model:
         return Void("model_mismatch")
     reservations = experiment.reservations
@@ -157,10 +171,13 @@ def closed(state: State, step: Step, op: RoundClosed) -> State | Void:
     current = experiment.round
     if current is None or (op.round, op.attempt) != (current.number, current.attempt):
         return Void("round_not_open")
-    counting = sum(u.refused is None for u in current.updates.values())
-    if counting >= experiment.plan.quorum:
+    if current.masking is not None:
+        wrong = masking.why_not_closed(state, experiment, current, current.masking, op.reason)
+        if wrong is not None:
+            return Void(wrong)
+    elif op.reason != "quorum_missed" or _counting(current) >= experiment.plan.quorum:
         return Void("round_mismatch")
-    if state.log_time <= current.deadline_ms and waiting_for(experiment):
+    elif state.log_time <= current.deadline_ms and waiting_for(experiment):
         return Void("not_due")
     return put(state, replace(experiment, round=None, next_attempt=op.attempt + 1))
 
@@ -177,19 +194,17 @@ def waiting_for(experiment: Experiment) -> tuple[str, ...]:
     current = experiment.round
     if current is None:
         return ()
+    if current.masking is not None:
+        return masking.waiting_for(experiment, current, current.masking)
     return tuple(
         dataset
         for dataset in current.cohort
-        if dataset not in current.updates
-        and dataset not in experiment.budget_refusals
-        and dataset not in experiment.refusals
-        and not _has_settled(experiment, dataset)
+        if dataset not in current.updates and not masking.has_left(experiment, dataset)
     )
 
 
-def _has_settled(experiment: Experiment, dataset: str) -> bool:
-    held = experiment.reservations.get(dataset)
-    return held is not None and held.settled_at is not None
+def _counting(current: OpenRound) -> int:
+    return sum(u.refused is None for u in current.updates.values())
 
 
 def _count_vector(
@@ -198,10 +213,11 @@ def _count_vector(
     """The reservation with this vector and its noise; whether the stated noise suffices for all."""
     kind = round_kind(plan, op.round)
     known = held.vectors.get(kind)
+    vector = op.update.sha256 if op.masked is None else op.masked.vector
     if known is None:
-        known = Vectors(1, op.update.sha256)
-    elif known.newest != op.update.sha256:
-        known = Vectors(known.different + 1, op.update.sha256)
+        known = Vectors(1, vector)
+    elif known.newest != vector:
+        known = Vectors(known.different + 1, vector)
     stated = held.used
     for item in op.used:
         if item.steps > stated.get(item.purpose, 0):
@@ -258,6 +274,9 @@ def _why_not_counted(
         return "deadline_passed"
     if op.dataset in current.updates:
         return "duplicate_update"
+    wrong = masking.why_not_masked(current.masking, op)
+    if wrong is not None:
+        return wrong
     for purpose, steps in held.used.items():
         if steps > site.steps.get(purpose, 0):
             return "over_reservation"

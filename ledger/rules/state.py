@@ -33,10 +33,12 @@ from ledger.entries.operations import (
     Change,
     DatasetRegistered,
     Invitation,
+    MaskingPhase,
     MemberKeys,
     Plan,
     Policy,
     PublicKey,
+    RevealedShare,
     Role,
     RoundKind,
     SitePlan,
@@ -244,8 +246,49 @@ class Update:
 
 
 @dataclass(frozen=True)
+class MaskKeys:
+    """The ephemeral public keys that a node advertised, hex."""
+
+    sharing: str
+    masking: str
+
+
+@dataclass(frozen=True)
+class MaskShares:
+    """Where a node's sealed shares are, and its commitment to the seed of its own mask."""
+
+    blob: BlobRef
+    seed: str
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Where a masked round stands.
+
+    Attributes:
+        context: what every message of it is bound to.
+        phase: the one that is open.
+        members: who takes part in it: the cohort, then who advertised, who shared, who is in the sum.
+        keys: by dataset, of all who advertised.
+        sharing: who shared, once the masks are asked for.
+        shares: by dataset.
+        agreed: who signed the survivors.
+        revealed: by dataset, the shares it revealed.
+    """
+
+    context: str
+    phase: MaskingPhase
+    members: tuple[str, ...]
+    keys: Map[str, MaskKeys] = Map()
+    sharing: tuple[str, ...] = ()
+    shares: Map[str, MaskShares] = Map()
+    agreed: frozenset[str] = frozenset()
+    revealed: Map[str, tuple[RevealedShare, ...]] = Map()
+
+
+@dataclass(frozen=True)
 class OpenRound:
-    """The round that is under way."""
+    """The round that is under way; ``masking`` under secure aggregation."""
 
     number: int
     attempt: int
@@ -255,6 +298,7 @@ class OpenRound:
     deadline_ms: int
     index: int
     updates: Map[str, Update] = Map()
+    masking: Masking | None = None
 
 
 class Site(NamedTuple):

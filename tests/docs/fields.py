@@ -20,6 +20,7 @@ for _name, _alias in (
     ("hash", operations.Hash),
     ("key id", operations.KeyId),
     ("signature", operations.Signature),
+    ("share", operations.Share),
     ("leaf", operations.LeafText),
     ("column name", schema.ColumnName),
     ("text", schema.Text),
