@@ -180,6 +180,7 @@ class Workload:
             "update": {"bytes": 7000, "sha256": _hash(name, number)},
             "used": [{"purpose": "train", "steps": number}],
             "intents": _hash("intents", number),
+            "masked": None,
         }
 
     def _quick(self, handle: str, op: dict[str, object]) -> bytes:
@@ -360,6 +361,7 @@ class Workload:
             round_timeout_ms=60_000,
             initial_model=BlobRef(sha256=_hash("model", 1), bytes=7000),
             sites=sites,
+            secure_aggregation=None,
         )
 
 

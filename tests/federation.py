@@ -263,6 +263,7 @@ class Federation(FederationLog):
             update=self.put(encode_update(values)),
             used=tuple(Used(purpose=p, steps=n) for p, n in sorted(used.items())),  # type: ignore[arg-type]
             intents=hashlib.sha256(repr(sorted(used.items())).encode()).hexdigest(),
+            masked=None,
         )
 
     def submit(self, experiment: str, dataset: str, values: np.ndarray | None = None) -> Sequenced:

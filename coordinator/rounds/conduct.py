@@ -199,7 +199,7 @@ class Conductor:
             raise ValueError(f"experiment {experiment.id} has no masked round")
         phase = masking.next_phase(current.masking)
         able = self._aggregator.able(current, current.masking)
-        if len(able) < masking.needed(experiment, current) or phase in (None, "advertise"):
+        if phase is None or len(able) < masking.needed(experiment, current):
             return _closed(experiment.id, current, "shares_missing")
         return MaskingAdvanced(
             type="masking.advanced",

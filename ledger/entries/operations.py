@@ -415,7 +415,7 @@ class Plan(Value):
     round_timeout_ms: Annotated[int, Field(ge=1000, le=30 * 24 * 3600 * 1000)]
     initial_model: BlobRef
     sites: Annotated[tuple[SitePlan, ...], Field(min_length=1, max_length=1024)]
-    secure_aggregation: Literal["local"] | None = None
+    secure_aggregation: Literal["local"] | None
 
     @property
     def rounds_with_spare(self) -> int:
@@ -552,7 +552,7 @@ class UpdateSubmitted(Value):
     update: BlobRef
     used: Annotated[tuple[Used, ...], Field(min_length=1, max_length=4)]
     intents: Hash
-    masked: MaskedVector | None = None
+    masked: MaskedVector | None
 
 
 class UpdateRefused(Value):
@@ -622,7 +622,8 @@ class MaskingShared(Value):
     seed: Hash
 
 
-MaskingPhase = Literal["advertise", "share", "mask", "unmask"]
+LaterPhase = Literal["share", "mask", "unmask"]
+MaskingPhase = Literal["advertise", LaterPhase]
 
 
 class MaskingAdvanced(Value):
@@ -632,7 +633,7 @@ class MaskingAdvanced(Value):
     experiment: Hash
     round: Positive
     attempt: Positive
-    phase: Literal["share", "mask", "unmask"]
+    phase: LaterPhase
     datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=64)]
 
 

@@ -14,8 +14,10 @@ fold; who puts them together sees whether they fit (``privacy.masking.recover``)
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from ledger.entries.operations import (
+    LaterPhase,
     MaskingAdvanced,
     MaskingAdvertised,
     MaskingAgreed,
@@ -44,7 +46,7 @@ from privacy.masking.roster import survivors_digest, threshold
 CONTEXT_LINE = b"consilium masking context v1\n"
 SHARES_LINE = b"consilium masking shares v1\n"
 
-_NEXT: dict[MaskingPhase, MaskingPhase] = {
+_NEXT: dict[MaskingPhase, LaterPhase] = {
     "advertise": "share",
     "share": "mask",
     "mask": "unmask",
@@ -209,12 +211,12 @@ def phase_deadline_ms(experiment: Experiment, current: OpenRound, masking: Maski
     return current.deadline_ms - left
 
 
-def next_phase(masking: Masking) -> MaskingPhase | None:
+def next_phase(masking: Masking) -> LaterPhase | None:
     """The phase after the open one."""
     return _NEXT.get(masking.phase)
 
 
-def secrets_asked(masking: Masking) -> dict[str, str]:
+def secrets_asked(masking: Masking) -> dict[str, Literal["seed", "key"]]:
     """In the phase ``unmask``: by dataset that shared, which of its two secrets opens the sum."""
     survivors = set(masking.members)
     return {name: "seed" if name in survivors else "key" for name in masking.sharing}

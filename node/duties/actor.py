@@ -16,10 +16,12 @@ import structlog
 from immutables import Map
 
 from ledger.entries.operations import (
+    BlobRef,
     BudgetRefused,
     BudgetReserved,
     BudgetSettled,
     CellCharge,
+    MaskedVector,
     Operation,
     Purpose,
     SitePlan,
@@ -27,6 +29,7 @@ from ledger.entries.operations import (
 )
 from ledger.errors import CallFailed
 from ledger.exchange.home import Membership
+from ledger.experiment.masked import vector_commitment
 from ledger.formats.strict import canonical
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
@@ -49,18 +52,21 @@ from node.duties.duty import (
     duties,
     refusal_for,
 )
+from node.duties.masker import Masker
+from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets
 from node.duties.plan_check import CheckedPlan, check
 from node.errors import (
     DatasetChanged,
     IntentRefused,
     IntentsClosed,
     JobRefused,
+    RoundFailed,
     WorkerError,
 )
 from node.register.accounts import stated
 from node.register.private import PrivateRegister
 from node.training.frames import Job
-from node.training.trainer import Done, Task, TrainingThread
+from node.training.trainer import Done, Mask, Task, TrainingThread
 from privacy.errors import BudgetExceeded
 
 _UNHEARD_S = 30.0
@@ -96,6 +102,8 @@ class Actor:
         self._checked: dict[str, CheckedPlan] = {}
         self._busy: set[tuple[str, str, int]] = set()
         self._uploaded: set[tuple[str, str, int]] = set()
+        self._masker = Masker(membership, private)
+        self._masked: dict[tuple[str, str, int, str], BlobRef] = {}
         self._deaths: dict[tuple[str, str, int], int] = {}
         self._split_key: bytes | None = None
         self._heard = 0
@@ -177,15 +185,22 @@ class Actor:
         task, error = done.task, done.error
         self._busy.discard(task.key)
         if error is None:
-            self._uploaded.add(task.key)
-            self.rounds_done += 1
-            self.train_seconds += done.seconds
+            if task.mask is not None and done.sent is not None:
+                self._masked[(*task.key, task.mask.context)] = done.sent
+            elif task.plan.secure_aggregation is None:
+                self._uploaded.add(task.key)
+            if task.mask is None:
+                self.rounds_done += 1
+                self.train_seconds += done.seconds
             return
         _log.warning("round.failed", dataset=task.dataset, round=task.round, error=str(error))
         if isinstance(error, CallFailed):
             raise error
         if isinstance(error, IntentsClosed | IntentRefused):
             return  # the experiment ended meanwhile: what is to do follows from the log
+        if task.mask is not None and isinstance(error, RoundFailed):
+            self._abandon(task.experiment, error)
+            return
         if isinstance(error, WorkerError):
             self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
             if self._deaths[task.key] < _WORKER_DEATHS:
@@ -214,6 +229,8 @@ class Actor:
             self._train(duty)
         elif isinstance(duty, Send):
             self._send(duty)
+        elif isinstance(duty, MaskingDuty):
+            self._phase(duty)
         elif isinstance(duty, Adopt):
             self._adopt(duty)
             return True
@@ -223,6 +240,30 @@ class Actor:
             self._close_account(duty)
             return True
         return False
+
+    def _phase(self, duty: MaskingDuty) -> None:
+        """Do what a masked round's phase asks for, or take no further part in this attempt."""
+        key = (duty.experiment, duty.dataset)
+        try:
+            if isinstance(duty, Advertise):
+                op: Operation = self._masker.advertise(key)
+            elif isinstance(duty, ShareSecrets):
+                op = self._masker.share(key)
+            elif isinstance(duty, Agree):
+                op = self._masker.agree(key)
+            else:
+                op = self._masker.reveal(key)
+        except RoundFailed as refused:
+            self._abandon(duty.experiment, refused)
+            return
+        self.say(op)
+
+    def _abandon(self, experiment_id: str, refused: RoundFailed) -> None:
+        current = self._replica.state.experiments[experiment_id].round
+        if current is not None and current.masking is not None:
+            _log.warning("masking.refused", experiment=experiment_id[:12], reason=str(refused))
+            abandoned = self._memory.abandoned | {current.masking.context}
+            self._memory = replace(self._memory, abandoned=abandoned)
 
     def _check_plan(self, experiment_id: str) -> None:
         experiment = self._replica.state.experiments[experiment_id]
@@ -294,13 +335,22 @@ class Actor:
         key = (duty.experiment, duty.dataset, duty.round)
         if key in self._busy:
             return
-        if key not in self._uploaded:
-            experiment = self._replica.state.experiments[duty.experiment]
-            site = site_of(experiment.plan, duty.dataset)
-            if site is not None:
-                self._busy.add(key)
-                model = experiment.model
-                self._training.put(Task(*key, plan=experiment.plan, site=site, model=model))
+        experiment = self._replica.state.experiments[duty.experiment]
+        site, current = site_of(experiment.plan, duty.dataset), experiment.round
+        if site is None or current is None:
+            return
+        masking = current.masking
+        if masking is None:
+            carried = self._private.view.outbox[key] if key in self._uploaded else None
+        else:
+            carried = self._masked.get((*key, masking.context))
+        if carried is None:
+            mask = None
+            if masking is not None:
+                mask = Mask(masking.context, self._masker.mask((duty.experiment, duty.dataset)))
+            self._busy.add(key)
+            model = experiment.model
+            self._training.put(Task(*key, plan=experiment.plan, site=site, model=model, mask=mask))
             return
         view = self._private.view
         self.say(
@@ -310,15 +360,24 @@ class Actor:
                 dataset=duty.dataset,
                 round=duty.round,
                 attempt=duty.attempt,
-                update=view.outbox[key],
+                update=carried,
                 used=stated(view.used_by((duty.experiment, duty.dataset))),
                 intents=self._private.intents_root(duty.experiment, duty.dataset),
+                masked=None if masking is None else self._bound(key, masking.context),
             )
         )
         answered = self._memory.answered | {(*key, duty.attempt)}
         self._memory = replace(self._memory, answered=answered)
         # A coordinator that lost the blob says so in an entry: the next attempt brings it again.
         self._uploaded.discard(key)
+        if masking is not None:
+            self._masked.pop((*key, masking.context), None)
+
+    def _bound(self, key: tuple[str, str, int], context: str) -> MaskedVector:
+        """What a masked vector is bound to: the round, and the vector that the outbox holds."""
+        vector = self._membership.blobs.get(self._private.view.outbox[key])
+        commitment = vector_commitment(self._hospital_key(), *key, vector)
+        return MaskedVector(context=context, vector=commitment)
 
     def _adopt(self, duty: Adopt) -> None:
         experiment = duty.experiment[:12]

@@ -12,6 +12,7 @@ for nothing beside it. In this order:
 5. First touch of data: the reservation is applied, under a final and fresh checkpoint, and the log's
    time is not behind this node's clock by more than the policy's skew.
 6. Each round: the same bytes again if they exist; else a new intent, if a step is left for it.
+   In a masked round also what its open phase asks for (``masking.py``).
 7. After the experiment: settle what has no intent; then close the account in the register.
 
 A reservation that the log knows better than the register is one that a restored backup forgot: it is
@@ -30,7 +31,8 @@ from immutables import Map
 from ledger.entries.operations import BudgetRefusal, CellCharge, Purpose, RoundKind, SitePlan
 from ledger.rules.budget import gate
 from ledger.rules.experiments import totals, was_held_back
-from ledger.rules.state import Dataset, Experiment, OpenRound, Reservation, State
+from ledger.rules.state import Dataset, Experiment, Masking, OpenRound, Reservation, State
+from node.duties.masking import MaskingDuty, masking_duties, may_send, may_still_send
 from node.register.accounts import Key, PrivateView
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, reserve
@@ -78,12 +80,14 @@ class Memory:
         refuse: datasets that cannot take part, and why.
         answered: updates handed in, by experiment, dataset, round and attempt.
         busy: rounds under way in the training process, whose intents are recorded already.
+        abandoned: contexts of masked rounds in which something was refused to the log's members.
     """
 
     plans: Map[str, bool] = Map()
     refuse: Map[Key, BudgetRefusal] = Map()
     answered: frozenset[tuple[str, str, int, int]] = frozenset()
     busy: frozenset[tuple[str, str, int]] = frozenset()
+    abandoned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,9 @@ class Wait:
     why: str
 
 
-Duty = CheckPlan | Reserve | Refuse | Train | Send | Adopt | Settle | CloseAccount | Wait
+Duty = (
+    CheckPlan | Reserve | Refuse | Train | Send | Adopt | Settle | CloseAccount | Wait | MaskingDuty
+)
 
 
 def duties(
@@ -261,7 +267,7 @@ class _Here:
     now_ms: int
 
     def judge(self, experiment: Experiment, site: SitePlan) -> Iterator[Duty]:
-        """The duties for one dataset in one experiment: at most one."""
+        """The duties for one dataset in one experiment: one, or two in a masked round."""
         key = (experiment.id, site.dataset)
         held = experiment.reservations.get(site.dataset)
         status = self.view.charges.get(key)
@@ -290,6 +296,8 @@ class _Here:
         elif held is None:
             yield from self._reserving(experiment, site, key)
         else:
+            if asked.masking is not None:
+                yield from self._phase(asked, asked.masking, held, key)
             yield from self._round(experiment, site, held, asked, key)
 
     def _asked(self, experiment: Experiment, dataset: str) -> OpenRound | None:
@@ -297,7 +305,10 @@ class _Here:
         current = experiment.round
         if current is None or self.state.log_time > current.deadline_ms:
             return None
-        if dataset in current.updates:
+        if current.masking is None:
+            if dataset in current.updates:
+                return None
+        elif current.masking.context in self.memory.abandoned:
             return None
         said = experiment.budget_refusals.get(dataset)
         if said is not None:
@@ -379,6 +390,12 @@ class _Here:
         key: Key,
     ) -> Iterator[Duty]:
         number, attempt = current.number, current.attempt
+        masking, secrets = current.masking, self.view.masks.get(key)
+        if masking is not None:
+            ready = (*key, number) in self.view.outbox
+            goes_on = may_send if ready else may_still_send
+            if site.dataset in current.updates or not goes_on(masking, key, secrets):
+                return
         if (*key, number) in self.view.outbox:
             if (*key, number, attempt) not in self.memory.answered:
                 yield Send(*key, number, attempt)
@@ -399,6 +416,14 @@ class _Here:
             yield Refuse(*key, "no_spare_round")
         else:
             yield Train(*key, number, attempt, current.kind)
+
+    def _phase(
+        self, current: OpenRound, masking: Masking, held: Reservation, key: Key
+    ) -> Iterator[Duty]:
+        """What the open phase waits for; nobody advertises who could not train."""
+        if masking.phase == "advertise" and self._not_touchable(held) is not None:
+            return
+        yield from masking_duties(current, masking, key, self.view.masks.get(key))
 
     def _not_touchable(self, held: Reservation) -> str | None:
         if self.policy.paused:

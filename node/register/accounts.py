@@ -97,6 +97,7 @@ class PrivateView:
         charges: where each reservation stands.
         used: steps by purpose that have an intent, for reservations that are not settled.
         outbox: noisy updates kept for sending, by experiment, dataset and round.
+        masks: context of the masked round whose secrets are held.
     """
 
     datasets: Map[str, DatasetRecord] = Map()
@@ -104,6 +105,7 @@ class PrivateView:
     charges: Map[Key, ChargeStatus] = Map()
     used: Map[Key, Map[Purpose, int]] = Map()
     outbox: Map[tuple[str, str, int], BlobRef] = Map()
+    masks: Map[Key, str] = Map()
 
     def used_by(self, key: Key) -> Map[Purpose, int]:
         """Steps with an intent, by purpose."""

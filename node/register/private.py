@@ -291,12 +291,14 @@ class PrivateRegister:
                     )
                 self._write_spends(connection, (cells[refund.cell] for refund in given))
                 _write_status(connection, key, "settled")
+                connection.execute(sa.delete(tables.masks).where(*_masks_of(key)))
             outbox = self._view.outbox
             for held in [o for o in outbox if o[:2] == key]:
                 outbox = outbox.delete(held)
-            used = self._view.used
+            used, masks = self._view.used, self._view.masks
             self._view = replace(
                 self._view,
+                masks=masks.delete(key) if key in masks else masks,
                 cells=cells,
                 charges=self._view.charges.set(key, "settled"),
                 outbox=outbox,
@@ -382,6 +384,23 @@ class PrivateRegister:
                 )
             self._view = replace(self._view, outbox=self._view.outbox.set(key, ref))
 
+    def keep_masks(self, experiment: str, dataset: str, context: str, sealed: bytes) -> None:
+        """Keep a masked round's secrets in place of those of the round before."""
+        with self._lock:
+            key = (experiment, dataset)
+            values = {"experiment": key[0], "dataset": key[1], "context": context, "sealed": sealed}
+            with self._database.write() as connection:
+                connection.execute(sa.delete(tables.masks).where(*_masks_of(key)))
+                connection.execute(sa.insert(tables.masks).values(values))
+            self._view = replace(self._view, masks=self._view.masks.set(key, context))
+
+    def masks_of(self, experiment: str, dataset: str) -> bytes:
+        """The sealed secrets of the newest masked round; empty where none are held."""
+        query = sa.select(tables.masks.c.sealed).where(*_masks_of((experiment, dataset)))
+        with self._database.read() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return b"" if found is None else bytes(found)
+
     def note_restart(self, at_ms: int) -> str:
         """Make the nonce of ``node.resumed``: 32 random bytes, hex, kept."""
         nonce = secrets.token_hex(32)
@@ -428,7 +447,13 @@ class PrivateRegister:
                 for row in connection.execute(sa.select(tables.outbox))
                 if (row.experiment, row.dataset) in open_ones
             }
-        self._view = PrivateView(Map(datasets), Map(cells), Map(charges), Map(used), Map(outbox))
+            masks = {
+                (row.experiment, row.dataset): row.context
+                for row in connection.execute(sa.select(tables.masks))
+            }
+        self._view = PrivateView(
+            Map(datasets), Map(cells), Map(charges), Map(used), Map(outbox), Map(masks)
+        )
 
     def _charge(
         self,
@@ -514,6 +539,10 @@ _record_columns = tuple(tables.datasets.c[name] for name in DatasetRecord.__slot
 def _intents_of(key: Key) -> sa.Select[Any]:
     where = (tables.intents.c.experiment == key[0], tables.intents.c.dataset == key[1])
     return sa.select(tables.intents).where(*where).order_by(tables.intents.c.id)
+
+
+def _masks_of(key: Key) -> tuple[sa.ColumnElement[bool], ...]:
+    return (tables.masks.c.experiment == key[0], tables.masks.c.dataset == key[1])
 
 
 def _record(row: Sequence[Any]) -> DatasetRecord:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ledger.copies.database import Database
 from ledger.errors import StoreUnusable
 
-VERSION = 1
+VERSION = 2
 _BUSY_TIMEOUT_MS = 30_000
 
 METADATA = sa.MetaData()
@@ -88,6 +88,14 @@ outbox = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
 )
+masks = sa.Table(  # since version 2
+    "masks",
+    METADATA,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("context", sa.Text, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
 restarts = sa.Table(
     "restarts",
     METADATA,
@@ -129,6 +137,10 @@ def _make(connection: Connection, name: str) -> None:
                 "BEGIN SELECT RAISE(ABORT, 'an intent is never changed or deleted'); END"
             )
     version = connection.execute(sa.select(register.c.version)).scalar_one()
+    if version == 1:
+        masks.create(connection, checkfirst=True)
+        connection.execute(sa.update(register).values(version=2))
+        version = 2
     if version != VERSION:
         raise StoreUnusable(
             name,

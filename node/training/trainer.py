@@ -35,12 +35,27 @@ _log = structlog.get_logger("node")
 
 
 @dataclass(frozen=True, slots=True)
+class Mask:
+    """What hides a vector in one attempt.
+
+    Attributes:
+        context: of the attempt.
+        apply: from the vector's blob to the masked one's.
+    """
+
+    context: str
+    apply: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A round at one dataset, or the upload of what it made before.
 
     Attributes:
         model: the round's model, which the thread fetches.
         job: makes the job from the model's bytes; None to upload only.
+        mask: under secure aggregation, makes the masked vector from the vector; without it nothing
+            of a masked plan is uploaded.
     """
 
     experiment: str
@@ -50,6 +65,7 @@ class Task:
     site: SitePlan
     model: BlobRef
     job: Callable[[bytes], Job] | None = None
+    mask: Mask | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -59,11 +75,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a task: its update is with the coordinator, or why not."""
+    """What became of a task: its update is with the coordinator, or why not.
+
+    Attributes:
+        sent: what was uploaded, or None.
+    """
 
     task: Task
     error: LedgerError | NodeError | None = None
     seconds: float = 0.0
+    sent: BlobRef | None = None
 
 
 class Trainer(Protocol):
@@ -202,8 +223,9 @@ class TrainingThread:
             began = time.monotonic()
             error: LedgerError | NodeError | None = None
             self._working = True
+            sent: BlobRef | None = None
             try:
-                self._do(task)
+                sent = self._do(task)
             except (LedgerError, NodeError) as failure:
                 error = failure
             except Exception as failure:  # noqa: BLE001 - the thread must not die in silence
@@ -211,7 +233,7 @@ class TrainingThread:
                 error = RoundFailed(f"{type(failure).__name__}: {failure}")
             finally:
                 self._working = False
-            self._report(Done(task, error, time.monotonic() - began))
+            self._report(Done(task, error, time.monotonic() - began, sent))
 
     def _warm(self) -> None:
         """Start the trainer; the first task starts it again, and reports why it does not come up."""
@@ -220,17 +242,21 @@ class TrainingThread:
         except Exception as failure:  # noqa: BLE001 - the thread must not die in silence
             _log.warning("trainer.cold", error=f"{type(failure).__name__}: {failure}")
 
-    def _do(self, task: Task) -> None:
+    def _do(self, task: Task) -> BlobRef | None:
         ref = self._register.view.outbox.get(task.key)
         if ref is None:
             if task.job is None:
-                return
+                return None
             update = self._train(task, task.job(self._model(task.model)))
             ref = self._blobs.put(update)
             self._register.store_update(*task.key, ref)
         else:
             update = self._blobs.get(ref)
-        self._exchange.put_blob(update)
+        if task.mask is not None:
+            update = task.mask.apply(update)
+        elif task.plan.secure_aggregation is not None:
+            return None  # the vector itself never leaves
+        return self._exchange.put_blob(update)
 
     def _train(self, task: Task, job: Job) -> bytes:
         allowed = dict(steps_of(task.site, job.kind, task.plan.steps_per_round))

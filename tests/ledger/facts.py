@@ -193,6 +193,7 @@ def proposal(
             round_timeout_ms=60_000,
             initial_model=BlobRef(sha256=EMPTY_HASH, bytes=1),
             sites=tuple(sites),
+            secure_aggregation=None,
         ),
     )
 
@@ -259,6 +260,7 @@ def submit_op(
         update=BlobRef(sha256=h((name, number) if word is None else word), bytes=7),
         used=steps_used(**used),
         intents=EMPTY_HASH,
+        masked=None,
     )
 
 

@@ -160,6 +160,7 @@ def any_op(rng: Random, state: State) -> Operation:
             update=pick(BLOBS),
             used=used,
             intents=EMPTY_HASH,
+            masked=None,
         ),
         "refuse update": lambda: UpdateRefused(
             type="update.refused", update=pick([*_updates(found_), h(0)]), reason="norm_bound"
