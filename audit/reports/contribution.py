@@ -20,7 +20,7 @@ from audit.reports.outcomes import outcome_of, rounds_offered, rounds_served
 from audit.reports.shapley import MAX_PLAYERS, RoundGame, play_round
 from audit.reports.standing import header_of
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import ExperimentRecord, RoundRecord
+from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations import Purpose
 from ledger.experiment.plan import metric_layout
@@ -56,6 +56,7 @@ METHODS: dict[str, str] = {
         "intervals hold sampling and noise at 95 %, to first order; not the width of a bin."
     ),
 }
+NOT_AVAILABLE = "not available under secure aggregation: only sums over hospitals are known"
 LIMITS: tuple[str, ...] = (
     "Contribution to this model, by its direction; not the worth of the data, and not the care that "
     "went into it.",
@@ -145,12 +146,19 @@ class _Track:
 
 @dataclass(frozen=True)
 class _Histograms:
-    """The histograms of one round of measurement, or why there are none."""
+    """The histograms of one round of measurement, or why there are none.
+
+    Attributes:
+        vectors: each hospital's; none under secure aggregation.
+        total: their sum.
+        noise: deviation of each hospital's, grid units.
+    """
 
     layout: Layout | None
     vectors: dict[str, npt.NDArray[np.int64]]
     noise: dict[str, int]
     reason: str | None
+    total: npt.NDArray[np.int64] | None = None
 
 
 def contribution_report(
@@ -201,7 +209,7 @@ def contribution_report(
         ),
         pooled_federated=_pooled(federated),
         pooled_local=_pooled(local),
-        pooled_reason=federated.reason,
+        pooled_reason=None if federated.total is not None else federated.reason,
         methods=METHODS,
         limits=LIMITS,
     )
@@ -211,6 +219,8 @@ def _tracks(found: Verification, record: ExperimentRecord) -> tuple[dict[str, _T
     """Play every training round whose updates are here; say why some are not."""
     tracks = {name: _Track() for name in record.sites}
     why_not = None if record.aggregates() else "no training round has ended in a sum yet"
+    if record.plan.secure_aggregation is not None:
+        return tracks, NOT_AVAILABLE
     for each, op in record.aggregates():
         if each.terms.kind != "train":
             continue
@@ -294,12 +304,12 @@ def _figure(values: Sequence[float], missing: str) -> Figure:
 
 
 def _histograms(found: Verification, record: ExperimentRecord, kind: str) -> _Histograms:
-    rounds: list[RoundRecord] = [each for each, _ in record.aggregates() if each.terms.kind == kind]
+    rounds = [(each, op) for each, op in record.aggregates() if each.terms.kind == kind]
     what = "measurement" if kind == "evaluate" else "local baseline"
     if not rounds:
         return _Histograms(None, {}, {}, f"no {what} was released")
     purpose: Purpose = "evaluate" if kind == "evaluate" else "baseline_evaluate"
-    counted = rounds[-1].counted()
+    counted = rounds[-1][0].counted()
     noise: dict[str, int] = {}
     for name in counted:
         site = site_of(record.plan, name)
@@ -307,15 +317,18 @@ def _histograms(found: Verification, record: ExperimentRecord, kind: str) -> _Hi
             noise[name] = next(r.noise_sd for r in site.releases if r.purpose == purpose)
     try:
         layout = metric_layout(found.documents.spec(record))
+        total = found.documents.update(rounds[-1][1].aggregate, record.plan.metric_size)
+        hidden = record.plan.secure_aggregation is not None
         vectors = {
             name: found.documents.update(update.blob, record.plan.metric_size)
             for name, update in counted.items()
+            if not hidden
         }
     except (*UNREADABLE, PrivacyError) as error:
         return _Histograms(None, {}, {}, f"the {what} is not in this copy ({error})")
     if layout is None or layout.size != record.plan.metric_size:
         return _Histograms(None, {}, {}, f"the {what} is not shaped as its specification says")
-    return _Histograms(layout, vectors, noise, None)
+    return _Histograms(layout, vectors, noise, NOT_AVAILABLE if hidden else None, total)
 
 
 def _quality(name: str, declared_test: int, federated: _Histograms, local: _Histograms) -> Quality:
@@ -346,12 +359,12 @@ def _read(histograms: _Histograms, name: str) -> dict[str, Measure] | None:
 
 def _pooled(histograms: _Histograms) -> dict[str, Figure] | None:
     """All hospitals' counts together; independent noises add up in variance."""
-    if histograms.layout is None or not histograms.vectors:
+    if histograms.layout is None or histograms.total is None or not histograms.noise:
         return None
-    count = len(histograms.vectors)
-    total: npt.NDArray[np.int64] = np.sum(list(histograms.vectors.values()), axis=0)
-    variance = sum(float(histograms.noise[name]) ** 2 for name in histograms.vectors) / count
-    return _figures(measures(histograms.layout, total, round(math.sqrt(variance)), count))
+    count = len(histograms.noise)
+    variance = sum(float(noise) ** 2 for noise in histograms.noise.values()) / count
+    sd = round(math.sqrt(variance))
+    return _figures(measures(histograms.layout, histograms.total, sd, count))
 
 
 def _figures(read: dict[str, Measure] | None) -> dict[str, Figure] | None:

@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "missing_blob": "its bytes never arrived",
     "malformed": "its bytes are no update",
     "wrong_size": "it has another size than the plan says",
+    "shares_missing": "the shares that open its masks were missing",
     "norm_bound": "it is longer than the plan allows",
 }
 

@@ -179,7 +179,8 @@ def _withdrawn(who: str, op: Any, history: History) -> Told:
 def _proposed(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} asked for experiment {op.name} on {len(op.plan.sites)} datasets: "
-        f"{op.plan.rounds} rounds of {op.plan.strategy}.",
+        f"{op.plan.rounds} rounds of {op.plan.strategy}"
+        + (", under secure aggregation." if op.plan.secure_aggregation else "."),
         (
             Fact("Datasets", ", ".join(site.dataset for site in op.plan.sites)),
             Fact("Quorum", f"{op.plan.quorum} hospitals a round"),
@@ -264,6 +265,13 @@ def _settled(who: str, op: Any, history: History) -> Told:
 
 def _update(who: str, op: Any, history: History) -> Told:
     name, fact = _experiment(history, op.experiment)
+    if op.masked is not None:
+        return Told(
+            f"{who} sent its masked update for round {op.round} of {name}: a noisy vector over the "
+            f"{op.dataset} patients that opens only in the sum with the others', "
+            f"{op.update.bytes:,} bytes.",
+            (fact, _dataset(op.dataset), _blob("Masked update", op.update)),
+        )
     return Told(
         f"{who} sent its update for round {op.round} of {name}: one noisy vector over the "
         f"{op.dataset} patients, {op.update.bytes:,} bytes. It costs each of them at most what was "
@@ -286,7 +294,60 @@ def _aggregated(who: str, op: Any, history: History) -> Told:
 
 def _closed(who: str, op: Any, history: History) -> Told:
     name, fact = _experiment(history, op.experiment)
-    return Told(f"Round {op.round} of {name} ended without a sum: too few answered.", (fact,))
+    why = "too few answered" if op.reason == "quorum_missed" else in_words(op.reason)
+    return Told(f"Round {op.round} of {name} ended without a sum: {why}.", (fact,))
+
+
+def _advertised(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} offered fresh keys to mask its vector in round {op.round} of {name}.",
+        (fact, _dataset(op.dataset), Fact("Context", f"{op.context[:16]}…", code=True)),
+    )
+
+
+def _shared(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} divided the secrets of its masks in round {op.round} of {name} among the others, "
+        "sealed for each.",
+        (fact, _dataset(op.dataset), _blob("Sealed shares", op.shares)),
+    )
+
+
+def _advanced(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    what = {
+        "share": "divides the secrets of its masks among",
+        "mask": "sums masked vectors of",
+        "unmask": "takes as the sum that of",
+    }
+    return Told(
+        f"Round {op.round} of {name} {what[op.phase]} {len(op.datasets)} datasets.",
+        (fact, Fact("Datasets", ", ".join(op.datasets))),
+    )
+
+
+def _agreed(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    return Told(
+        f"{who} signed whose vectors are in the sum of round {op.round} of {name}.",
+        (fact, _dataset(op.dataset), Fact("Survivors", f"{op.survivors[:16]}…", code=True)),
+    )
+
+
+def _revealed(who: str, op: Any, history: History) -> Told:
+    name, fact = _experiment(history, op.experiment)
+    gone = sum(share.secret == "key" for share in op.shares)
+    return Told(
+        f"{who} revealed its shares that open the sum of round {op.round} of {name}, and no single "
+        "vector.",
+        (
+            fact,
+            _dataset(op.dataset),
+            Fact("Shares", f"{len(op.shares) - gone} in the sum, {gone} dropped out"),
+        ),
+    )
 
 
 def _reviewed(who: str, op: Any, history: History) -> Told:
@@ -345,6 +406,11 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "round.opened": _opened,
     "round.aggregated": _aggregated,
     "round.closed": _closed,
+    "masking.advertised": _advertised,
+    "masking.shared": _shared,
+    "masking.advanced": _advanced,
+    "masking.agreed": _agreed,
+    "masking.revealed": _revealed,
     "budget.reserved": _reserved,
     "budget.refused": _budget_refused,
     "budget.settled": _settled,

@@ -3,7 +3,8 @@
 From the specification alone comes the first model; from each round's updates their exact integer
 sum; from sum and model the next one; from the late ones the final one. Every blob that the log names
 on the way must have exactly the bytes that come out. What was summed must deserve it, and what was left
-out must not, by the rule that the coordinator has to follow (``ledger.experiment.updates``).
+out must not, by the rule that the coordinator has to follow (``ledger.experiment.updates``). A masked sum
+is opened again from the shares in the log.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from audit.verification.replay import Replay
 from ledger.entries.operations import BlobRef, RoundAggregated
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
+from ledger.experiment.masked import masked_round, open_sum, opened_by
 from ledger.experiment.tensors import (
     Float64Vector,
     Int64Vector,
@@ -28,6 +30,7 @@ from ledger.experiment.tensors import (
 )
 from ledger.experiment.updates import Fault, judge_update, update_size
 from ledger.rules.experiments import site_of
+from privacy.errors import SharesMissing
 
 
 def check_models(replay: Replay, documents: Documents) -> Iterator[Check]:
@@ -65,6 +68,9 @@ class _Experiment:
         experiment = self._experiment
         for record in experiment.rounds:
             yield from self._refused(record)
+            yield from self._given_up(record)
+        if experiment.plan.secure_aggregation is not None and experiment.rounds:
+            yield Check(12, "not_checkable", f"{self._name}: {NOT_UNDER_MASKS}")
         try:
             shapes = self._documents.shapes(experiment)
         except (*UNREADABLE, PlanRefused) as error:
@@ -94,7 +100,7 @@ class _Experiment:
         except UNREADABLE as error:
             yield Check(12, "not_checkable", f"{label}: an update cannot be read: {error}")
             return
-        except ValueError as error:
+        except (ValueError, SharesMissing) as error:
             yield Check(12, "refuted", f"{label}: its updates have no sum: {error}", place)
             return
         if total is None:
@@ -143,7 +149,31 @@ class _Experiment:
             if fault in ("malformed", "wrong_size"):
                 return None
             total.add(decode_update(data, size))
-        return total.total()
+        current = record.masked
+        if current is None or current.masking is None:
+            return total.total()
+        return open_sum(total.total(), masked_round(current, current.masking))
+
+    def _given_up(self, record: RoundRecord) -> Iterator[Check]:
+        """A masked round that ended for want of shares must have lacked them."""
+        current, closed = record.masked, record.closed
+        if closed is None or record.closed_reason != "shares_missing":
+            return
+        if current is None or current.masking is None or current.masking.phase != "unmask":
+            detail = f"{self._name}, round {record.terms.round}: sealed shares did not arrive"
+            yield Check(12, "not_checkable", f"{detail}; that no copy can show")
+            return
+        try:
+            opened_by(masked_round(current, current.masking))
+        except SharesMissing:
+            return
+        yield Check(
+            12,
+            "refuted",
+            f"{self._name}, round {record.terms.round}: it was given up for want of shares, and the "
+            "shares that were revealed open its sum",
+            f"entry {closed.index}",
+        )
 
     def _refused(self, record: RoundRecord) -> Iterator[Check]:
         """A refusal's reason must be what the update's bytes give, or its hospital was left out."""
@@ -236,6 +266,10 @@ class _Models(Sequence[Float64Vector]):
         return self._documents.model(self._refs[index], self._shapes)
 
 
+NOT_UNDER_MASKS = (
+    "single updates, their norm bounds and what each hospital contributed are not available under "
+    "secure aggregation; the sums are, from the masked vectors and the revealed shares"
+)
 _FAULTS: dict[Fault, str] = {
     "malformed": "is no vector in our format",
     "wrong_size": "has not the round's number of values",

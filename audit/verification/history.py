@@ -34,6 +34,11 @@ from ledger.entries.operations import (
     ForkReported,
     KeyRevoked,
     LedgerReviewed,
+    MaskingAdvanced,
+    MaskingAdvertised,
+    MaskingAgreed,
+    MaskingRevealed,
+    MaskingShared,
     MemberJoined,
     ModelDownloaded,
     ModelReleased,
@@ -49,7 +54,7 @@ from ledger.entries.operations import (
 )
 from ledger.formats.keys import key_id
 from ledger.rules.log import Sequenced
-from ledger.rules.state import State
+from ledger.rules.state import OpenRound, State
 from privacy.filters import Spend
 
 
@@ -147,7 +152,12 @@ class UpdateRecord:
 
 @dataclass(slots=True)
 class RoundRecord:
-    """One attempt at a round."""
+    """One attempt at a round.
+
+    Attributes:
+        closed_reason: why it ended without a sum.
+        masked: under secure aggregation, the round as its last phase left it.
+    """
 
     said: Said
     terms: RoundOpened
@@ -155,6 +165,8 @@ class RoundRecord:
     refused: dict[str, tuple[Said, str]] = field(default_factory=dict)
     aggregated: tuple[Said, RoundAggregated] | None = None
     closed: Said | None = None
+    closed_reason: str | None = None
+    masked: OpenRound | None = None
 
     def counted(self) -> dict[str, UpdateRecord]:
         """The updates that the sum names, by dataset; none without a sum."""
@@ -400,7 +412,19 @@ class History:
         self.experiments[op.experiment].downloads.append((said, op.reader))
 
     def _opened(self, said: Said, op: RoundOpened, state: State) -> None:
-        self.experiments[op.experiment].rounds.append(RoundRecord(said, op))
+        record = RoundRecord(said, op)
+        self.experiments[op.experiment].rounds.append(record)
+        current = state.experiments[op.experiment].round
+        if current is not None and current.masking is not None:
+            record.masked = current
+
+    def _masking(
+        self,
+        said: Said,
+        op: MaskingAdvertised | MaskingShared | MaskingAdvanced | MaskingAgreed | MaskingRevealed,
+        state: State,
+    ) -> None:
+        self.experiments[op.experiment].rounds[-1].masked = state.experiments[op.experiment].round
 
     def _reserved(self, said: Said, op: BudgetReserved, state: State) -> None:
         self.experiments[op.experiment].held[op.dataset] = Held(said, op)
@@ -438,7 +462,8 @@ class History:
         self.experiments[op.experiment].rounds[-1].aggregated = (said, op)
 
     def _closed(self, said: Said, op: RoundClosed, state: State) -> None:
-        self.experiments[op.experiment].rounds[-1].closed = said
+        record = self.experiments[op.experiment].rounds[-1]
+        record.closed, record.closed_reason = said, op.reason
 
     def _reviewed(self, said: Said, op: LedgerReviewed, state: State) -> None:
         self.reviews.append((said, op))
@@ -494,6 +519,11 @@ _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     UpdateRefused: History._update_refused,
     RoundAggregated: History._aggregated,
     RoundClosed: History._closed,
+    MaskingAdvertised: History._masking,
+    MaskingShared: History._masking,
+    MaskingAdvanced: History._masking,
+    MaskingAgreed: History._masking,
+    MaskingRevealed: History._masking,
     LedgerReviewed: History._reviewed,
     ForkReported: History._forked,
     ReceiptBroken: History._broken,

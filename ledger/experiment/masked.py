@@ -17,7 +17,7 @@ from ledger.experiment.tensors import Int64Vector
 from ledger.rules.masking import SHARES_LINE, shares_bytes
 from ledger.rules.state import Masking, MaskKeys, MaskShares, OpenRound
 from privacy.masking.member import ENVELOPE_BYTES
-from privacy.masking.recover import recover, take_off
+from privacy.masking.recover import Opened, recover, take_off
 from privacy.masking.roster import PublicKeys, Roster
 
 
@@ -73,6 +73,16 @@ def open_sum(total: Int64Vector, about: MaskedRound) -> Int64Vector:
     Raises:
         SharesMissing: too few of the revealed shares fit together.
     """
+    opened = opened_by(about)
+    return take_off(total, roster_of(about.context, about.cohort), public_keys(about.keys), opened)
+
+
+def opened_by(about: MaskedRound) -> Opened:
+    """The secrets that the revealed shares give.
+
+    Raises:
+        SharesMissing: too few of them fit together.
+    """
     roster = roster_of(about.context, about.cohort)
     advertised = public_keys(about.keys)
     commitments = {name: bytes.fromhex(shares.seed) for name, shares in about.shares.items()}
@@ -80,8 +90,7 @@ def open_sum(total: Int64Vector, about: MaskedRound) -> Int64Vector:
         holder: {share.of: bytes.fromhex(share.share) for share in shares}
         for holder, shares in about.revealed.items()
     }
-    opened = recover(roster, advertised, commitments, about.survivors, revealed)
-    return take_off(total, roster, advertised, opened)
+    return recover(roster, advertised, commitments, about.survivors, revealed)
 
 
 def encode_shares(envelopes: Mapping[str, bytes]) -> bytes:
