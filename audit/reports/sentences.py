@@ -338,7 +338,7 @@ def _agreed(who: str, op: Any, history: History) -> Told:
 
 def _revealed(who: str, op: Any, history: History) -> Told:
     name, fact = _experiment(history, op.experiment)
-    gone = sum(share.secret == "key" for share in op.shares)
+    gone = [share.secret for share in op.shares].count("key")
     return Told(
         f"{who} revealed its shares that open the sum of round {op.round} of {name}, and no single "
         "vector.",
