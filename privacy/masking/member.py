@@ -12,8 +12,10 @@ the caller must have made durable before what the phase made leaves. From it the
 a second vector, agree to a second set of survivors, or reveal for one, in the same round.
 
 What it rests on: that keys and digests come with their members' signatures, which is for the caller
-to check. Then a coordinator that tells members different things, with any `threshold - 1` members at
-its side, gets a sum over one set of survivors at most; with `threshold` members it can open a vector.
+to check. A coordinator that keeps to the protocol learns only the sum with t - 1 members at its side
+(t the threshold). One that tells members different things needs two sets of survivors signed by t
+each, so 2t - n members that sign twice: more than a third of the roster. With fewer it gets a sum over
+one set of survivors at most.
 """
 
 from __future__ import annotations
