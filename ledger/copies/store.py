@@ -166,7 +166,7 @@ class LogStore:
                 sa.select(*_row_columns).where(_index == index)
             ).one_or_none()
             if found is not None:
-                return self._row(index, found)
+                return self._row(index, (index, *found))
             size = _size(connection)
         if 0 <= index < size:
             raise StoreCorrupt(self.name, f"entry {index} of {size} is gone; {_REFILL}")
@@ -350,11 +350,13 @@ class LogStore:
             end = min(at + PAGE, stop)
             query = sa.select(_index, *columns).where(_index >= at, _index < end)
             with self._database.read() as connection:
-                page = connection.execute(query.order_by(_index)).all()
+                result = connection.execute(query.order_by(_index))
+                # The driver's own rows: `Stored` converts nothing, and SQLAlchemy's cost as much again.
+                page = [] if result.cursor is None else result.cursor.fetchall()
             for found in page:
                 if found[0] != at:
                     break
-                yield convert(at, found[1:])
+                yield convert(at, found)
                 at += 1
             if at < end:
                 raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {_REFILL}")
@@ -385,8 +387,14 @@ class LogStore:
         return StoredNote(self._as(int, size, place, "size"), self._as(bytes, note, place, "note"))
 
     def _row(self, index: int, found: Sequence[Any]) -> Row:
+        _, body, signature, leaf, key, seq = found
+        if (
+            type(body) is type(signature) is type(leaf) is bytes
+            and type(key) is str
+            and type(seq) is int
+        ):
+            return Row(body, signature, leaf, key, seq)
         place = f"entry {index}"
-        body, signature, leaf, key, seq = found
         return Row(
             self._as(bytes, body, place, "body"),
             self._as(bytes, signature, place, "signature"),
@@ -396,7 +404,8 @@ class LogStore:
         )
 
     def _leaf(self, index: int, found: Sequence[Any]) -> bytes:
-        return self._as(bytes, found[0], f"entry {index}", "leaf")
+        leaf = found[1]
+        return leaf if type(leaf) is bytes else self._as(bytes, leaf, f"entry {index}", "leaf")
 
     def _as(self, kind: type[T], value: object, place: str, column: str) -> T:
         if not isinstance(value, kind):

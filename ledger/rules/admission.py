@@ -51,14 +51,13 @@ def admit(state: State, entry: Entry, root_at: RootAt) -> bytes:
         public = _admit_joining(state, entry, body.op)
     else:
         public = _admit_chain(state, entry)
-    if body.seen.size > state.size:
+    seen = body.seen
+    size = seen.size
+    if size > state.size:
+        raise NotAdmitted(entry.where, f"it has seen {size} entries of a log of {state.size}")
+    if root_at(size).hex() != seen.root:
         raise NotAdmitted(
-            entry.where, f"it has seen {body.seen.size} entries of a log of {state.size}"
-        )
-    if root_at(body.seen.size).hex() != body.seen.root:
-        raise NotAdmitted(
-            entry.where,
-            f"the log it has seen, of {body.seen.size} entries, is not a prefix of this one",
+            entry.where, f"the log it has seen, of {size} entries, is not a prefix of this one"
         )
     return public
 
@@ -72,7 +71,7 @@ def _admit_chain(state: State, entry: Entry) -> bytes:
         raise NotAdmitted(entry.where, f"key {body.key} belongs to {key.member}")
     if key.retired_at is not None:
         raise NotAdmitted(entry.where, f"key {body.key} was retired at entry {key.retired_at - 1}")
-    if (body.seq, body.prev) != (key.next_seq, key.head):
+    if body.seq != key.next_seq or body.prev != key.head:
         raise NotAdmitted(
             entry.where,
             f"its key's chain goes on with number {key.next_seq} after {key.head[:12]}, "

@@ -225,8 +225,8 @@ def _advance(state: State, entry: Entry) -> State:
         if log_time - marks[-1].log_time >= max(1, delay // _MARKS_PER_DELAY):
             live = tuple(m for m in marks if log_time - m.log_time <= 2 * delay)
             marks = (*live, TimeMark(size, log_time))
-    keys = state.keys
-    head = keys.get(body.key)
+    keys, key = state.keys, body.key
+    head = keys.get(key)
     if head is not None:
-        keys = keys.set(body.key, replace(head, next_seq=body.seq + 1, head=entry.hash))
+        keys = keys.set(key, replace(head, next_seq=body.seq + 1, head=entry.hash))
     return replace(state, size=size, log_time=log_time, time_marks=marks, keys=keys)

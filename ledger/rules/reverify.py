@@ -32,11 +32,8 @@ _AHEAD = 16
 _FORGET_EVERY = 1024
 
 
-class Replayed(NamedTuple):
-    """An entry that was verified, and the state with it."""
-
-    item: Sequenced
-    state: State
+Replayed = tuple[Sequenced, State]
+"""An entry that was verified, and the state with it."""
 
 
 class _Chunk(NamedTuple):
@@ -136,7 +133,7 @@ def _replay_here(log: Log, entries: Iterable[Entry]) -> Iterator[Replayed]:
         item = log.append(entry)
         if not item.index % _FORGET_EVERY:
             log.tree.forget_older()
-        yield Replayed(item, log.state)
+        yield item, log.state
 
 
 class _Ahead:
@@ -160,7 +157,7 @@ class _Ahead:
                     for entry in islice(source, CHUNK):
                         public = self._log.admit(entry)
                         item = self._log.append(entry)
-                        folded.append(Replayed(item, self._log.state))
+                        folded.append((item, self._log.state))
                         message = signed_message("entry", entry.raw)
                         claims.append(Claim(public, entry.signature + message))
                 except BaseException:
@@ -188,15 +185,17 @@ class _Ahead:
             false = answer.false
             for at, replayed in enumerate(folded):
                 if at == false:
-                    raise bad_signature(replayed.item.entry) from None
+                    raise bad_signature(replayed[0].entry) from None
                 self._last = replayed
                 yield replayed
             self._chunks.popleft()
 
     def _leave(self) -> None:
         """The workers owe nothing any more, and the log holds what was yielded."""
-        last = self._last
-        mark = self._before if last is None else Mark(last.item.index + 1, last.state)
+        mark = self._before
+        if self._last is not None:
+            item, state = self._last
+            mark = Mark(item.index + 1, state)
         if self._log.size != mark.size:
             self._log.rewind(mark)
         for _, answer in self._chunks:
