@@ -8,7 +8,8 @@ A note over more that came with entries which do not lead to it proves nothing b
 and kept as ``unexplained`` (``evidence``). So is an entry at a place of a chain that is taken, as
 ``equivocation``.
 
-Opening a copy replays it by the same path; nothing in the store is believed because it is there.
+Opening a copy replays it by the same path; nothing in the store is believed because it is there. With
+a snapshot that nobody but its owner can have written (``snapshot``), it replays what came after.
 
 Where the log moves to a protocol that this software does not know, entries are stored and the tree over
 them is compared with the signed roots, but they are not read: the state stays where it was, and no later
@@ -30,6 +31,7 @@ from ledger.copies.evidence import (
     fork_detected,
     frame,
 )
+from ledger.copies.snapshot import EVERY, WORTH, Finals, Snapshot, SnapshotFile, resume_log
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import (
     Entry,
@@ -88,44 +90,82 @@ class Replica:
         self._finals_unread = 0
         self._cosigned_sizes: array[int] = array("q")
         self._cosigned_s: array[int] = array("q")
+        self._final_before = 0
+        self._snapshots: SnapshotFile | None = None
+        self._snapshot_size = 0
         self._equivocations = Equivocations(store)
         self._unexplained_at: int | None = None
 
     @classmethod
-    def create(cls, store: LogStore, genesis: bytes, federation: str) -> Replica:
+    def create(
+        cls,
+        store: LogStore,
+        genesis: bytes,
+        federation: str,
+        snapshots: SnapshotFile | None = None,
+    ) -> Replica:
         """Begin a copy in an empty store.
 
         Args:
             store: without entries.
             genesis: leaf of entry 0, from the invitation.
             federation: the id that the caller trusts.
+            snapshots: written as the copy grows.
 
         Raises:
             NotAdmitted: the genesis entry is not that federation's.
         """
         replica = cls(store, federation)
+        replica._snapshots = snapshots
         replica._take([genesis], None)
         return replica
 
     @classmethod
-    def open(cls, store: LogStore, federation: str) -> Replica:
-        """Replay a store from its first byte.
+    def open(
+        cls, store: LogStore, federation: str, snapshots: SnapshotFile | None = None
+    ) -> Replica:
+        """Replay a store from its first byte, or from a snapshot of its owner's.
+
+        Args:
+            store: with at least entry 0.
+            federation: the id that the caller trusts.
+            snapshots: read now, and written as the copy grows; without it neither.
 
         Raises:
             NotAdmitted, MalformedInput, BadSignature, NotConsistent: the copy was changed; says
                 where.
         """
+        snapshot = None if snapshots is None else snapshots.read(federation)
+        if snapshots is not None and snapshot is not None:
+            replica = cls(store, federation)
+            try:
+                replica._resume(snapshot)
+                replica._load()
+            except Refused as error:
+                snapshots.put_aside(str(error))
+            else:
+                replica._snapshots = snapshots
+                return replica
         replica = cls(store, federation)
-        replica._replay()
-        newest = store.latest_checkpoint()
-        if newest is not None:
-            replica._check_note(newest.note)
-            replica._note = newest.note
-        while page := store.finals(after=-1 if replica._final is None else replica._final.size):
-            for final in page:
-                checkpoint = replica._check_note(final.note)
-                replica._advance(replica._judge_final(checkpoint, final.note))
+        replica._load()
+        replica._snapshots = snapshots
         return replica
+
+    def save_snapshot(self) -> None:
+        """Write a snapshot if that spares the next opening some work; call it before closing."""
+        size = self.size
+        if self._snapshots is None or self._note is None or self.newer_protocol is not None:
+            return
+        if size >= WORTH and size != self._snapshot_size:
+            finals = Finals(
+                0 if self._final is None else self._final.size,
+                self._final_before,
+                tuple(self._cosigned_sizes),
+                tuple(self._cosigned_s),
+            )
+            tree = self._log.tree
+            self._snapshots.write(Snapshot(self.state, tree.root(), tree.tiles, finals))
+            self._snapshot_size = size
 
     @property
     def state(self) -> State:
@@ -263,7 +303,7 @@ class Replica:
         if checkpoint.size > self.state.size:
             self._finals_unread = max(self._finals_unread, checkpoint.size)
             return None
-        final = self._judge_final(checkpoint, note)
+        final = self._judge_final(checkpoint, note, self.final.size)
         self._store.put_final(final.size, note)
         self._advance(final)
         return final
@@ -302,6 +342,8 @@ class Replica:
         self._log.tree.forget_older()
         if signed is not None:
             self._note = signed[1]
+        if self.size >= self._snapshot_size + EVERY:
+            self.save_snapshot()
         return taken
 
     def _judge(self, leaf: bytes, taken: Sequence[Sequenced]) -> Entry:
@@ -337,11 +379,42 @@ class Replica:
             self._store.put_conflict(UNEXPLAINED, frame(self._note, note))
             self._unexplained_at = size
 
+    def _resume(self, snapshot: Snapshot) -> None:
+        """Begin where a snapshot was taken; `_load` then sees whether that leads to what was signed.
+
+        Raises:
+            Refused: it is not of what is stored here.
+        """
+        self._log = resume_log(self._store, snapshot)
+        self._snapshot_size = self.size
+        finals = snapshot.finals
+        if finals.newest:
+            kept = self._store.finals(after=finals.newest - 1, limit=1)
+            if not kept or kept[0].size != finals.newest:
+                raise NotConsistent("snapshot", f"no final checkpoint of {finals.newest} is here")
+            checkpoint = self._check_note(kept[0].note)
+            self._final = self._judge_final(checkpoint, kept[0].note, finals.before)
+            self._final_before = finals.before
+            self._cosigned_sizes = array("q", finals.cosigned_sizes)
+            self._cosigned_s = array("q", finals.cosigned_s)
+
+    def _load(self) -> None:
+        """Take in what is stored beyond what is here: entries, the newest note, finals."""
+        self._replay()
+        newest = self._store.latest_checkpoint()
+        if newest is not None:
+            self._check_note(newest.note)
+            self._note = newest.note
+        while page := self._store.finals(after=-1 if self._final is None else self._final.size):
+            for each in page:
+                checkpoint = self._check_note(each.note)
+                self._advance(self._judge_final(checkpoint, each.note, self.final.size))
+
     def _replay(self) -> None:
         """Verify what is stored; behind a change to unknown rules, that the tree holds it."""
         try:
-            with workers_for(self._store.size()) as workers:
-                rows = entries_of(self._store.rows(), self._log)
+            with workers_for(self._store.size() - self.size) as workers:
+                rows = entries_of(self._store.rows(self.size), self._log)
                 for item, _ in replay(self._log, rows, workers):
                     if item.index == 0:
                         self._check_genesis(item.entry)
@@ -396,16 +469,15 @@ class Replica:
         return open_checkpoint(note, self.log_key, origin=self.origin).root
 
     def _advance(self, final: Final) -> None:
+        self._final_before = self.final.size
         self._final = final
         reached_s = None if final.quorum is None else final.quorum.reached_s
         if reached_s is not None:
             self._cosigned_sizes.append(final.size)
             self._cosigned_s.append(reached_s)
 
-    def _judge_final(self, checkpoint: Checkpoint, note: bytes) -> Final:
-        quorum = judge_final(
-            note, self.log_key, self.state, before=self.final.size, origin=self.origin
-        )
+    def _judge_final(self, checkpoint: Checkpoint, note: bytes, before: int) -> Final:
+        quorum = judge_final(note, self.log_key, self.state, before=before, origin=self.origin)
         quorum.require()
         return Final(checkpoint.size, checkpoint.root, note, quorum)
 

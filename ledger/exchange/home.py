@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
+from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.invitation import InvitationFile
@@ -139,7 +140,7 @@ class MemberHome:
         config = self.config
         keyring = load_keyring(self.path / KEYRING, passphrase)
         with ExitStack() as undo:
-            replica = self.open_replica()
+            replica = self.open_replica(SnapshotFile.of(self.path, keyring.entry))
             undo.callback(replica.store.close)
             if unsettled(self.path):
 
@@ -156,8 +157,12 @@ class MemberHome:
             undo.pop_all()
         return Membership(self, config, keyring, replica, client, author, blobs, receipts)
 
-    def open_replica(self) -> Replica:
-        """The home's verified copy of the log; needs no passphrase."""
+    def open_replica(self, snapshots: SnapshotFile | None = None) -> Replica:
+        """The home's verified copy of the log; needs no passphrase.
+
+        Args:
+            snapshots: under the home's keys, to open a large copy fast; else it is replayed.
+        """
         config = self.config
         store = LogStore.open(f"sqlite:///{(self.path / LEDGER).resolve()}")
         if store.size() == 0:
@@ -167,8 +172,8 @@ class MemberHome:
                 raise StoreUnusable(
                     str(self.path / GENESIS), f"cannot be read: {error.strerror}"
                 ) from None
-            return Replica.create(store, genesis, config.federation)
-        return Replica.open(store, config.federation)
+            return Replica.create(store, genesis, config.federation, snapshots)
+        return Replica.open(store, config.federation, snapshots)
 
     def _client(self, config: MemberConfig, keyring: KeyRing) -> CoordinatorClient:
         ca = self.path / CA
@@ -239,6 +244,7 @@ class Membership:
         """Release locks and connections."""
         self.author.close()
         self.client.close()
+        self.replica.save_snapshot()
         self.replica.store.close()
 
 

@@ -1,0 +1,92 @@
+"""A state from its bytes: what ``state.encode`` wrote, exactly, and nothing else.
+
+Driven by the records' own field types, so that a new field needs nothing here. A record must have
+all of its fields and no other; every value must have its type; and the state that comes out must
+encode to the very bytes that came in. Whether those bytes are what a log amounts to, only a fold of
+the log can say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import orjson
+from immutables import Map
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ledger.errors import MalformedInput
+from ledger.formats.strict import MAX_INT
+from ledger.rules.state import State, encode
+from privacy.errors import PrivacyError
+
+MAX_STATE = 256 * 2**20
+"""Bytes of a state that are read; one of a federation of a thousand hospitals has a few million."""
+
+
+def decode(data: bytes) -> State:
+    """Read back a state.
+
+    Raises:
+        MalformedInput: the bytes are not those that ``encode`` writes of a state.
+    """
+    if len(data) > MAX_STATE:
+        raise MalformedInput("state", f"{len(data)} bytes; at most {MAX_STATE} are read")
+    try:
+        state = _read(State, orjson.loads(data), "state")
+    except (orjson.JSONDecodeError, ValidationError, PrivacyError) as error:
+        raise MalformedInput("state", str(error).partition("\n")[0]) from None
+    if not isinstance(state, State) or encode(state) != data:
+        raise MalformedInput("state", "it does not encode to the bytes that it was read from")
+    return state
+
+
+def _read(kind: Any, value: Any, where: str) -> object:
+    """A value of a type from its plain form."""
+    origin = get_origin(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        fields = _fields(kind)
+        found = _expect(dict, value, where)
+        if found.keys() != fields.keys():
+            raise MalformedInput(where, f"its fields are {sorted(found)}, not {sorted(fields)}")
+        read = {name: _read(fields[name], found[name], f"{where}.{name}") for name in fields}
+        return kind(**read)
+    if origin is Map:
+        _, item = get_args(kind)
+        entries = _expect(dict, value, where).items()
+        return Map({key: _read(item, each, f"{where}.{key}") for key, each in entries})
+    if origin is tuple:
+        item, _ = get_args(kind)
+        return tuple(_read(item, each, where) for each in _expect(list, value, where))
+    if origin is frozenset:
+        (item,) = get_args(kind)
+        return frozenset(_read(item, each, where) for each in _expect(list, value, where))
+    if origin in (Union, types.UnionType) and type(None) in get_args(kind):
+        (some,) = (each for each in get_args(kind) if each is not type(None))
+        return None if value is None else _read(some, value, where)
+    if origin is Literal:
+        return _expect(str, value, where)
+    if origin is Annotated or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return _adapter(kind).validate_json(orjson.dumps(value), strict=True)
+    if kind is int and type(value) is str and value.isdigit() and int(value) > MAX_INT:
+        return int(value)
+    return _expect(kind, value, where)
+
+
+def _expect(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise MalformedInput(where, f"is of type {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
