@@ -441,8 +441,8 @@ class Sequencer:
         try:
             check_signed(self._log, checkpoint)
         except (RolledBack, NotConsistent) as error:
+            self._stop(str(error))  # first: nothing more is signed, whether or not it can be kept
             self._store.put_conflict(ROLLBACK, note)
-            self._stop(str(error))
             raise
 
     def _finalize(self) -> None:

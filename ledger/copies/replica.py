@@ -43,7 +43,7 @@ from ledger.entries.entry import (
     split_leaf,
 )
 from ledger.entries.operations import KeyConflicted
-from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused
+from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused, StoreUnusable
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.note import VerifierKey
@@ -335,7 +335,7 @@ class Replica:
                     f"the entries held and sent do not give the root signed for {self.size}",
                 )
             note = None if signed is None else (signed[0].size, signed[1])
-            self._store.append(mark.size, rows, note)
+            self._append(mark.size, rows, note)
         except BaseException:
             self._log.rewind(mark)
             raise
@@ -345,6 +345,17 @@ class Replica:
         if self.size >= self._snapshot_size + EVERY:
             self.save_snapshot()
         return taken
+
+    def _append(self, first: int, rows: Sequence[Row], note: tuple[int, bytes] | None) -> None:
+        """Store; what was reported lost counts if the store holds it after all."""
+        try:
+            self._store.append(first, rows, note)
+        except StoreUnusable:
+            store, size = self._store, first + len(rows)
+            if store.size() != size or list(store.leaves(first)) != [row.leaf for row in rows]:
+                raise
+            if note is not None and store.checkpoint_at(size) != note[1]:
+                raise
 
     def _judge(self, leaf: bytes, taken: Sequence[Sequenced]) -> Entry:
         """The entry of a leaf, admitted; a second one for a place of a chain is kept as evidence."""

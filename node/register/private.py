@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -29,6 +30,7 @@ from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
 from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose
+from ledger.errors import StoreError
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.strict import canonical, parse_canonical
 from node.errors import IntentsClosed
@@ -56,7 +58,8 @@ class PrivateRegister:
         self._lock = threading.RLock()
         self._trees: dict[Key, MerkleTree] = {}
         self._view = PrivateView()
-        self._load()
+        self._stale = True
+        self._catch_up()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -80,13 +83,14 @@ class PrivateRegister:
     def view(self) -> PrivateView:
         """All of it that decides what to do, at this moment."""
         with self._lock:
+            self._catch_up()
             return self._view
 
     # --- datasets and cells ---------------------------------------------------------------------
 
     def note_dataset(self, record: DatasetRecord) -> None:
         """Remember a dataset whose registration is about to be said; replaces an unfinished one."""
-        with self._lock, self._database.write() as connection:
+        with self._lock, self._writing() as connection:
             connection.execute(
                 sa.delete(tables.datasets).where(
                     tables.datasets.c.name == record.name, tables.datasets.c.registration.is_(None)
@@ -104,7 +108,8 @@ class PrivateRegister:
     def finish_dataset(self, snapshot: str, registration: str) -> DatasetRecord:
         """The log has the registration with this snapshot root: the dataset may be used."""
         with self._lock:
-            with self._database.write() as connection:
+            self._catch_up()
+            with self._writing() as connection:
                 connection.execute(
                     sa.update(tables.datasets)
                     .where(tables.datasets.c.snapshot == snapshot)
@@ -118,7 +123,7 @@ class PrivateRegister:
 
     def forget_dataset(self, snapshot: str) -> None:
         """The log refused the registration: nothing of it stays."""
-        with self._lock, self._database.write() as connection:
+        with self._lock, self._writing() as connection:
             connection.execute(
                 sa.delete(tables.datasets).where(
                     tables.datasets.c.snapshot == snapshot, tables.datasets.c.registration.is_(None)
@@ -139,7 +144,8 @@ class PrivateRegister:
         `tables.empty_journal` has run; copies of the file that were made before keep it.
         """
         with self._lock:
-            with self._database.write() as connection:
+            self._catch_up()
+            with self._writing() as connection:
                 connection.execute(
                     sa.update(tables.datasets)
                     .where(tables.datasets.c.registration == registration)
@@ -166,10 +172,11 @@ class PrivateRegister:
             counted: the reservations in that spend, so that `adopt` does not count them again.
         """
         with self._lock:
+            self._catch_up()
             if terms.cell in self._view.cells:
                 return
             cell = PrivateCell(terms, test_percent, spend)
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 connection.execute(
                     sa.insert(tables.cells).values(
                         cell=terms.cell,
@@ -196,6 +203,7 @@ class PrivateRegister:
             KeyError: a cell is not in this register.
         """
         with self._lock:
+            self._catch_up()
             if (experiment, dataset) in self._view.charges:
                 return
             cells = charged(self._view.cells, charges)
@@ -223,6 +231,7 @@ class PrivateRegister:
                 left is counted, and the account is closed.
         """
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset)
             if key in self._view.charges:
                 self._set_status(key, "lost")
@@ -246,7 +255,7 @@ class PrivateRegister:
                     spend = settle(cell.spend, Charge(refund.g, refund.r))
                 cells = cells.set(charge.cell, replace(cell, spend=spend))
             status: ChargeStatus = "lost" if refunds is None else "settled"
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 if new:
                     connection.execute(sa.insert(tables.charges), new)
                 touched = (cells[charge.cell] for charge in charges if charge.cell in cells)
@@ -258,6 +267,7 @@ class PrivateRegister:
     def close_intents(self, experiment: str, dataset: str) -> None:
         """No further noise for this reservation: its settlement is about to be stated."""
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset)
             if self._view.charges.get(key) == "reserved":
                 self._set_status(key, "settling")
@@ -269,6 +279,7 @@ class PrivateRegister:
             RefundTooLarge: more than was charged.
         """
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset)
             if self._view.charges.get(key, "settled") == "settled":
                 return
@@ -278,7 +289,7 @@ class PrivateRegister:
                 cell = cells[refund.cell]
                 spend = settle(cell.spend, Charge(refund.g, refund.r))
                 cells = cells.set(refund.cell, replace(cell, spend=spend))
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 for refund in given:
                     connection.execute(
                         sa.update(tables.charges)
@@ -333,6 +344,7 @@ class PrivateRegister:
             IntentsClosed: there is no open reservation for it.
         """
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset)
             if self._view.charges.get(key) != "reserved":
                 raise IntentsClosed(experiment, dataset)
@@ -346,7 +358,7 @@ class PrivateRegister:
                 "nonce": secrets.token_hex(32),
                 "at_ms": at_ms,
             }
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 connection.execute(_INSERT_INTENT, row)
             tree.append(leaf_hash(canonical(row)))
             before = self._view.used_by(key)
@@ -365,13 +377,15 @@ class PrivateRegister:
     def intents_root(self, experiment: str, dataset: str) -> str:
         """Merkle root (RFC 6962) over the canonical JSON of a reservation's intents, in order."""
         with self._lock:
+            self._catch_up()
             return self._tree((experiment, dataset)).root().hex()
 
     def store_update(self, experiment: str, dataset: str, round_number: int, ref: BlobRef) -> None:
         """Keep what a round sends: the same bytes go out again, never other ones."""
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset, round_number)
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 connection.execute(
                     _INSERT_OUTBOX,
                     {
@@ -387,9 +401,10 @@ class PrivateRegister:
     def keep_masks(self, experiment: str, dataset: str, context: str, sealed: bytes) -> None:
         """Keep a masked round's secrets in place of those of the round before."""
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset)
             values = {"experiment": key[0], "dataset": key[1], "context": context, "sealed": sealed}
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 connection.execute(sa.delete(tables.masks).where(*_masks_of(key)))
                 connection.execute(sa.insert(tables.masks).values(values))
             self._view = replace(self._view, masks=self._view.masks.set(key, context))
@@ -404,7 +419,7 @@ class PrivateRegister:
     def note_restart(self, at_ms: int) -> str:
         """Make the nonce of ``node.resumed``: 32 random bytes, hex, kept."""
         nonce = secrets.token_hex(32)
-        with self._lock, self._database.write() as connection:
+        with self._lock, self._writing() as connection:
             connection.execute(sa.insert(tables.restarts).values(nonce=nonce, at_ms=at_ms))
         return nonce
 
@@ -415,6 +430,23 @@ class PrivateRegister:
             return connection.execute(query).first() is not None
 
     # --- inside ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One durable transaction. After one that failed only the file says what it holds."""
+        try:
+            with self._database.write() as connection:
+                yield connection
+        except StoreError:
+            self._stale = True
+            raise
+
+    def _catch_up(self) -> None:
+        """Read the file again where memory may be behind it."""
+        if self._stale:
+            self._trees.clear()
+            self._load()
+            self._stale = False
 
     def _load(self) -> None:
         with self._database.read() as connection:
@@ -464,7 +496,7 @@ class PrivateRegister:
         status: ChargeStatus,
     ) -> None:
         experiment, dataset = key
-        with self._database.write() as connection:
+        with self._writing() as connection:
             connection.execute(
                 _INSERT_CHARGE,
                 [
@@ -495,7 +527,7 @@ class PrivateRegister:
         return {row.cell: row.g_refunded > 0 or row.r_refunded > 0 for row in rows}
 
     def _set_status(self, key: Key, status: ChargeStatus) -> None:
-        with self._database.write() as connection:
+        with self._writing() as connection:
             _write_status(connection, key, status)
         self._view = replace(self._view, charges=self._view.charges.set(key, status))
 
