@@ -13,6 +13,7 @@
     │   ├── NotAdmitted         an entry's envelope does not fit the log (federation, key, chain, view)
     │   │   └── CopiedKey       this home's key was used elsewhere; nothing is signed with it (key)
     │   ├── ProtocolUnknown     the log's rules are newer than this software (at, version, known)
+    │   ├── SuccessionRefused   a log does not take over what another one left
     │   ├── PlanRefused         an experiment cannot be planned on these datasets as it is described
     │   └── UploadOutOfStep     a part of a blob does not follow on what is there (expected)
     ├── ForkDetected            two signed checkpoints that cannot both be true (ours, theirs)
@@ -142,6 +143,10 @@ class CopiedKey(NotAdmitted):
         self.key = key
         self.signed = signed
         self.sequenced = sequenced
+
+
+class SuccessionRefused(Refused):
+    """A log that names another as its predecessor does not take over what that one left."""
 
 
 class PlanRefused(Refused):

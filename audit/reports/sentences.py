@@ -92,6 +92,30 @@ def _founded(who: str, op: Any, history: History) -> Told:
     )
 
 
+def _succeeded(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"The federation {op.name} goes on in this log, which {organisation_name(op.organisation)} "
+        f"keeps: it takes over from federation {op.predecessor.federation[:12]} at its last final "
+        f"checkpoint, signed by {len(op.endorsements)} stewards.",
+        (
+            Fact("Old log", op.predecessor.federation, code=True),
+            Fact("Entries taken over", f"{op.predecessor.size:,}"),
+            Fact("Log key", f"{op.log_key.public[:16]}…", code=True),
+        ),
+    )
+
+
+def _carried(who: str, op: Any, history: History) -> Told:
+    counts = (
+        (len(op.members), "members"),
+        (len(op.keys), "ended keys"),
+        (len(op.cells), "cells with their spend"),
+        (len(op.datasets), "datasets"),
+    )
+    what = ", ".join(f"{count:,} {name}" for count, name in counts if count)
+    return Told(f"{who} carried over {what} from the old log, as the hospitals had signed.")
+
+
 def _joined(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} joined with keys made on its own machine.",
@@ -381,6 +405,8 @@ def _receipt_broken(who: str, op: Any, history: History) -> Told:
 
 _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "federation.founded": _founded,
+    "federation.succeeded": _succeeded,
+    "federation.carried": _carried,
     "member.joined": _joined,
     "change.proposed": _change,
     "change.endorsed": _endorsed,

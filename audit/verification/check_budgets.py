@@ -133,6 +133,8 @@ def check_promises(replay: Replay, *, cross_check: bool = False) -> Iterator[Che
             f"epsilon {budget.epsilon:.4f} by closed form, {by_pld:.4f} by PLD, "
             f"of {budget.limit:g} promised at delta {budget.delta:.3g}, per {_unit(state, cell)}"
         )
+        if cell in history.carried_spend:
+            shown += " (what the log before this one charged is in the closed form alone)"
         most = budget.limit * (1 + _RELATIVE)
         if budget.epsilon > most or by_pld > most:
             yield Check(11, "refuted", f"{shown}: more than was promised", place)
@@ -247,7 +249,7 @@ def _used(experiment: ExperimentRecord, dataset: str) -> dict[str, int]:
 
 def _sums(history: History, state: State) -> Iterator[Check]:
     """Each cell's lane totals, put together anew from reservations and settlements."""
-    sums: dict[str, tuple[int, int]] = {}
+    sums = {name: (spend.g, spend.r) for name, spend in history.carried_spend.items()}
     for experiment in history.experiments.values():
         for site in experiment.plan.sites:
             held = experiment.held.get(site.dataset)

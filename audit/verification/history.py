@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +30,9 @@ from ledger.entries.operations import (
     ExperimentProposed,
     ExperimentRefused,
     ExperimentStopped,
+    FederationCarried,
     FederationFounded,
+    FederationSucceeded,
     ForkReported,
     KeyRevoked,
     LedgerReviewed,
@@ -276,6 +278,7 @@ class History:
         keys: index at which each entry key was admitted, by key id.
         witness_keys: every witness key that was ever enrolled, and by which handle.
         policies: each policy, and the entry after which it was in force.
+        carried_spend: what cells had spent in the log that this one took over from.
     """
 
     members: dict[str, MemberRecord] = field(default_factory=dict)
@@ -293,6 +296,7 @@ class History:
     witness_keys: dict[str, str] = field(default_factory=dict)
     log_times: array[int] = field(default_factory=lambda: array("q"))
     policies: list[tuple[int, Policy]] = field(default_factory=list)
+    carried_spend: dict[str, Spend] = field(default_factory=dict)
     _updates: dict[str, tuple[RoundRecord, str]] = field(default_factory=dict)
     _key_count: int = 0
 
@@ -358,6 +362,29 @@ class History:
 
     def _founded(self, said: Said, op: FederationFounded, state: State) -> None:
         self._member(said, op.organisation, "coordinator")
+
+    def _succeeded(self, said: Said, op: FederationSucceeded, state: State) -> None:
+        self._member(said, op.organisation, "coordinator")
+
+    def _carried(self, said: Said, op: FederationCarried, state: State) -> None:
+        for member in op.members:
+            record = MemberRecord(said, member.handle, member.organisation, member.role, {})
+            self.members[member.handle] = record
+        for cell in op.cells:
+            spend = Spend(cell.g, cell.r, cell.g_overflowed, cell.r_overflowed)
+            point = SpendPoint(said.index, said.at_ms, spend)
+            name = cell.terms.cell
+            owner = replace(said, organisation=cell.organisation)
+            self.cells[name] = CellRecord(owner, cell.terms, [point])
+            self.carried_spend[name] = spend
+        for dataset in op.datasets:
+            name = dataset.terms.dataset
+            owner = replace(said, author=dataset.node, organisation=dataset.organisation)
+            version = Registration(owner, dataset.terms)
+            self.datasets[name] = DatasetRecord(name, dataset.organisation, [version])
+            self.registrations[dataset.registration] = version
+            if dataset.withdrawn:
+                self.datasets[name].withdrawn = (owner, "other")
 
     def _joined(self, said: Said, op: MemberJoined, state: State) -> None:
         member = state.members[said.author]
@@ -498,6 +525,8 @@ def _update(said: Said, op: UpdateSubmitted, void: str | None) -> UpdateRecord:
 # that it has open, and that is the newest that it applied.
 _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     FederationFounded: History._founded,
+    FederationSucceeded: History._succeeded,
+    FederationCarried: History._carried,
     ChangeProposed: History._changed,
     ChangeEndorsed: History._changed,
     MemberJoined: History._joined,

@@ -36,7 +36,7 @@ from ledger.copies.bundle import SUFFIX
 from ledger.copies.database import REVISION
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_leaf
-from ledger.entries.operations import FederationFounded
+from ledger.entries.operations import FederationFounded, FederationSucceeded
 from ledger.errors import Refused, StoreError
 from ledger.formats.tile_folder import folder
 from ledger.formats.tiles import CHECKPOINT
@@ -129,7 +129,7 @@ def parse_trust(given: str) -> str:
         entry = parse_leaf(data)
     except Refused as error:
         raise BadTrustAnchor(given, f"is no genesis entry ({error})") from None
-    if not isinstance(entry.body.op, FederationFounded):
+    if not isinstance(entry.body.op, FederationFounded | FederationSucceeded):
         raise BadTrustAnchor(given, f"is an entry {entry.body.op.type}, not a genesis entry")
     return federation_id(entry)
 

@@ -17,7 +17,7 @@ from audit.errors import DamagedCopy, SourceUnusable
 from audit.verification.copies import Fault, StoredEntry
 from ledger.copies.store import Conflict, StoredNote, Witnessed
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
-from ledger.entries.operations import FederationFounded
+from ledger.entries.operations import FederationFounded, FederationSucceeded
 from ledger.errors import BlobMissing, MalformedInput, NotConsistent, Refused, StoreError
 from ledger.formats.checkpoint import log_verifier, parse_checkpoint
 from ledger.formats.note import Note, VerifierKey, parse_note
@@ -108,7 +108,7 @@ def open_tiles(name: str, fetch: Fetch, genesis: bytes | None = None) -> TileCop
         if note is None:
             raise SourceUnusable(name, f"has no {CHECKPOINT}: these are not the files of a log")
         entry = parse_leaf(_first_leaf(fetch, note) if genesis is None else genesis)
-        if not isinstance(entry.body.op, FederationFounded):
+        if not isinstance(entry.body.op, FederationFounded | FederationSucceeded):
             raise SourceUnusable(name, f"its entry 0 is a {entry.body.op.type}, no genesis")
         federation = federation_id(entry)
         public = bytes.fromhex(entry.body.op.log_key.public)

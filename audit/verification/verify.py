@@ -3,7 +3,8 @@
 The list (``findings.STEPS`` has the same, in a reader's words):
 
 1.  framing: a bundle's digest and sections, a database's pages and index columns
-2.  anchor: genesis against what the caller trusts; without it the copy is "self-anchored"
+2.  anchor: genesis against what the caller trusts; without it the copy is "self-anchored"; a log that
+    took over from another, against that one (``check_join``)
 3.  entries parse strictly                          (docs/formats.md: one value, one spelling)
 4.  envelopes: federation, key chains, views        (``ledger.rules.admission``)
 5.  signatures under the keys admitted              (RFC 8032, PyNaCl only)
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 
 from audit.errors import SourceUnusable
 from audit.verification.check_budgets import check_charges, check_plans, check_promises
+from audit.verification.check_join import check_succession
 from audit.verification.check_models import check_models
 from audit.verification.check_notes import Notes, check_notes
 from audit.verification.documents import Documents
@@ -88,17 +90,25 @@ class Verification:
         return self.replay.log.state
 
 
-def verify(copy: Copy, *, trust: str | None = None, cross_check: bool = False) -> Verification:
+def verify(
+    copy: Copy,
+    *,
+    trust: str | None = None,
+    cross_check: bool = False,
+    predecessor: Copy | None = None,
+) -> Verification:
     """Verify one copy.
 
     Args:
         copy: from `audit.verification.sources.open_copies`.
         trust: federation id from outside (`audit.verification.sources.parse_trust`), or None.
         cross_check: show Opacus' accountants too, in a separate process with torch.
+        predecessor: a copy of the log that this one took over from, or None.
     """
     checks: list[Check] = [Check(1, "refuted", f.reason, f.place) for f in copy.faults]  # 1
     done = replay(copy)
     checks.append(_anchor(done, trust))  # 2
+    checks += check_succession(done, copy, predecessor)
     checks += done.checks  # 3, 4, 5, 8
     checks += _disputes(done)  # 5
     notes = check_notes(done, copy)
@@ -116,24 +126,50 @@ def verify(copy: Copy, *, trust: str | None = None, cross_check: bool = False) -
 
 
 def verify_all(
-    copies: Sequence[Copy], *, trust: str | None = None, cross_check: bool = False
+    copies: Sequence[Copy],
+    *,
+    trust: str | None = None,
+    cross_check: bool = False,
+    predecessor: Copy | None = None,
 ) -> tuple[Verdicts, tuple[Verification, ...]]:
     """Verify several copies, and that they are copies of one log, each a prefix of the longest."""
-    found = tuple(verify(copy, trust=trust, cross_check=cross_check) for copy in copies)
+    found = tuple(
+        verify(copy, trust=trust, cross_check=cross_check, predecessor=predecessor)
+        for copy in copies
+    )
     agreement = tuple(_agree(found)) if len(found) > 1 else ()
     return Verdicts(tuple(v.report for v in found), agreement), found
 
 
-def verify_at(at: str, *, trust: str | None = None, cross_check: bool = False) -> Verdicts:
-    """Open, verify and close what a person points at; a copy that does not open is refuted."""
+def verify_at(
+    at: str,
+    *,
+    trust: str | None = None,
+    cross_check: bool = False,
+    predecessor: str | None = None,
+) -> Verdicts:
+    """Open, verify and close what a person points at; a copy that does not open is refuted.
+
+    Args:
+        at: a copy, or several.
+        trust: see `verify`.
+        cross_check: see `verify`.
+        predecessor: where a copy of the log lies that this one took over from, or None.
+
+    Raises:
+        SourceUnusable: the predecessor's copy cannot be opened.
+    """
+    before = [] if predecessor is None else open_copies(predecessor)
     try:
         copies = open_copies(at)
     except SourceUnusable as error:
+        close_copies(before)
         return Verdicts((unreadable(error),))
     try:
-        return verify_all(copies, trust=trust, cross_check=cross_check)[0]
+        old = max(before, key=lambda copy: copy.size(), default=None)
+        return verify_all(copies, trust=trust, cross_check=cross_check, predecessor=old)[0]
     finally:
-        close_copies(copies)
+        close_copies([*copies, *before])
 
 
 def unreadable(error: SourceUnusable) -> Report:

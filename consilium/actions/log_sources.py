@@ -21,7 +21,7 @@ from consilium.actions.homes import ANYBODY, member_homes
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
-from ledger.entries.operations import FederationFounded
+from ledger.entries.operations import FederationFounded, FederationSucceeded
 from ledger.errors import MalformedInput, NotConsistent
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.home import CA, MemberHome
@@ -87,7 +87,7 @@ class LogSource:
         if isinstance(self.copy, TileCopy):
             return self.copy.log
         entry = parse_leaf(self.genesis)
-        if not isinstance(entry.body.op, FederationFounded):
+        if not isinstance(entry.body.op, FederationFounded | FederationSucceeded):
             raise InputError(f"{self.copy.name}: entry 0 is a {entry.body.op.type}, no genesis")
         public = bytes.fromhex(entry.body.op.log_key.public)
         return log_verifier(log_origin(federation_id(entry)), public)

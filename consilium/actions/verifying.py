@@ -10,14 +10,21 @@ from consilium.commands.terminal import say_line, show_json
 _WORDS = {"proved": "proved", "refuted": "REFUTED", "not_checkable": "not checkable"}
 
 
-def verify_and_show(at: str, trust: str | None, *, cross_check: bool, as_json: bool) -> int:
+def verify_and_show(
+    at: str,
+    trust: str | None,
+    *,
+    cross_check: bool,
+    as_json: bool,
+    predecessor: str | None = None,
+) -> int:
     """Verify what is at a place and print the verdicts; returns the exit code.
 
     Raises:
         BadTrustAnchor: the anchor is neither a genesis file nor an id.
     """
     anchor = None if trust is None else parse_trust(trust)
-    verdicts = verify_at(at, trust=anchor, cross_check=cross_check)
+    verdicts = verify_at(at, trust=anchor, cross_check=cross_check, predecessor=predecessor)
     if as_json:
         show_json({**verdicts.as_json(), "not_shown_by_any_ledger": list(LIMITS)})
     else:

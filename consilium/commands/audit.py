@@ -38,6 +38,9 @@ def verify(
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Show Opacus' accountants too (needs torch).")
     ] = False,
+    predecessor: Annotated[
+        str | None, typer.Option("--predecessor", help="A copy of the log that this one took over.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay a copy and prove or refute it, step by step.
@@ -48,7 +51,11 @@ def verify(
     from consilium.actions.verifying import verify_and_show
 
     place = _place(path, at)
-    raise typer.Exit(verify_and_show(place, trust, cross_check=cross_check, as_json=as_json))
+    raise typer.Exit(
+        verify_and_show(
+            place, trust, cross_check=cross_check, as_json=as_json, predecessor=predecessor
+        )
+    )
 
 
 report = typer.Typer(no_args_is_help=True, help="Write reports, as .html or .json.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from consilium.commands import succeed as succeed_commands
 from consilium.commands.options import (
     AtOption,
     HomeOption,
@@ -17,6 +18,7 @@ from consilium.commands.options import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Found a federation, look at yours, change its rules.")
+app.add_typer(succeed_commands.app, name="succeed")
 
 
 @app.command(

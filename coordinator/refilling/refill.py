@@ -30,7 +30,7 @@ from ledger.copies.replica import Replica, read_leaves
 from ledger.copies.store import Conflict, LogStore, StoredNote, exclusive_lock
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
-from ledger.entries.operations import FederationFounded
+from ledger.entries.operations import FederationFounded, FederationSucceeded
 from ledger.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -400,7 +400,7 @@ def prepare_home(home: Path, keyring: KeyRing, offers: Iterable[Offer]) -> None:
         )
     entry = parse_leaf(leaf)
     op = entry.body.op
-    named = op.log_key.public if isinstance(op, FederationFounded) else None
+    named = op.log_key.public if isinstance(op, FederationFounded | FederationSucceeded) else None
     if keyring.log is None or named != keyring.log.public.hex():
         raise RefillRefused(first.name, "its entry 0 does not name the log key of this key ring")
     (home / GENESIS).write_bytes(leaf)

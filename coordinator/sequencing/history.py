@@ -15,6 +15,7 @@ from ledger.entries.operations import (
     BlobRef,
     DatasetRegistered,
     ExperimentCompleted,
+    FederationCarried,
     ModelDownloaded,
     RoundAggregated,
     RoundOpened,
@@ -78,6 +79,9 @@ class History:
             self._completed_at[op.experiment] = item.index
         elif isinstance(op, ModelDownloaded):
             self._downloads.add((op.experiment, op.reader))
+        elif isinstance(op, FederationCarried):
+            for dataset in op.datasets:
+                self._declared_test[dataset.registration] = dataset.terms.declared_test
         elif isinstance(op, DatasetRegistered):
             self._declared_test[item.entry.hash] = op.declared_test
 

@@ -14,6 +14,7 @@ from ledger.entries.operations import (
     DatasetRegistered,
     ExperimentCompleted,
     ExperimentProposed,
+    FederationCarried,
     ForkReported,
     MaskingShared,
     MemberJoined,
@@ -39,6 +40,9 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
     """Yield the blobs that an operation names, in the order of its fields."""
     if isinstance(op, DatasetRegistered):
         yield NamedBlob("schema", op.schema_)
+    elif isinstance(op, FederationCarried):
+        for dataset in op.datasets:
+            yield NamedBlob("schema", dataset.terms.schema_)
     elif isinstance(op, ExperimentProposed):
         yield NamedBlob("spec", op.spec)
         yield NamedBlob("model", op.plan.initial_model)

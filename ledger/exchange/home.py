@@ -10,6 +10,7 @@
     last-entry.leaf the last entry that was signed (``author.py``)
     receipts/       promises of the log that are not kept yet (``receipts.py``)
     blobs/          documents, models and updates that this member keeps
+    predecessors/   copies of logs that were succeeded (``succeed``)
 
 Nodes and people's commands open the same kind of home.
 """
@@ -29,7 +30,9 @@ from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
+from ledger.copies.succession import SuccessionFile
 from ledger.entries.author import Author
+from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.invitation import InvitationFile
 from ledger.entries.operations import BlobRef, Hash, ReceiptBroken, Role, Slug
 from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
@@ -48,6 +51,7 @@ LEDGER = "ledger.db"
 LAST_ENTRY = "last-entry.leaf"
 RECEIPTS = "receipts"
 BLOBS = "blobs"
+PREDECESSORS = "predecessors"
 
 
 class MemberConfig(BaseModel):
@@ -174,6 +178,51 @@ class MemberHome:
                 ) from None
             return Replica.create(store, genesis, config.federation, snapshots)
         return Replica.open(store, config.federation, snapshots)
+
+    def succeed(self, succession: SuccessionFile) -> Path:
+        """Follow the log that took over from this home's, from now on.
+
+        The old copy goes to ``predecessors/<first 16 digits of its federation id>``, and stays readable
+        there. Keys, blobs and a node's private register stay where they are. May be repeated after a
+        crash at any point. The caller has checked the succession (``ledger.copies.succession``), and
+        nothing else has the home open.
+
+        Returns:
+            Where the old copy lies.
+
+        Raises:
+            StoreUnusable: a file cannot be moved or written.
+        """
+        config = self.config
+        genesis = parse_leaf(succession.leaf)
+        kept = self.path / PREDECESSORS / config.federation[:16]
+        if config.federation == federation_id(genesis):
+            return kept
+        try:
+            kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (kept / MEMBER).exists():
+                _write(kept / MEMBER, (self.path / MEMBER).read_bytes())
+                _write(kept / GENESIS, (self.path / GENESIS).read_bytes())
+            begun = kept / "succession.json"
+            if not begun.exists():
+                _write(begun, canonical(succession))
+            elif begun.read_bytes() != canonical(succession):
+                raise StoreUnusable(
+                    str(begun), "another successor was accepted here; finish with that file"
+                )
+            for file in [*self.path.glob(LEDGER + "*"), self.path / LAST_ENTRY]:
+                if file.exists():
+                    file.replace(kept / file.name)
+        except OSError as error:
+            raise StoreUnusable(str(kept), f"cannot be written: {error.strerror}") from None
+        _write(self.path / GENESIS, succession.leaf)
+        if succession.ca_pem is not None:
+            _write(self.path / CA, succession.ca_pem)
+        new = config.model_copy(
+            update={"federation": federation_id(genesis), "url": succession.url}
+        )
+        _write(self.path / MEMBER, canonical(new))
+        return kept
 
     def _client(self, config: MemberConfig, keyring: KeyRing) -> CoordinatorClient:
         ca = self.path / CA

@@ -40,7 +40,7 @@ from ledger.errors import (
 from ledger.formats.strict import canonical, decode_b64, encode_b64, parse_canonical
 
 Algorithm = Literal["ed25519", "x25519"]
-Kind = Literal["entry", "invitation", "receipt", "report"]
+Kind = Literal["entry", "invitation", "receipt", "report", "succession"]
 Strength = Literal["interactive", "moderate", "sensitive"]
 
 PUBLIC_BYTES = 32

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ledger.entries.entry import Entry
-from ledger.entries.operations import EMPTY_HASH, MemberJoined
+from ledger.entries.operations import EMPTY_HASH, GENESIS, MemberJoined
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id, verify
 from ledger.rules.fold import protocol_of
@@ -45,7 +45,7 @@ def admit(state: State, entry: Entry, root_at: RootAt) -> bytes:
             entry.where, f"it is for federation {body.federation[:12]}, not for this one"
         )
     said = body.op.type
-    if said not in protocol_of(state).rules and said != "federation.founded":
+    if said not in protocol_of(state).rules and said not in GENESIS:
         raise NotAdmitted(entry.where, f"protocol {state.protocol}, now in force, knows no {said}")
     if body.op.type == "member.joined":  # an isinstance of a model costs half a microsecond
         public = _admit_joining(state, entry, body.op)

@@ -17,7 +17,7 @@ from typing import Any
 from immutables import Map
 
 from ledger.entries.entry import Entry, federation_id
-from ledger.entries.operations import FederationFounded
+from ledger.entries.operations import FederationFounded, FederationSucceeded
 from ledger.errors import NotAdmitted, ProtocolUnknown
 from ledger.formats.keys import key_id
 from ledger.rules import budget as rules_budget
@@ -28,11 +28,13 @@ from ledger.rules import masking as rules_masking
 from ledger.rules import members as rules_members
 from ledger.rules import protocol as rules_protocol
 from ledger.rules import rounds as rules_rounds
+from ledger.rules import succession as rules_succession
 from ledger.rules.state import (
     KeyState,
     Member,
     OpenInvitation,
     State,
+    Succession,
     TimeMark,
     WitnessEpoch,
     replace,
@@ -54,6 +56,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
             rules_equivocation.key_conflicted,
             "coordinator node steward researcher auditor",
         ),
+        ("federation.carried", rules_succession.carried, "coordinator"),
         ("node.ready", rules_members.node_ready, "node"),
         ("node.resumed", rules_members.noted, "node"),
         ("protocol.activated", rules_protocol.activated, "coordinator"),
@@ -129,7 +132,7 @@ def found(entry: Entry) -> State:
         NotAdmitted: it is no genesis entry.
     """
     body, op = entry.body, entry.body.op
-    if not isinstance(op, FederationFounded):
+    if not isinstance(op, FederationFounded | FederationSucceeded):
         raise NotAdmitted("entry 0", f"it is {op.type}; a log begins with federation.founded")
     federation = federation_id(entry)
     public = op.keys.entry.public
@@ -154,7 +157,7 @@ def found(entry: Entry) -> State:
         invitations=Map(
             {
                 key_id(i.key.alg, bytes.fromhex(i.key.public)): OpenInvitation(i)
-                for i in op.invitations
+                for i in (op.invitations if isinstance(op, FederationFounded) else ())
             }
         ),
         changes=Map(),
@@ -162,6 +165,19 @@ def found(entry: Entry) -> State:
         cells=Map(),
         datasets=Map(),
         experiments=Map(),
+        succession=_succession(entry, op),
+    )
+
+
+def _succession(entry: Entry, op: FederationFounded | FederationSucceeded) -> Succession | None:
+    if isinstance(op, FederationFounded):
+        return None
+    return Succession(
+        predecessor=op.predecessor,
+        carried=op.carried,
+        taken=0,
+        endorsements=tuple((each.steward, each.signature) for each in op.endorsements),
+        claim=rules_succession.claim_of(entry.body).hex(),
     )
 
 
@@ -176,6 +192,9 @@ def step(state: State, entry: Entry) -> tuple[State, Outcome]:
     if known is None:
         return state, Outcome("repeated")
     rule, roles = known
+    beginning = state.succession is not None and not state.succession.complete
+    if beginning and name != "federation.carried":
+        return state, Outcome("not_due")
     if name != "member.joined":
         author = state.members[body.author]
         if author.role not in roles:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.entries.entry import NOTHING_SEEN, Entry, parse_leaf, verify_signature
-from ledger.entries.operations import EMPTY_HASH, FederationFounded
+from ledger.entries.operations import EMPTY_HASH, FederationFounded, FederationSucceeded
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id
 from ledger.formats.merkle import MerkleTree, leaf_hash
@@ -126,7 +126,7 @@ class Log:
 
 def _admit_genesis(entry: Entry) -> bytes:
     body, op = entry.body, entry.body.op
-    if not isinstance(op, FederationFounded):
+    if not isinstance(op, FederationFounded | FederationSucceeded):
         raise NotAdmitted("entry 0", f"it is {op.type}; a log begins with federation.founded")
     public = bytes.fromhex(op.keys.entry.public)
     if body.key != key_id(op.keys.entry.alg, public):
@@ -139,14 +139,15 @@ def _admit_genesis(entry: Entry) -> bytes:
     used = [k.public for k in (keys.entry, keys.request, keys.sealing, op.log_key)]
     if keys.witness is not None or len(set(used)) != len(used):
         raise NotAdmitted("entry 0", "a coordinator has separate keys, and no witness key")
-    if op.organisation in {invitation.organisation for invitation in op.invitations}:
+    invitations = op.invitations if isinstance(op, FederationFounded) else ()
+    if op.organisation in {invitation.organisation for invitation in invitations}:
         raise NotAdmitted(
             "entry 0",
             f"{op.organisation} runs the coordinator and is invited too; it must not count among "
             "those who watch it",
         )
-    handles = [seat.handle for invitation in op.invitations for seat in invitation.seats]
-    one_time = [invitation.key.public for invitation in op.invitations]
+    handles = [seat.handle for invitation in invitations for seat in invitation.seats]
+    one_time = [invitation.key.public for invitation in invitations]
     for what, named in (("handle", [body.author, *handles]), ("key", [*used, *one_time])):
         if len(set(named)) != len(named):
             raise NotAdmitted("entry 0", f"its invitations name a {what} twice")

@@ -37,6 +37,7 @@ from ledger.entries.operations import (
     MemberKeys,
     Plan,
     Policy,
+    Predecessor,
     PublicKey,
     RevealedShare,
     Role,
@@ -345,6 +346,30 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Succession:
+    """How a log took over from another.
+
+    Attributes:
+        predecessor: the old log, up to its last final checkpoint.
+        carried: hashes of the parts of its state.
+        taken: how many of them are here; nothing else takes effect before all are.
+        endorsements: stewards and their signatures, as genesis has them.
+        claim: what they signed, hex.
+    """
+
+    predecessor: Predecessor
+    carried: tuple[str, ...]
+    taken: int
+    endorsements: tuple[tuple[str, str], ...]
+    claim: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether all parts are here."""
+        return self.taken == len(self.carried)
+
+
+@dataclass(frozen=True)
 class State:
     """Everything that a log of ``size`` entries says, as of its ``log_time``."""
 
@@ -365,6 +390,7 @@ class State:
     datasets: Map[str, Dataset]
     experiments: Map[str, Experiment]
     protocol: int = 1
+    succession: Succession | None = None
 
     def witnesses_at(self, size: int) -> Map[str, frozenset[str]]:
         """Who counted as a witness in the state of a log of ``size`` entries: organisation -> keys."""

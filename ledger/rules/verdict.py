@@ -62,6 +62,8 @@ VoidReason = Literal[
     "shares_mismatch",
     "not_released",
     "not_ready",
+    "not_carried",
+    "not_endorsed",
     "repeated",
 ]
 
@@ -114,6 +116,8 @@ EXPLANATIONS: dict[str, str] = {
     "shares_mismatch": "these are not the shares that the masked round asks for",
     "not_released": "the model is not released",
     "not_ready": "too few hospitals have said that their software knows this version",
+    "not_carried": "it is not the next part of the old state that genesis names",
+    "not_endorsed": "too few organisations of the old federation have signed the genesis",
     "repeated": "it was said before",
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ledger.copies.blobs import blob_ref
 from ledger.copies.replica import Replica
 from ledger.entries.entry import parse_entry
-from ledger.entries.operations import BlobRef, DatasetRegistered
+from ledger.entries.operations import BlobRef, DatasetRegistered, FederationCarried, Operation
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
@@ -69,13 +69,29 @@ def check(
 
 
 def _site(replica: Replica, registration: str, fetch: Callable[[BlobRef], bytes]) -> Site:
-    index = replica.store.find_leaf(bytes.fromhex(registration))
-    if index is None:
-        raise PlanRefused("plan.sites", f"no registration {registration[:12]} is in the log")
-    row = replica.store.row(index)
-    op = parse_entry(row.body, row.signature).body.op
-    if not isinstance(op, DatasetRegistered):
-        raise PlanRefused("plan.sites", f"entry {index} registers no dataset")
+    op = _registered(replica, registration)
     cells = {use.cell: replica.state.cells[use.cell].terms for use in op.cells}
     schema = parse_document(fetch(op.schema_), Schema)
     return Site(registration, op, cells, schema)
+
+
+def _registered(replica: Replica, registration: str) -> DatasetRegistered:
+    """A dataset's version by the entry that registered it, here or in the log before this one."""
+    index = replica.store.find_leaf(bytes.fromhex(registration))
+    if index is None:
+        succession = replica.state.succession
+        for at in range(1, 1 + (0 if succession is None else succession.taken)):
+            op = _operation(replica, at)
+            for dataset in op.datasets if isinstance(op, FederationCarried) else ():
+                if dataset.registration == registration:
+                    return dataset.terms
+        raise PlanRefused("plan.sites", f"no registration {registration[:12]} is in the log")
+    op = _operation(replica, index)
+    if not isinstance(op, DatasetRegistered):
+        raise PlanRefused("plan.sites", f"entry {index} registers no dataset")
+    return op
+
+
+def _operation(replica: Replica, index: int) -> Operation:
+    row = replica.store.row(index)
+    return parse_entry(row.body, row.signature).body.op

@@ -439,6 +439,8 @@ class NodeService:
         account_for_earlier_lives(state, self._me, self.private, self._said_since, self._now_ms())
         self.membership.author.resend()
         finish_registrations(self.private, state)
+        if state.succession is not None and not member.ready:
+            self._bring_schemas(state)
         if member.ready and member.protocol < max(PROTOCOLS):
             self._actor.say(_ready())
         if member.ready:
@@ -465,6 +467,13 @@ class NodeService:
         for op in self._replica.unsettled():
             if parse_leaf(decode_b64(op.first)).body.key != own:
                 self._actor.say(op)
+
+    def _bring_schemas(self, state: State) -> None:
+        """A log that took over names this node's schemas, and its coordinator may not hold them."""
+        for dataset in state.datasets.values():
+            ref = dataset.terms.schema_
+            if dataset.node == self._me and self.membership.blobs.size(ref.sha256) is not None:
+                self.membership.client.put_blob(self.membership.blobs.get(ref))
 
     def _standing(self) -> Standing:
         final, state = self._replica.final, self._replica.state
