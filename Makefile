@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
 
-.PHONY: setup demo test check lint types contracts attacks clean
+.PHONY: setup demo test check lint types contracts attacks fuzz clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ contracts: setup
 
 attacks: setup
 	$(BIN)/python -m pytest tests/adversary -q --attack-table
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS_EACH),10)
 
 clean:
 	rm -rf $(VENV) demo-out* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

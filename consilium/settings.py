@@ -8,7 +8,6 @@ never settings: a passphrase is named by its file (``passphrase.py``).
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +69,10 @@ def load_settings(**flags: object) -> Settings:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise InputError(f"settings: {explain(error)}") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"settings file {DEFAULT_FILE}: {error}") from None
-    return settings.model_copy(update={"home": settings.home.expanduser()})
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"settings file {named or DEFAULT_FILE}: {error}") from None
+    try:
+        home = settings.home.expanduser()
+    except RuntimeError:
+        raise InputError(f"settings: home: {settings.home} is nobody's home directory") from None
+    return settings.model_copy(update={"home": home})

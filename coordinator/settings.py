@@ -118,5 +118,5 @@ def load_settings(home: Path, **flags: Any) -> CoordinatorSettings:
         return FromHome(home=home, **given)
     except ValidationError as error:
         raise HomeUnusable(home, f"a setting cannot be: {explain(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HomeUnusable(home, f"its settings file cannot be read: {error}") from None

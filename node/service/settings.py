@@ -124,7 +124,7 @@ def load_settings(home: Path, **flags: object) -> NodeSettings:
         flags: given on the command line; None counts as not given.
 
     Raises:
-        ServiceError: a setting is unknown or out of range; says which.
+        ServiceError: a setting is unknown or out of range, or the file is no TOML; says which.
     """
     token = _FILE.set(home / SETTINGS_FILE)
     try:
@@ -132,6 +132,8 @@ def load_settings(home: Path, **flags: object) -> NodeSettings:
         return NodeSettings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ServiceError(f"settings: {explain(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ServiceError(f"{home / SETTINGS_FILE} cannot be read: {error}") from None
     finally:
         _FILE.reset(token)
 

@@ -182,10 +182,13 @@ def read_frame(read: Callable[[int], bytes]) -> tuple[Header, tuple[bytes, ...]]
     length = int.from_bytes(read(4), "big")
     if length > MAX_HEADER:
         raise WorkerMisbehaved(f"a header of {length} bytes")
+    head = read(length)
     try:
-        header = _HEADERS.validate_json(read(length), strict=True)
+        header = _HEADERS.validate_json(head, strict=True)
     except ValidationError:
         raise WorkerMisbehaved("a header of no known type") from None
+    if canonical(header) != head:
+        raise WorkerMisbehaved("a header in another than its one spelling")
     count = int.from_bytes(read(4), "big")
     if count > MAX_PARTS:
         raise WorkerMisbehaved(f"a frame of {count} parts")

@@ -79,14 +79,17 @@ class Secrets:
         """What `encode` gave.
 
         Raises:
-            MaskingRefused: it is too short.
+            MaskingRefused: it is too short, or its member's name is no text.
         """
         cut = [data[at : at + 32] for at in range(0, 7 * 32, 32)]
         if len(data) <= 7 * 32:
             raise MaskingRefused("malformed", "a round's secrets end too early")
         context, sharing, masking, seed, *rest = cut
         vector, agreed, revealed = (b"" if part == bytes(32) else part for part in rest)
-        member = data[7 * 32 :].decode()
+        try:
+            member = data[7 * 32 :].decode()
+        except UnicodeDecodeError:
+            raise MaskingRefused("malformed", "a round's secrets name no member") from None
         return cls(context, member, sharing, masking, seed, vector, agreed, revealed)
 
 

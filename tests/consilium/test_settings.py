@@ -86,3 +86,20 @@ def test_a_settings_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CONSILIUM_CONFIG", "nowhere.toml")
     with pytest.raises(InputError, match=r"nowhere\.toml, which is not there"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"home", "settings file"),
+        (b"\xff", "settings file"),
+        (b'home = "~nobody-here"', "nobody's"),
+    ],
+)
+def test_a_file_that_cannot_be_followed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, match: str
+) -> None:
+    (tmp_path / "own.toml").write_bytes(data)
+    monkeypatch.setenv("CONSILIUM_CONFIG", str(tmp_path / "own.toml"))
+    with pytest.raises(InputError, match=match):
+        load_settings()

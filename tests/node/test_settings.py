@@ -63,3 +63,10 @@ def test_working_hours_may_span_midnight(
 ) -> None:
     settings = load_settings(tmp_path, hours_from=begin, hours_to=end)
     assert [hour for hour in range(24) if settings.works_at(hour)] == sorted(working)
+
+
+@pytest.mark.parametrize("data", [b"listen", b"\xff = 1", b"a = " + b"[" * 5000])
+def test_a_settings_file_that_is_no_toml_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "node.toml").write_bytes(data)
+    with pytest.raises(ServiceError, match=r"node\.toml cannot be read"):
+        load_settings(tmp_path)

@@ -263,3 +263,10 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_a_header_has_one_spelling() -> None:
+    header = b'{"production":true, "type":"ready"}'
+    frame = len(header).to_bytes(4, "big") + header + bytes(4)
+    with pytest.raises(WorkerMisbehaved, match="another than its one spelling"):
+        read_frame(reader(frame))

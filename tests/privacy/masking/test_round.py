@@ -131,3 +131,8 @@ def test_threads_and_pieces_change_no_bit_of_a_mask(size: int) -> None:
 def test_a_roster_of_two_is_refused() -> None:
     with pytest.raises(MaskingRefused, match="3 to 64 members, not 2"):
         Roster(CONTEXT, names(2))
+
+
+def test_secrets_of_a_member_whose_name_is_no_text_are_refused() -> None:
+    with pytest.raises(MaskingRefused, match="name no member"):
+        Secrets.decode(bytes(7 * 32) + b"\xff")
