@@ -7,12 +7,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz import documents, doors, log_formats, messages
+from tests.fuzz import documents, doors, log_formats, messages, pledges
 from tests.fuzz.parser import Parser
 
 PARSERS: dict[str, Parser] = {
     parser.name: parser
-    for parser in (*log_formats.PARSERS, *documents.PARSERS, *messages.PARSERS, *doors.PARSERS)
+    for parser in (
+        *log_formats.PARSERS,
+        *documents.PARSERS,
+        *messages.PARSERS,
+        *pledges.PARSERS,
+        *doors.PARSERS,
+    )
 }
 
 ROOMS = ("privacy", "ledger", "node", "coordinator", "audit", "consilium")
@@ -35,6 +41,10 @@ ELSEWHERE: dict[str, str] = {
     "ledger.copies.stored_tiles.StoredTiles.read": "writes tiles from the own store",
     "ledger.exchange.home.MemberHome.open": "opens a home, whose files are here one by one",
     "ledger.exchange.home.MemberHome.open_replica": "opens a home, whose files are here one by one",
+    "ledger.copies.succession.read_proposal": "`parse_canonical` on bodies, which `entry-body` tries",
+    "ledger.experiment.masked.open_sum": "takes a typed round",
+    "node.training.dense.DenseSum.load": "numbers that `unpack_model` read",
+    "node.training.train.load_weights": "numbers that `unpack_model` read",
     "ledger.experiment.tensors.from_grid": "arithmetic",
     "ledger.formats.keys.SealingKey.from_seed": "32 bytes of our own",
     "ledger.formats.keys.SigningKey.from_seed": "32 bytes of our own",
