@@ -13,6 +13,7 @@ from audit.console.watch import Checked
 from audit.verification.findings import Check, Report
 from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
+from ledger.rules.finality import standing_quorum
 
 Tone = Literal["good", "warn", "bad"]
 
@@ -101,6 +102,10 @@ def _green(checked: Checked) -> str:
 def _amber(checked: Checked) -> str | None:
     report = checked.report
     seen = report.witnesses
+    if checked.found is not None:
+        found = checked.found
+        if standing_quorum(found.state, found.notes.note_size).lost:
+            return "The witness quorum is lost, and nothing becomes final:"
     if not seen.signed:
         return "Not independently witnessed:"
     if not seen.independent:

@@ -24,11 +24,16 @@ def coordinator_status(url: str) -> dict[str, str | int]:
     ready = _get(f"{url.rstrip('/')}/readyz")
     newest = _get(f"{url.rstrip('/')}/v1/checkpoint")
     final = _get(f"{url.rstrip('/')}/v1/checkpoint/final")
+    try:
+        trouble = ready.json().get("quorum")
+    except (ValueError, AttributeError):
+        trouble = None
     return {
         "url": url,
         "ready": "yes" if ready.status_code == 200 else ready.text.strip()[:200],
         "entries": _size(newest),
         "final_entries": _size(final),
+        "witness_quorum": str(trouble or "stands")[:600],
     }
 
 

@@ -38,6 +38,7 @@ from ledger.exchange.client import CHUNK, LEAF_TYPE
 from ledger.exchange.http_auth import NonceCache
 from ledger.formats.strict import encode_b64
 from ledger.formats.witness import MAX_REQUEST
+from ledger.rules.finality import standing_quorum
 
 LONGEST_WAIT_S = 30.0
 SMALL_BLOB = 1024 * 1024
@@ -258,7 +259,8 @@ def _add_state(app: FastAPI, services: Services) -> None:
     async def readyz() -> Response:
         view = sequencer.view
         ready = view.stopped is None and not services.waker.closing
-        content = {"ready": ready, "size": view.size, "stopped": view.stopped}
+        trouble = standing_quorum(view.state, view.final_size).in_words
+        content = {"ready": ready, "size": view.size, "stopped": view.stopped, "quorum": trouble}
         return json_answer(content, 200 if ready else 503)
 
     @app.get("/metrics")

@@ -11,6 +11,7 @@ from typing import Any
 from coordinator.sequencing.sequencer import View
 from ledger.formats.witness import quorum_size
 from ledger.rules.experiments import last_round
+from ledger.rules.finality import standing_quorum
 from ledger.rules.rounds import waiting_for
 from ledger.rules.state import Dataset, Experiment, State
 
@@ -31,6 +32,7 @@ def summary(view: View) -> Json:
         "witnesses": sorted(witnesses),
         "quorum": quorum_size(len(witnesses)),
         "independently_witnessed": len(witnesses) >= 3,
+        "quorum_trouble": standing_quorum(state, view.final_size).in_words,
         "sequencing": view.stopped is None,
         "stopped": view.stopped,
         "policy": state.policy.model_dump(mode="json"),

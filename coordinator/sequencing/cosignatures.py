@@ -13,6 +13,7 @@ interval. Owned by the sequencer's thread.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger.copies.store import LogStore
@@ -20,7 +21,7 @@ from ledger.errors import NotConsistent, UnknownKey
 from ledger.formats.checkpoint import merge_cosignatures
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_signature_lines
 from ledger.formats.witness import quorum_size, witness_name
-from ledger.rules.finality import judge_final, witness_keys
+from ledger.rules.finality import earlier_witness_keys, judge_final, witness_keys
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 
@@ -141,19 +142,18 @@ class Cosignatures:
         for size in sorted(self._eligible, reverse=True):
             if size <= self.final.size and self.final.note is not None:
                 return None
-            if all(self._enough(state, size, at) for at in (self.final.size, size)):
+            earlier = earlier_witness_keys(state, self.final.size, size)
+            if all(self._enough(size, keys) for keys in (earlier, witness_keys(state, size))):
                 return size
         return None
 
-    def _enough(self, state: State, size: int, at: int) -> bool:
-        """Whether a checkpoint has the quorum of those who count as witnesses at a size."""
+    def _enough(self, size: int, witnesses: Mapping[str, frozenset[bytes]]) -> bool:
+        """Whether a checkpoint has the quorum of these witnesses."""
         signers = self._signers[size]
-        needed = quorum_size(len(state.witnesses_at(at)))
+        needed = quorum_size(len(witnesses))
         if len(signers) < needed:
             return False
-        return (
-            sum(not signers.isdisjoint(keys) for keys in witness_keys(state, at).values()) >= needed
-        )
+        return sum(not signers.isdisjoint(keys) for keys in witnesses.values()) >= needed
 
     def _wait_s(self, size: int, now_s: float) -> float:
         if self._urgent and self._urgent[0] < size:

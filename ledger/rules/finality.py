@@ -10,11 +10,72 @@ Not promised: that the first final of a federation is witnessed by more than the
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.note import VerifierKey
-from ledger.formats.witness import QuorumResult, judge_quorum
+from ledger.formats.witness import QuorumResult, judge_quorum, quorum_size
 from ledger.rules.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumStanding:
+    """Whether checkpoints can become final at all, as far as the log itself says.
+
+    Attributes:
+        witnesses: organisations whose quorum the next final checkpoint needs, at the final before.
+        needed: how many of them.
+        able: those of which a node still holds a witness key that counted there.
+    """
+
+    witnesses: frozenset[str]
+    needed: int
+    able: frozenset[str]
+
+    @property
+    def lost(self) -> bool:
+        """Nothing becomes final, whoever cosigns."""
+        return len(self.able) < self.needed
+
+    @property
+    def in_words(self) -> str | None:
+        """What to say of it, and what to do; None while one more witness may be lost."""
+        gone = ", ".join(sorted(self.witnesses - self.able))
+        if self.lost:
+            return (
+                f"the witness quorum is lost: {self.needed} of {len(self.witnesses)} hospitals must "
+                f"cosign, and {gone} no longer can; nothing becomes final until stewards of k "
+                "organisations give their nodes new keys (consilium member rekey) or expel them "
+                "(consilium federation expel). Where fewer than k are left, or the old keys are in "
+                "doubt, the log is succeeded: consilium federation succeed propose"
+            )
+        if gone and len(self.able) == self.needed:
+            return (
+                f"the witness quorum has nobody to spare: {gone} no longer cosigns, and all of the "
+                f"other {self.needed} must"
+            )
+        return None
+
+
+def standing_quorum(state: State, final_size: int) -> QuorumStanding:
+    """Who can still make a checkpoint final, given who counted at the last one.
+
+    A hospital of the final checkpoint before whose nodes are all revoked keeps its place, and cannot fill
+    it until it has new keys. A hospital that is merely silent is not told apart here: the log does not
+    know it.
+
+    Args:
+        state: of the whole log.
+        final_size: size of the last final checkpoint.
+    """
+    counted = earlier_witness_keys(state, final_size, state.size)
+    live = {
+        bytes.fromhex(member.keys.witness.public)
+        for member in state.members.values()
+        if member.keys.witness is not None and member.revoked_at is None
+    }
+    able = frozenset(name for name, keys in counted.items() if not keys.isdisjoint(live))
+    return QuorumStanding(frozenset(counted), quorum_size(len(counted)), able)
 
 
 def witness_keys(state: State, size: int) -> dict[str, frozenset[bytes]]:
@@ -22,6 +83,26 @@ def witness_keys(state: State, size: int) -> dict[str, frozenset[bytes]]:
     return {
         organisation: frozenset(bytes.fromhex(key) for key in keys)
         for organisation, keys in state.witnesses_at(size).items()
+    }
+
+
+def earlier_witness_keys(state: State, before: int, size: int) -> dict[str, frozenset[bytes]]:
+    """The keys of those who counted at the final checkpoint before, for one that covers ``size``.
+
+    A hospital keeps its place when its node gets other keys, by its own rotation or by k organisations:
+    the new ones count for it too. One that k organisations expelled since has no place to fill. Without
+    either, three hospitals of which one changed its keys could never make a checkpoint final again.
+    """
+    now = witness_keys(state, size)
+    expelled = {
+        member.organisation
+        for member in state.members.values()
+        if member.expelled_at is not None and member.expelled_at < size
+    }
+    return {
+        organisation: keys | now.get(organisation, frozenset())
+        for organisation, keys in witness_keys(state, before).items()
+        if organisation not in expelled
     }
 
 
@@ -44,9 +125,10 @@ def judge_final(
     Raises:
         MalformedInput, BadSignature, UnknownKey: as in ``judge_quorum``.
     """
-    old = witness_keys(state, before)
+    size = open_checkpoint(note, log, origin=origin).size
+    old = earlier_witness_keys(state, before, size)
     earlier = judge_quorum(note, log, old, origin=origin)
-    new = witness_keys(state, earlier.checkpoint.size)
+    new = witness_keys(state, size)
     if new == old:
         return earlier
     return replace(judge_quorum(note, log, new, origin=origin), before=earlier)

@@ -30,6 +30,7 @@ from ledger.errors import LedgerError
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
 from ledger.formats.witness import Answer
+from ledger.rules.finality import standing_quorum
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
 from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceError
@@ -84,6 +85,7 @@ def status_of(service: NodeService) -> NodeStatus:
         final_size=picture.final_size,
         witnesses=tuple(sorted(witnesses)),
         independently_witnessed=len(witnesses) >= INDEPENDENT,
+        quorum_trouble=standing_quorum(state, picture.final_size).in_words,
         vouched_since_restart=picture.vouched,
         paused=picture.paused,
         working_on=picture.working_on,
@@ -268,4 +270,6 @@ def _illness(picture: Picture) -> str | None:
         return "promise broken"
     if picture.newer_protocol is not None:
         return f"needs a release that knows protocol {picture.newer_protocol}"
+    if standing_quorum(picture.state, picture.final_size).lost:
+        return "the witness quorum is lost"
     return None

@@ -57,6 +57,7 @@ class NodeStatus(BaseModel):
     final_size: int
     witnesses: tuple[str, ...]
     independently_witnessed: bool
+    quorum_trouble: str | None
     vouched_since_restart: bool
     paused: bool
     working_on: tuple[str, ...]
