@@ -362,6 +362,7 @@ class Workload:
             initial_model=BlobRef(sha256=_hash("model", 1), bytes=7000),
             sites=sites,
             secure_aggregation=None,
+            noise_shares=1,
         )
 
 

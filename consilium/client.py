@@ -47,6 +47,7 @@ from ledger.entries.operations import (
     UpdateSubmitted,
 )
 from ledger.exchange.home import Membership
+from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
@@ -320,7 +321,8 @@ def pooled_metrics(view: LedgerView, experiment: str) -> dict[str, dict[str, Mea
         name, purpose = _MEASURED[kind]
         vector = decode_update(view.blob(op.aggregate), layout.size)
         sites = [site_of(found.plan, authors[update]) for update in op.updates]
-        noise = pooled_noise([site for site in sites if site is not None], purpose)
+        summed = [site_in_round(found.plan, site) for site in sites if site is not None]
+        noise = pooled_noise(summed, purpose)
         measured[name] = measures(layout, vector, noise, len(op.updates))
     return measured
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ledger.entries.operations import Plan, Purpose, RoundKind, SitePlan
 from ledger.experiment.average import ExactSum, final_model, server_step
+from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.tensors import Int64Vector, decode_update, pack_model, unpack_model
@@ -84,7 +85,8 @@ def rehearse(
     count = plan.rounds if rounds is None else max(1, min(rounds, plan.rounds))
     with tempfile.TemporaryDirectory(prefix="consilium-rehearsal-") as folder, Worker() as worker:
         sites = []
-        for index, (schema, site) in enumerate(zip(schemas, plan.sites, strict=True)):
+        planned = [site_in_round(plan, site) for site in plan.sites]
+        for index, (schema, site) in enumerate(zip(schemas, planned, strict=True)):
             path = made_up_rows(schema, Path(folder) / f"{index}.csv", index)
             loaded = worker.load_dataset(path, encode_document(schema), _SPLIT_KEY)
             sites.append(_Site(proposal.spec, schema, site, path, loaded.sha256, loaded.rows))
@@ -106,7 +108,7 @@ def rehearse(
             model = pack_model(shapes, final_model(experiment.spec, models))
             updates = [site.run(worker, "evaluate", plan.rounds + 1, model) for site in sites]
             pooled = _sum(updates, plan.metric_size)
-            measured = measures(layout, pooled, pooled_noise(plan.sites, "evaluate"), len(sites))
+            measured = measures(layout, pooled, pooled_noise(planned, "evaluate"), len(sites))
     return Rehearsal(
         plan=plan,
         rounds=count,
@@ -114,7 +116,7 @@ def rehearse(
         round_seconds=tuple(seconds),
         update_bytes=update_bytes,
         noise_per_step={
-            site.dataset: _noise(site, "train") / GRID / site.divisor for site in plan.sites
+            site.dataset: _noise(site, "train") / GRID / site.divisor for site in planned
         },
         measures=measured,
     )

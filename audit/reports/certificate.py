@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from audit.errors import NotInLedger, NotReleased
 from audit.reports.budget import FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
-from audit.reports.certificate_words import HAZARDS, LIMITS, TRUST, Hazard
+from audit.reports.certificate_words import HAZARDS, LIMITS, Hazard, trust_in
 from audit.reports.data_use import spec_of
 from audit.reports.data_use_form import Header, Mechanism, Part
 from audit.reports.outcomes import outcome_of
@@ -156,9 +157,9 @@ def certificate(found: Verification, experiment: str, *, now_ms: int, by: str) -
         released_at_ms=said.at_ms,
         unit=" and ".join(units),
         unit_words=_unit_words(units),
-        trust=TRUST,
+        trust=trust_in(record.plan),
         cells=cells,
-        several=tuple(_several(cells, spent)),
+        several=tuple(_several(cells, spent, record.plan.noise_shares > 1)),
         worst_cell=worst.cell,
         curve=tuple(
             CurveEnd(delta=delta, epsilon=compose_epsilon(worst_events, delta)) for delta in DELTAS
@@ -214,9 +215,13 @@ def _cell(
 
 
 def _several(
-    cells: Sequence[CellCertificate], spent: dict[tuple[str, str], list[Gaussian]]
+    cells: Sequence[CellCertificate], spent: dict[tuple[str, str], list[Gaussian]], one_sum: bool
 ) -> list[SeveralHospitals]:
-    """Each hospital adds its own noise, so a patient of several pays for each: events compose."""
+    """What a patient of several hospitals pays.
+
+    Where each hospital adds its own noise, events compose. Where the hospitals share one noise, the
+    patient moves the one sum several times as far.
+    """
     worst: dict[str, CellCertificate] = {}
     for cell in cells:
         before = worst.get(cell.hospital)
@@ -228,7 +233,11 @@ def _several(
         if count > len(most):
             break
         chosen = most[:count]
-        events = [e for c in chosen for e in spent[(c.dataset, c.cell)]]
+        if one_sum:
+            worst_events = spent[(most[0].dataset, most[0].cell)]
+            events = [replace(e, sensitivity=count * e.sensitivity) for e in worst_events]
+        else:
+            events = [e for c in chosen for e in spent[(c.dataset, c.cell)]]
         delta = min(c.delta for c in chosen)
         found.append(
             SeveralHospitals(hospitals=count, delta=delta, epsilon=compose_epsilon(events, delta))

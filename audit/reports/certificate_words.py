@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from audit.reports.data_use_form import Part
+from ledger.entries.operations import Plan
 
 
 class Hazard(Part):
@@ -24,16 +25,33 @@ class Hazard(Part):
     how: str
 
 
-TRUST: tuple[str, ...] = (
+_LOCAL = (
     "Rows never leave a hospital. Each hospital's own node clips and adds its full noise before "
     "anything leaves, so the promise holds against everybody outside that hospital: the coordinator, "
-    "the other hospitals, the researcher, the public, and all of them together.",
+    "the other hospitals, the researcher, the public, and all of them together."
+)
+_TOGETHER = (
+    "Rows never leave a hospital, and its vector leaves only under masks that open in the sum with the "
+    "others'. The noises of {shares} hospitals together keep the promise, so it holds against the "
+    "coordinator, the researcher, the public and up to {colluders} of the hospitals in a sum, all of "
+    "them together. It does not hold against more hospitals that tell their noise, or add less of it."
+)
+TRUST: tuple[str, ...] = (
     "It does not hold against the hospital itself: whoever administers its machines can read its rows.",
     "It rests on the node running the published software, and on the hospital registering the rows and "
     "the patients' identifiers that it says. The ledger holds its signature on that, not a proof.",
     "Nobody has to trust the coordinator for privacy: the node checks approval and budget itself, from "
     "its own verified copy, before it reads a row.",
 )
+
+
+def trust_in(plan: Plan) -> tuple[str, ...]:
+    """Whom the promise of a plan holds against, and what it rests on."""
+    if plan.noise_shares == 1:
+        return (_LOCAL, *TRUST)
+    colluders = plan.quorum - plan.noise_shares
+    return (_TOGETHER.format(shares=plan.noise_shares, colluders=colluders), *TRUST)
+
 
 HAZARDS: tuple[Hazard, ...] = (
     Hazard(

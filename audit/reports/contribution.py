@@ -23,6 +23,7 @@ from audit.verification.documents import UNREADABLE
 from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations import Purpose
+from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout
 from ledger.rules.experiments import site_of
 from privacy.errors import PrivacyError
@@ -314,7 +315,8 @@ def _histograms(found: Verification, record: ExperimentRecord, kind: str) -> _Hi
     for name in counted:
         site = site_of(record.plan, name)
         if site is not None:
-            noise[name] = next(r.noise_sd for r in site.releases if r.purpose == purpose)
+            releases = site_in_round(record.plan, site).releases
+            noise[name] = next(r.noise_sd for r in releases if r.purpose == purpose)
     try:
         layout = metric_layout(found.documents.spec(record))
         total = found.documents.update(rounds[-1][1].aggregate, record.plan.metric_size)

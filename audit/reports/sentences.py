@@ -204,7 +204,12 @@ def _proposed(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} asked for experiment {op.name} on {len(op.plan.sites)} datasets: "
         f"{op.plan.rounds} rounds of {op.plan.strategy}"
-        + (", under secure aggregation." if op.plan.secure_aggregation else "."),
+        + (", under secure aggregation" if op.plan.secure_aggregation else "")
+        + (
+            f", with the noise of {op.plan.noise_shares} honest hospitals together."
+            if op.plan.noise_shares > 1
+            else "."
+        ),
         (
             Fact("Datasets", ", ".join(site.dataset for site in op.plan.sites)),
             Fact("Quorum", f"{op.plan.quorum} hospitals a round"),

@@ -490,7 +490,10 @@ class Plan(Value):
 
     Attributes:
         secure_aggregation: with masks, so that the coordinator learns sums only: ``local`` where
-            each site's noise alone protects it; null without masks.
+            each site's noise alone protects it, ``distributed`` where the sites' noises do together;
+            null without masks.
+        noise_shares: sites over which a release's noise is divided: each adds its part of the
+            variance. 1 where each adds all of it.
     """
 
     strategy: Literal["fedsgd", "fedavg"]
@@ -505,7 +508,8 @@ class Plan(Value):
     round_timeout_ms: Annotated[int, Field(ge=1000, le=30 * 24 * 3600 * 1000)]
     initial_model: BlobRef
     sites: Annotated[tuple[SitePlan, ...], Field(min_length=1, max_length=1024)]
-    secure_aggregation: Literal["local"] | None
+    secure_aggregation: Literal["local", "distributed"] | None
+    noise_shares: Annotated[int, Field(ge=1, le=64)]
 
     @property
     def rounds_with_spare(self) -> int:

@@ -35,6 +35,7 @@ from ledger.entries.operations import (
 from ledger.errors import PlanRefused
 from ledger.experiment.fast_clip import Limits, clip_norm
 from ledger.experiment.network_spec import Sequential, expand, parameter_count
+from ledger.experiment.noise_shares import LEAST_SHARE_SD, SHARED, share_sd
 from ledger.experiment.schema import (
     CategoryColumn,
     NumberColumn,
@@ -150,7 +151,7 @@ def compile_plan(spec: ExperimentSpec, sites: Sequence[Site], initial_model: Blo
     Raises:
         PlanRefused: the spec does not fit the datasets, or its budget cannot pay for it.
     """
-    return _assemble(spec, sites, initial_model, [_calibrate(spec, site) for site in sites])
+    return _assemble(spec, sites, initial_model, _calibrate_all(spec, sites))
 
 
 def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
@@ -168,8 +169,8 @@ def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
     if named != list(spec.federation.datasets) or named != [s.dataset for s in plan.sites]:
         raise PlanRefused("plan.sites", "its datasets are not those of the spec, in their order")
     noises = [
-        _check_noise(f"plan.sites.{stated.dataset}", _calibrate(spec, site), stated)
-        for site, stated in zip(sites, plan.sites, strict=True)
+        _check_noise(f"plan.sites.{stated.dataset}", wanted, stated)
+        for wanted, stated in zip(_calibrate_all(spec, sites), plan.sites, strict=True)
     ]
     expected = _assemble(spec, sites, plan.initial_model, noises)
     for site, wanted, stated in zip(sites, expected.sites, plan.sites, strict=True):
@@ -241,6 +242,36 @@ def cells_of(site: Site, purpose: Purpose) -> tuple[str, ...]:
     return tuple(sorted(c.cell for c in site.terms.cells if c.use in (use, "both")))
 
 
+def noise_shares(spec: ExperimentSpec) -> int:
+    """Sites over which a release's noise is divided: the honest ones in the smallest sum.
+
+    A sum has at least the quorum, which is at least the threshold t of all sites; so t - c of it are
+    honest where c collude.
+    """
+    masked = spec.federation.secure_aggregation
+    if masked is None or masked.noise == "local":
+        return 1
+    return spec.federation.quorum - masked.colluders
+
+
+def _calibrate_all(spec: ExperimentSpec, sites: Sequence[Site]) -> list[Mapping[Purpose, int]]:
+    """The noise of every site. What is shared is one noise for all: that of the strictest promise."""
+    noises: list[Mapping[Purpose, int]] = [_calibrate(spec, site) for site in sites]
+    if noise_shares(spec) == 1:
+        return noises
+    most: dict[Purpose, int] = {
+        purpose: max(noise[purpose] for noise in noises)
+        for purpose in noises[0]
+        if purpose in SHARED
+    }
+    if any(share_sd(noise, noise_shares(spec)) < LEAST_SHARE_SD for noise in most.values()):
+        raise PlanRefused(
+            "federation.secure_aggregation",
+            "the noise is too small to be divided on the grid of 2^-20; raise the clip norm",
+        )
+    return [{**noise, **most} for noise in noises]
+
+
 def _calibrate(spec: ExperimentSpec, site: Site) -> dict[Purpose, int]:
     """Choose noise for every release of a site: metrics, then baseline, then training."""
     name = site.terms.dataset
@@ -306,7 +337,8 @@ def _assemble(
             _bounded_site(spec, site, parameters, noise)
             for site, noise in zip(sites, noises, strict=True)
         ),
-        secure_aggregation="local" if masked is not None else None,
+        secure_aggregation=None if masked is None else masked.noise,
+        noise_shares=noise_shares(spec),
     )
     if masked is not None:
         _check_masked_sums(plan, sites)

@@ -27,7 +27,7 @@ from ledger.entries.operations import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.formats.documents import plain_decimal
-from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS
+from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 Prose = Annotated[
     str,
@@ -139,17 +139,23 @@ class SecureAggregation(SpecPart):
 
     Attributes:
         noise: ``local``: each hospital's own noise alone keeps its promise, against everybody else.
+            ``distributed``: the noises of the hospitals in a sum keep it together, so each adds less;
+            against the coordinator and ``colluders`` of them.
+        colluders: hospitals in a sum that may tell their noise to whoever wants to know; with
+            distributed noise at least 1, since each hospital knows its own.
     """
 
     noise: Literal["local", "distributed"] = "local"
+    colluders: Annotated[int, Field(ge=0, le=MOST_MEMBERS)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.noise == "distributed":
+        if self.noise == "distributed" and self.colluders < 1:
             raise ValueError(
-                "distributed noise is not built: each hospital adds its own full noise; "
-                "write noise: local, or leave it out"
+                "distributed noise needs colluders: 1 or more; each hospital knows its own"
             )
+        if self.noise == "local" and self.colluders:
+            raise ValueError("colluders are for distributed noise; local noise holds against all")
         return self
 
 
@@ -211,6 +217,25 @@ class Federation(SpecPart):
             raise ValueError(
                 f"strategy {self.strategy.name} looks at single updates, which secure aggregation "
                 f"hides; use {' or '.join(_MASKABLE)}, or leave secure_aggregation out"
+            )
+        if self.secure_aggregation is not None and self.secure_aggregation.noise == "distributed":
+            self._check_shared_noise(self.secure_aggregation.colluders)
+
+    def _check_shared_noise(self, colluders: int) -> None:
+        sites = len(self.datasets)
+        if self.strategy.name != "fedsgd" or self.sampling != "full":
+            raise ValueError(
+                "distributed noise needs one linear sum a round: strategy fedsgd, sampling full"
+            )
+        if self.quorum < threshold(sites):
+            raise ValueError(
+                f"distributed noise needs a quorum of {threshold(sites)} or more of {sites} datasets, "
+                f"not {self.quorum}: the least that a masked sum has"
+            )
+        if colluders > sites // 3 or self.quorum - colluders < 2:
+            raise ValueError(
+                f"{colluders} colluders are too many: at most a third of {sites} datasets, and a "
+                f"quorum of {self.quorum} must leave 2 honest ones"
             )
 
 

@@ -23,7 +23,7 @@ from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, re
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH
 from privacy.filters import g_step, r_step_full_batch
-from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS
+from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 TRAINING = ("train", "baseline_train")
 
@@ -45,6 +45,8 @@ def proposed(state: State, step: Step, op: ExperimentProposed) -> State | Void:
     if op.plan.quorum > len(op.plan.sites) or (op.plan.baseline and not op.plan.evaluate):
         return Void("plan_invalid")
     if op.plan.secure_aggregation is not None and not _can_be_masked(state, op.plan):
+        return Void("plan_invalid")
+    if not _shares_noise_well(op.plan):
         return Void("plan_invalid")
     author = state.members[step.author]
     experiment = Experiment(
@@ -215,6 +217,25 @@ def _can_be_masked(state: State, plan: Plan) -> bool:
         plan.quorum >= LEAST_MEMBERS
         and len(plan.sites) <= MOST_MEMBERS
         and len(organisations) == len(plan.sites)
+    )
+
+
+def _shares_noise_well(plan: Plan) -> bool:
+    """Divided noise needs masks, one linear sum a round, enough sites in it, and one noise for all."""
+    if plan.secure_aggregation != "distributed":
+        return plan.noise_shares == 1
+    noises = {
+        (release.purpose, release.noise_sd)
+        for site in plan.sites
+        for release in site.releases
+        if release.purpose != "baseline_train"
+    }
+    return (
+        plan.strategy == "fedsgd"
+        and plan.quorum >= threshold(len(plan.sites))
+        and 2 <= plan.noise_shares < plan.quorum
+        and len(noises) == len({purpose for purpose, _ in noises})
+        and all(r.sampling == FULL_BATCH for site in plan.sites for r in site.releases)
     )
 
 

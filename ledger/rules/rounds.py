@@ -99,6 +99,8 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
     reason = _why_not_counted(state, experiment, site, dataset, held, op)
     if reason is None and not stated_enough:
         reason = "under_reported"
+    if reason is None and _is_reused(experiment.plan, before, op):
+        reason = "vector_reused"
     state = charge_excess(state, site, before, held)
     reservations = experiment.reservations.set(name, held)
     current = experiment.round
@@ -231,6 +233,14 @@ def _count_vector(
             used = used.set(purpose, least)
     held = replace(held, used=used, vectors=held.vectors.set(kind, known))
     return held, used is stated
+
+
+def _is_reused(plan: Plan, before: Reservation, op: UpdateSubmitted) -> bool:
+    """Whether divided noise is handed in again: two sums with it would show what differs in them."""
+    if op.masked is None or plan.secure_aggregation != "distributed":
+        return False
+    known = before.vectors.get(round_kind(plan, op.round))
+    return known is not None and known.newest == op.masked.vector
 
 
 def _steps_of_vector(plan: Plan, site: Site, kind: RoundKind) -> tuple[tuple[Purpose, int], ...]:

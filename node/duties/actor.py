@@ -30,6 +30,7 @@ from ledger.entries.operations import (
 from ledger.errors import CallFailed
 from ledger.exchange.home import Membership
 from ledger.experiment.masked import vector_commitment
+from ledger.experiment.noise_shares import site_in_round
 from ledger.formats.strict import canonical
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
@@ -53,7 +54,7 @@ from node.duties.duty import (
     refusal_for,
 )
 from node.duties.masker import Masker
-from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets
+from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets, is_spent
 from node.duties.plan_check import CheckedPlan, check
 from node.errors import (
     DatasetChanged,
@@ -310,6 +311,9 @@ class Actor:
         site, current = site_of(experiment.plan, duty.dataset), experiment.round
         if key in self._busy or site is None or current is None:
             return
+        site = site_in_round(experiment.plan, site)
+        masked_in = self._private.view.masked_in.get(key)
+        fresh = is_spent(experiment.plan, current, masked_in)
         record = self._private.view.datasets[duty.dataset]
         spec = self._checked[duty.experiment].spec
         split_key = self._hospital_key()
@@ -329,7 +333,8 @@ class Actor:
 
         model = experiment.plan.initial_model if duty.kind == "baseline" else current.model
         self._busy.add(key)
-        self._training.put(Task(*key, plan=experiment.plan, site=site, model=model, job=job))
+        task = Task(*key, plan=experiment.plan, site=site, model=model, job=job, fresh=fresh)
+        self._training.put(task)
 
     def _send(self, duty: Send) -> None:
         key = (duty.experiment, duty.dataset, duty.round)

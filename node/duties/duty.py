@@ -32,7 +32,13 @@ from ledger.entries.operations import BudgetRefusal, CellCharge, Purpose, RoundK
 from ledger.rules.budget import gate
 from ledger.rules.experiments import totals, was_held_back
 from ledger.rules.state import Dataset, Experiment, Masking, OpenRound, Reservation, State
-from node.duties.masking import MaskingDuty, masking_duties, may_send, may_still_send
+from node.duties.masking import (
+    MaskingDuty,
+    is_spent,
+    masking_duties,
+    may_send,
+    may_still_send,
+)
 from node.register.accounts import Key, PrivateView
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, reserve
@@ -391,12 +397,14 @@ class _Here:
     ) -> Iterator[Duty]:
         number, attempt = current.number, current.attempt
         masking, secrets = current.masking, self.view.masks.get(key)
+        masked_in = self.view.masked_in.get((*key, number))
+        spent = is_spent(experiment.plan, current, masked_in)
+        ready = (*key, number) in self.view.outbox and not spent
         if masking is not None:
-            ready = (*key, number) in self.view.outbox
             goes_on = may_send if ready else may_still_send
             if site.dataset in current.updates or not goes_on(masking, key, secrets):
                 return
-        if (*key, number) in self.view.outbox:
+        if ready:
             if (*key, number, attempt) not in self.memory.answered:
                 yield Send(*key, number, attempt)
             return

@@ -111,6 +111,8 @@ class Masker:
                 )
             except MaskingRefused as refused:
                 raise RoundFailed(str(refused)) from None
+            if experiment.plan.noise_shares > 1:
+                private.note_masked(*key, current.number, masking.context)
             if kept != secrets:
                 private.keep_masks(*key, masking.context, self._sealed(kept))
             return encode_update(masked)

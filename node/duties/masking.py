@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ledger.entries.operations import Plan
 from ledger.rules.masking import enough_agreed
 from ledger.rules.state import Masking, OpenRound
 from node.register.accounts import Key
@@ -81,6 +82,17 @@ def masking_duties(
         and enough_agreed(current, masking)
     ):
         yield Reveal(*key)
+
+
+def is_spent(plan: Plan, current: OpenRound, masked_in: str | None) -> bool:
+    """Whether a vector must not be used again: divided noise that left in another attempt.
+
+    Two sums over different survivors with the same share in them differ by single hospitals' vectors,
+    without the noise that protected them.
+    """
+    if plan.noise_shares == 1 or current.masking is None:
+        return False
+    return masked_in not in (None, current.masking.context)
 
 
 def may_send(masking: Masking, key: Key, held_context: str | None) -> bool:

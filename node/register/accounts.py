@@ -98,6 +98,7 @@ class PrivateView:
         used: steps by purpose that have an intent, for reservations that are not settled.
         outbox: noisy updates kept for sending, by experiment, dataset and round.
         masks: context of the masked round whose secrets are held.
+        masked_in: context in which an update of the outbox was masked for the first time.
     """
 
     datasets: Map[str, DatasetRecord] = Map()
@@ -106,6 +107,7 @@ class PrivateView:
     used: Map[Key, Map[Purpose, int]] = Map()
     outbox: Map[tuple[str, str, int], BlobRef] = Map()
     masks: Map[Key, str] = Map()
+    masked_in: Map[tuple[str, str, int], str] = Map()
 
     def used_by(self, key: Key) -> Map[Purpose, int]:
         """Steps with an intent, by purpose."""

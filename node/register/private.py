@@ -398,6 +398,28 @@ class PrivateRegister:
                 )
             self._view = replace(self._view, outbox=self._view.outbox.set(key, ref))
 
+    def note_masked(self, experiment: str, dataset: str, round_number: int, context: str) -> None:
+        """A vector is about to leave under masks: from here on it belongs to this attempt."""
+        with self._lock:
+            key = (experiment, dataset, round_number)
+            with self._database.write() as connection:
+                change = sa.update(tables.outbox).where(*_outbox_of(key))
+                connection.execute(change.values(masked_in=context))
+            self._view = replace(self._view, masked_in=self._view.masked_in.set(key, context))
+
+    def drop_update(self, experiment: str, dataset: str, round_number: int) -> None:
+        """Forget a vector that must not be used again; its intents stay."""
+        with self._lock:
+            key = (experiment, dataset, round_number)
+            outbox, masked_in = self._view.outbox, self._view.masked_in
+            with self._database.write() as connection:
+                connection.execute(sa.delete(tables.outbox).where(*_outbox_of(key)))
+            self._view = replace(
+                self._view,
+                outbox=outbox.delete(key) if key in outbox else outbox,
+                masked_in=masked_in.delete(key) if key in masked_in else masked_in,
+            )
+
     def keep_masks(self, experiment: str, dataset: str, context: str, sealed: bytes) -> None:
         """Keep a masked round's secrets in place of those of the round before."""
         with self._lock:
@@ -472,19 +494,34 @@ class PrivateRegister:
                 for row in connection.execute(_intents_of(key)):
                     held = used.get(key, Map())
                     used[key] = held.set(row.purpose, held.get(row.purpose, 0) + row.steps)
+            sendable = [
+                row
+                for row in connection.execute(sa.select(tables.outbox))
+                if (row.experiment, row.dataset) in open_ones
+            ]
             outbox = {
                 (row.experiment, row.dataset, row.round): BlobRef(
                     sha256=row.sha256, bytes=row.bytes
                 )
-                for row in connection.execute(sa.select(tables.outbox))
-                if (row.experiment, row.dataset) in open_ones
+                for row in sendable
+            }
+            masked_in = {
+                (row.experiment, row.dataset, row.round): row.masked_in
+                for row in sendable
+                if row.masked_in is not None
             }
             masks = {
                 (row.experiment, row.dataset): row.context
                 for row in connection.execute(sa.select(tables.masks))
             }
         self._view = PrivateView(
-            Map(datasets), Map(cells), Map(charges), Map(used), Map(outbox), Map(masks)
+            Map(datasets),
+            Map(cells),
+            Map(charges),
+            Map(used),
+            Map(outbox),
+            Map(masks),
+            Map(masked_in),
         )
 
     def _charge(
@@ -571,6 +608,11 @@ _record_columns = tuple(tables.datasets.c[name] for name in DatasetRecord.__slot
 def _intents_of(key: Key) -> sa.Select[Any]:
     where = (tables.intents.c.experiment == key[0], tables.intents.c.dataset == key[1])
     return sa.select(tables.intents).where(*where).order_by(tables.intents.c.id)
+
+
+def _outbox_of(key: tuple[str, str, int]) -> tuple[sa.ColumnElement[bool], ...]:
+    columns = tables.outbox.c
+    return (columns.experiment == key[0], columns.dataset == key[1], columns.round == key[2])
 
 
 def _masks_of(key: Key) -> tuple[sa.ColumnElement[bool], ...]:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ledger.copies.database import Database
 from ledger.errors import StoreUnusable
 
-VERSION = 2
+VERSION = 3
 _BUSY_TIMEOUT_MS = 30_000
 
 METADATA = sa.MetaData()
@@ -87,6 +87,7 @@ outbox = sa.Table(
     sa.Column("round", sa.Integer, primary_key=True),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("masked_in", sa.Text, nullable=True),  # since version 3
 )
 masks = sa.Table(  # since version 2
     "masks",
@@ -137,10 +138,11 @@ def _make(connection: Connection, name: str) -> None:
                 "BEGIN SELECT RAISE(ABORT, 'an intent is never changed or deleted'); END"
             )
     version = connection.execute(sa.select(register.c.version)).scalar_one()
-    if version == 1:
+    if version in (1, 2):
         masks.create(connection, checkfirst=True)
-        connection.execute(sa.update(register).values(version=2))
-        version = 2
+        connection.exec_driver_sql("ALTER TABLE outbox ADD COLUMN masked_in TEXT")
+        connection.execute(sa.update(register).values(version=VERSION))
+        version = VERSION
     if version != VERSION:
         raise StoreUnusable(
             name,

@@ -56,6 +56,7 @@ class Task:
         job: makes the job from the model's bytes; None to upload only.
         mask: under secure aggregation, makes the masked vector from the vector; without it nothing
             of a masked plan is uploaded.
+        fresh: the vector that the outbox holds for the round must not be used again.
     """
 
     experiment: str
@@ -66,6 +67,7 @@ class Task:
     model: BlobRef
     job: Callable[[bytes], Job] | None = None
     mask: Mask | None = None
+    fresh: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -243,6 +245,8 @@ class TrainingThread:
             _log.warning("trainer.cold", error=f"{type(failure).__name__}: {failure}")
 
     def _do(self, task: Task) -> BlobRef | None:
+        if task.fresh:
+            self._register.drop_update(*task.key)
         ref = self._register.view.outbox.get(task.key)
         if ref is None:
             if task.job is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audit.reports.certificate import certificate
 from audit.reports.contribution import contribution_report
 from audit.reports.sentences import tell
 from audit.verification.sources import close_copies, open_copies
@@ -120,3 +121,32 @@ def test_every_masked_entry_has_its_sentence(tmp_path: Path) -> None:
         "under secure aggregation",
     ):
         assert any(words in sentence for sentence in told), words
+
+
+def test_the_certificate_of_divided_noise_says_whom_it_does_not_hold_against(
+    tmp_path: Path,
+) -> None:
+    """And that a patient of two hospitals moves the one sum twice as far."""
+    made = {}
+    for noise in ({"noise": "local"}, {"noise": "distributed", "colluders": 1}):
+        federation = Federation.found()
+        experiment = federation.start(rounds=2, quorum=3, secure_aggregation=noise)
+        play_masked(federation, experiment)
+        federation.play(experiment)  # what is left: completion, settlements, release
+        home = tmp_path / noise["noise"]  # type: ignore[operator]
+        federation.persist(home).close()
+        copies = open_copies(str(home))
+        try:
+            found = verify(copies[0], trust=federation.id)
+            assert not found.report.refuted
+            made[noise["noise"]] = certificate(
+                found, experiment, now_ms=federation.now_ms, by="a test"
+            )
+        finally:
+            close_copies(copies)
+    local, shared = made["local"], made["distributed"]
+    assert "all of them together" in local.trust[0]
+    assert "The noises of 2 hospitals together" in shared.trust[0]
+    assert "up to 1 of the hospitals in a sum" in shared.trust[0]
+    assert local.several[0].epsilon == pytest.approx(shared.several[0].epsilon, rel=1e-6)
+    assert shared.several[1].epsilon > 1.2 * local.several[1].epsilon

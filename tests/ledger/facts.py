@@ -194,6 +194,7 @@ def proposal(
             initial_model=BlobRef(sha256=EMPTY_HASH, bytes=1),
             sites=tuple(sites),
             secure_aggregation=None,
+            noise_shares=1,
         ),
     )
 

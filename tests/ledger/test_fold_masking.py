@@ -38,6 +38,7 @@ from tests.ledger.facts import (
     reserve_op,
     says,
     settle_op,
+    steps_used,
     submit_op,
 )
 from tests.ledger.test_fold_rounds import under_way
@@ -67,8 +68,8 @@ def proposed(
 class Round:
     """The open masked round of a state, and what its members say."""
 
-    def __init__(self) -> None:
-        state = proposed()
+    def __init__(self, **plan: Any) -> None:
+        state = proposed(**plan)
         self.id = next(iter(state.experiments))
         for name in HOSPITALS:
             approval = _approval(self.id, name)
@@ -464,3 +465,61 @@ def test_a_hospital_that_settled_takes_no_part() -> None:
         masked.state.experiments[masked.id].round,  # type: ignore[arg-type]
         masked.masking,
     )
+
+
+# --- divided noise ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"noise_shares": 3},  # nobody may collude
+        {"noise_shares": 1},
+        {"strategy": "fedavg"},
+        {"secure_aggregation": "local"},
+        {"secure_aggregation": None},
+    ],
+)
+def test_noise_is_divided_only_where_enough_hospitals_add_it_to_one_sum(
+    plan: dict[str, Any],
+) -> None:
+    assert next(iter(proposed(**shared_noise()).experiments.values())).plan.noise_shares == 2
+    proposed(**(shared_noise() | plan), void="plan_invalid")
+
+
+def shared_noise() -> dict[str, Any]:
+    return {"secure_aggregation": "distributed", "noise_shares": 2}
+
+
+def test_divided_noise_that_differs_between_hospitals_is_refused() -> None:
+    state = Federation.found(HOSPITALS).state
+    for name in HOSPITALS:
+        for op in (cell_of(name), dataset_of(name)):
+            state = fold(state, node_of(name), op)
+    op = proposal(state, HOSPITALS)
+    first, *others = op.plan.sites
+    quieter, *rest = first.releases
+    louder = quieter.model_copy(update={"noise_sd": quieter.noise_sd + 1})
+    sites = (first.model_copy(update={"releases": (louder, *rest)}), *others)
+    changed = {"quorum": 3, "sites": sites} | shared_noise()
+    plan = op.plan.model_copy(update=changed)
+    fold(state, RESEARCHER, op.model_copy(update={"plan": plan}), "plan_invalid")
+
+
+def test_divided_noise_is_void_in_a_second_attempt() -> None:
+    masked = Round(**shared_noise()).until("unmask")
+    masked.pass_time(61_000)
+    masked.close("shares_missing")
+    masked.state = fold(
+        masked.state,
+        COORDINATOR,
+        open_op(masked.state, masked.id, deadline_ms=masked.state.log_time + 60_000),
+    )
+    masked.until("mask")
+    masked.submit("basel", "vector_reused")
+    fresh = MaskedVector(context=masked.masking.context, vector=h("fresh"))
+    masked.submit("basel", "under_reported", masked=fresh)
+    fresh = MaskedVector(context=masked.masking.context, vector=h("fresher"))
+    masked.submit("basel", masked=fresh, used=steps_used(train=3))
+    held = masked.state.experiments[masked.id].reservations["basel-heart"]
+    assert (held.vectors["train"].different, held.used["train"]) == (3, 3)

@@ -352,6 +352,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Plan], Plan], str, str]] = {
     "baseline": (in_plan(baseline=True), "plan.baseline", "not what the spec says"),
     "quorum": (in_plan(quorum=2), "plan.quorum", "not what the spec says"),
     "timeout": (in_plan(round_timeout_ms=5000), "plan.round_timeout_ms", "not what"),
+    "noise shares": (in_plan(noise_shares=2), "plan.noise_shares", "not what"),
     "masks": (in_plan(secure_aggregation="local"), "plan.secure_aggregation", "not what"),
     "a site less": (
         lambda plan: plan.model_copy(update={"sites": plan.sites[:1]}),
@@ -447,6 +448,7 @@ def test_every_field_of_a_plan_is_tampered_with_above() -> None:
         "evaluate", "baseline", "quorum", "round_timeout_ms", "dataset", "registration", "weight",
         "divisor", "update_bound", "epsilon_micro", "purpose", "sensitivity", "noise_sd",
         "sampling", "steps", "engine", "secure_aggregation",
+        "noise_shares",
     }  # fmt: skip
     assert fields == names
 

@@ -66,7 +66,7 @@ def start(
     datasets = [town.offer(name) for name in HOSPITALS]
     for name in HOSPITALS:
         town.start_node(name, trainers[name])
-    spec = small_spec(datasets, secure_aggregation=True, quorum=3, **federation)
+    spec = small_spec(datasets, **({"secure_aggregation": True, "quorum": 3} | federation))
     experiment = town.propose(spec)
     for dataset in datasets:
         town.approve(experiment, dataset)
@@ -194,3 +194,37 @@ def test_a_coordinator_that_restarts_within_a_round_goes_on_by_folding(town: Tow
     town.until(lambda: town.experiment(experiment).next_round == 2, 60)
     (op,) = (op for op in said(town, RoundAggregated) if op.round == 1)
     assert op.attempt == 1
+
+
+def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
+    """Two of four hold their shares back once: the attempt fails, and the next one is paid anew."""
+    experiment, trainers = start(
+        town,
+        rounds=1,
+        round_timeout_s=8,
+        secure_aggregation={"noise": "distributed", "colluders": 1},
+    )
+    for hospital in ("chur", "davos"):
+        masker: Any = town.nodes[hospital].service._actor._masker
+        replica = town.nodes[hospital].membership.replica
+
+        def reveal(
+            key: tuple[str, str], honest: Any = masker.reveal, replica: Any = replica
+        ) -> Any:
+            current = replica.state.experiments[key[0]].round
+            if current.number == 1 and current.attempt == 1:
+                raise RoundFailed("it was switched off")
+            return honest(key)
+
+        masker.reveal = reveal
+    town.until(lambda: town.experiment(experiment).status == "released", 60)
+    assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
+    updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
+    for name in HOSPITALS:
+        mine = [op for op in updates if op.dataset == f"{name}-heart"]
+        assert [op.attempt for op in mine] in ([1, 2], [2])  # the fourth may come late to the first
+        vectors = [op.masked.vector for op in mine]
+        assert len(set(vectors)) == len(vectors) == len(trainers[name].made[1])
+        assert [op.used[0].steps for op in mine] == list(range(1, len(mine) + 1))
+    (plan,) = (town.experiment(experiment).plan,)
+    assert (plan.secure_aggregation, plan.noise_shares) == ("distributed", 2)
