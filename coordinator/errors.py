@@ -132,15 +132,20 @@ class Refilling(CoordinatorError):
 
     Attributes:
         size: entries that it holds again.
+        signed: entries under the highest checkpoint that anybody has shown.
         awaited: nodes that have not shown their copies.
     """
 
-    def __init__(self, *, size: int, awaited: tuple[str, ...]) -> None:
+    def __init__(self, *, size: int, signed: int, awaited: tuple[str, ...]) -> None:
+        wanted = list(awaited)
+        if signed > size:
+            wanted.append(f"whoever holds the entries up to {signed}, which were signed (--from)")
         super().__init__(
             f"the coordinator's database is being refilled ({size} entries are back); awaited: "
-            f"{', '.join(awaited) or 'nobody'}; a node that is running brings its copy by itself"
+            f"{', '.join(wanted) or 'nobody'}; a node that is running brings its copy by itself"
         )
         self.size = size
+        self.signed = signed
         self.awaited = awaited
 
 

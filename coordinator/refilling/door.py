@@ -132,13 +132,13 @@ def create_door(refill: Refill, on_progress: Callable[[], None]) -> FastAPI:
     @app.get("/readyz")
     async def readyz() -> Response:
         now = refill.standing
-        why = str(Refilling(size=now.size, awaited=now.awaited))
+        why = str(Refilling(size=now.size, signed=now.signed, awaited=now.awaited))
         return json_answer({"ready": False, "size": now.size, "stopped": why}, 503)
 
     @app.api_route("/{anything:path}", methods=["GET", "POST", "PUT", "HEAD", "DELETE"])
     async def otherwise(anything: str) -> Response:
         now = refill.standing
-        raise Refilling(size=now.size, awaited=now.awaited)
+        raise Refilling(size=now.size, signed=now.signed, awaited=now.awaited)
 
     return app
 
