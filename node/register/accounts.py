@@ -8,14 +8,14 @@ here never leave the hospital.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from immutables import Map
 
 from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose, Used
 from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, Limit, Spend, reserve
+from privacy.filters import Charge, Limit, Spend, reserve, settle
 
 Key = tuple[str, str]
 """An experiment's id and a dataset's name."""
@@ -136,6 +136,89 @@ def charged(cells: Map[str, PrivateCell], charges: Iterable[CellCharge]) -> Map[
     return cells
 
 
+def reserving(view: PrivateView, key: Key, charges: Iterable[CellCharge]) -> PrivateView:
+    """The register after a reservation was charged.
+
+    Raises:
+        BudgetExceeded: a cell cannot pay.
+        KeyError: a cell is not this hospital's.
+    """
+    cells = charged(view.cells, charges)
+    return replace(view, cells=cells, charges=view.charges.set(key, "reserved"))
+
+
+def adopting(
+    view: PrivateView,
+    key: Key,
+    charges: Iterable[CellCharge],
+    refunds: Iterable[CellCharge] | None,
+    counted: Mapping[str, bool],
+) -> PrivateView:
+    """The register after it counted a reservation that the log knows better.
+
+    Args:
+        view: before.
+        key: whose.
+        charges: of the reservation.
+        refunds: what its settlement gave back; None while it is not settled.
+        counted: cells in which it is counted already, and whether with what it gave back.
+    """
+    if key in view.charges:
+        return replace(view, charges=view.charges.set(key, "lost"))
+    back = {refund.cell: refund for refund in refunds or ()}
+    cells = view.cells
+    for charge in charges:
+        cell = cells.get(charge.cell)
+        if cell is None or counted.get(charge.cell):
+            continue
+        refund = back.get(charge.cell, CellCharge(cell=charge.cell, g=0, r=0))
+        if charge.cell in counted:
+            spend = settle(cell.spend, Charge(refund.g, refund.r))
+        else:
+            spend = _forced(cell, Charge(charge.g - refund.g, charge.r - refund.r))
+        cells = cells.set(charge.cell, replace(cell, spend=spend))
+    status: ChargeStatus = "lost" if refunds is None else "settled"
+    return replace(view, cells=cells, charges=view.charges.set(key, status))
+
+
+def settling(view: PrivateView, key: Key, refunds: Iterable[CellCharge]) -> PrivateView:
+    """The register after a settlement gave back what it gives back.
+
+    Raises:
+        RefundTooLarge: more than was charged.
+    """
+    cells = view.cells
+    for refund in refunds:
+        cell = cells[refund.cell]
+        spend = settle(cell.spend, Charge(refund.g, refund.r))
+        cells = cells.set(refund.cell, replace(cell, spend=spend))
+    outbox = view.outbox
+    for held in [o for o in outbox if o[:2] == key]:
+        outbox = outbox.delete(held)
+    used = view.used.delete(key) if key in view.used else view.used
+    masks = view.masks.delete(key) if key in view.masks else view.masks
+    charges = view.charges.set(key, "settled")
+    return replace(view, cells=cells, charges=charges, outbox=outbox, used=used, masks=masks)
+
+
+def intending(view: PrivateView, key: Key, purpose: Purpose, steps: int) -> PrivateView:
+    """The register after an intent for so many steps."""
+    before = view.used_by(key)
+    after = before.set(purpose, before.get(purpose, 0) + steps)
+    return replace(view, used=view.used.set(key, after))
+
+
 def stated(used: Mapping[Purpose, int]) -> tuple[Used, ...]:
     """Used steps as operations state them: sorted, without zeros."""
     return tuple(Used(purpose=p, steps=n) for p, n in sorted(used.items()) if n > 0)
+
+
+def _forced(cell: PrivateCell, charge: Charge) -> Spend:
+    """Spend after a charge that happened whatever the filter says."""
+    g, r = cell.spend.g + charge.g, cell.spend.r + charge.r
+    return Spend(
+        g,
+        r,
+        cell.spend.g_overflowed or g > cell.limit.g_max,
+        cell.spend.r_overflowed or r > cell.limit.r_max,
+    )

@@ -42,9 +42,12 @@ from node.register.accounts import (
     Key,
     PrivateCell,
     PrivateView,
-    charged,
+    adopting,
+    intending,
+    reserving,
+    settling,
 )
-from privacy.filters import Charge, Spend, settle
+from privacy.filters import Spend
 
 PRIVATE = "private.db"
 """Its file in a node's home."""
@@ -204,10 +207,10 @@ class PrivateRegister:
         """
         with self._lock:
             self._catch_up()
-            if (experiment, dataset) in self._view.charges:
-                return
-            cells = charged(self._view.cells, charges)
-            self._charge(federation, (experiment, dataset), charges, cells, "reserved")
+            key = (experiment, dataset)
+            if key not in self._view.charges:
+                rows = [_counted(Counted(federation, *key, charge, None)) for charge in charges]
+                self._store(reserving(self._view, key, charges), key, rows)
 
     def adopt(
         self,
@@ -233,36 +236,14 @@ class PrivateRegister:
         with self._lock:
             self._catch_up()
             key = (experiment, dataset)
-            if key in self._view.charges:
-                self._set_status(key, "lost")
-                return
-            back = {refund.cell: refund for refund in refunds or ()}
-            cells, new = self._view.cells, []
             before = self._refunded(key)
-            for charge in charges:
-                refund = back.get(charge.cell, CellCharge(cell=charge.cell, g=0, r=0))
-                if charge.cell not in before:
-                    new.append(_counted(Counted(federation, experiment, dataset, charge, refund)))
-                cell = cells.get(charge.cell)
-                if cell is None:
-                    continue
-                if charge.cell not in before:
-                    rest = Charge(charge.g - refund.g, charge.r - refund.r)
-                    spend = _forced(cell, rest)
-                elif before[charge.cell]:
-                    continue
-                else:
-                    spend = settle(cell.spend, Charge(refund.g, refund.r))
-                cells = cells.set(charge.cell, replace(cell, spend=spend))
-            status: ChargeStatus = "lost" if refunds is None else "settled"
-            with self._writing() as connection:
-                if new:
-                    connection.execute(sa.insert(tables.charges), new)
-                touched = (cells[charge.cell] for charge in charges if charge.cell in cells)
-                self._write_spends(connection, touched)
-                _write_status(connection, key, status)
-            charged_now = self._view.charges.set(key, status)
-            self._view = replace(self._view, cells=cells, charges=charged_now)
+            back = {refund.cell: refund for refund in refunds or ()}
+            rows = [
+                _counted(Counted(federation, *key, charge, back.get(charge.cell)))
+                for charge in charges
+                if charge.cell not in before
+            ]
+            self._store(adopting(self._view, key, charges, refunds, before), key, rows)
 
     def close_intents(self, experiment: str, dataset: str) -> None:
         """No further noise for this reservation: its settlement is about to be stated."""
@@ -283,38 +264,8 @@ class PrivateRegister:
             key = (experiment, dataset)
             if self._view.charges.get(key, "settled") == "settled":
                 return
-            cells = self._view.cells
-            given = tuple(refund for refund in refunds if refund.cell in cells)
-            for refund in given:
-                cell = cells[refund.cell]
-                spend = settle(cell.spend, Charge(refund.g, refund.r))
-                cells = cells.set(refund.cell, replace(cell, spend=spend))
-            with self._writing() as connection:
-                for refund in given:
-                    connection.execute(
-                        sa.update(tables.charges)
-                        .where(
-                            tables.charges.c.experiment == experiment,
-                            tables.charges.c.dataset == dataset,
-                            tables.charges.c.cell == refund.cell,
-                        )
-                        .values(g_refunded=refund.g, r_refunded=refund.r)
-                    )
-                self._write_spends(connection, (cells[refund.cell] for refund in given))
-                _write_status(connection, key, "settled")
-                connection.execute(sa.delete(tables.masks).where(*_masks_of(key)))
-            outbox = self._view.outbox
-            for held in [o for o in outbox if o[:2] == key]:
-                outbox = outbox.delete(held)
-            used, masks = self._view.used, self._view.masks
-            self._view = replace(
-                self._view,
-                masks=masks.delete(key) if key in masks else masks,
-                cells=cells,
-                charges=self._view.charges.set(key, "settled"),
-                outbox=outbox,
-                used=used.delete(key) if key in used else used,
-            )
+            given = tuple(refund for refund in refunds if refund.cell in self._view.cells)
+            self._store(settling(self._view, key, given), key, (), given)
 
     def charges_of(self, experiment: str, dataset: str) -> tuple[CellCharge, ...]:
         """What a reservation charged, cells in sorted order."""
@@ -361,9 +312,7 @@ class PrivateRegister:
             with self._writing() as connection:
                 connection.execute(_INSERT_INTENT, row)
             tree.append(leaf_hash(canonical(row)))
-            before = self._view.used_by(key)
-            after = before.set(purpose, before.get(purpose, 0) + steps)
-            self._view = replace(self._view, used=self._view.used.set(key, after))
+            self._view = intending(self._view, key, purpose, steps)
 
     def intended(self, experiment: str, dataset: str, round_number: int) -> Map[Purpose, int]:
         """Steps of one round that have an intent, by purpose."""
@@ -524,35 +473,27 @@ class PrivateRegister:
             Map(masked_in),
         )
 
-    def _charge(
+    def _store(
         self,
-        federation: str,
+        after: PrivateView,
         key: Key,
-        charges: Sequence[CellCharge],
-        cells: Map[str, PrivateCell],
-        status: ChargeStatus,
+        new: Sequence[dict[str, Any]],
+        refunds: Sequence[CellCharge] = (),
     ) -> None:
-        experiment, dataset = key
+        """Make a step of one reservation durable, then true."""
+        before = self._view
+        changed = (c for name, c in after.cells.items() if before.cells.get(name) is not c)
         with self._writing() as connection:
-            connection.execute(
-                _INSERT_CHARGE,
-                [
-                    {
-                        "federation": federation,
-                        "experiment": experiment,
-                        "dataset": dataset,
-                        "cell": charge.cell,
-                        "g": charge.g,
-                        "r": charge.r,
-                    }
-                    for charge in charges
-                ],
-            )
-            self._write_spends(
-                connection, (cells[charge.cell] for charge in charges if charge.cell in cells)
-            )
-            _write_status(connection, key, status)
-        self._view = replace(self._view, cells=cells, charges=self._view.charges.set(key, status))
+            if new:
+                connection.execute(_INSERT_CHARGE, new)
+            for refund in refunds:
+                values = {"at": key[0], "of": key[1], "charged": refund.cell}
+                connection.execute(_SET_REFUND, {**values, "g_back": refund.g, "r_back": refund.r})
+            self._write_spends(connection, changed)
+            _write_status(connection, key, after.charges[key])
+            if after.charges[key] == "settled":
+                connection.execute(sa.delete(tables.masks).where(*_masks_of(key)))
+        self._view = after
 
     def _refunded(self, key: Key) -> dict[str, bool]:
         """Cells in which a reservation is counted already: whether with what it gave back."""
@@ -587,8 +528,27 @@ class PrivateRegister:
 
 
 # Built once: building a statement costs more than the commit that it ends in.
+_CHARGE_COLUMNS = (
+    "federation",
+    "experiment",
+    "dataset",
+    "cell",
+    "g",
+    "r",
+    "g_refunded",
+    "r_refunded",
+)
 _INSERT_CHARGE = sa.insert(tables.charges).values(
-    {name: sa.bindparam(name) for name in ("federation", "experiment", "dataset", "cell", "g", "r")}
+    {name: sa.bindparam(name) for name in _CHARGE_COLUMNS}
+)
+_SET_REFUND = (
+    sa.update(tables.charges)
+    .where(
+        tables.charges.c.experiment == sa.bindparam("at"),
+        tables.charges.c.dataset == sa.bindparam("of"),
+        tables.charges.c.cell == sa.bindparam("charged"),
+    )
+    .values(g_refunded=sa.bindparam("g_back"), r_refunded=sa.bindparam("r_back"))
 )
 _INSERT_INTENT = sa.insert(tables.intents)
 _INSERT_OUTBOX = sa.insert(tables.outbox)
@@ -654,17 +614,6 @@ def _counted(one: Counted) -> dict[str, Any]:
         "g_refunded": 0 if one.refund is None else one.refund.g,
         "r_refunded": 0 if one.refund is None else one.refund.r,
     }
-
-
-def _forced(cell: PrivateCell, charge: Charge) -> Spend:
-    """Spend after a charge that happened whatever the filter says."""
-    g, r = cell.spend.g + charge.g, cell.spend.r + charge.r
-    return Spend(
-        g,
-        r,
-        cell.spend.g_overflowed or g > cell.limit.g_max,
-        cell.spend.r_overflowed or r > cell.limit.r_max,
-    )
 
 
 def _write_status(connection: Connection, key: Key, status: ChargeStatus) -> None:
