@@ -193,7 +193,7 @@ def duties(
     policy: LocalPolicy,
     now_ms: int,
 ) -> tuple[Duty, ...]:
-    """Everything that this node has to do, oldest experiment first.
+    """Everything that this node has to do, oldest experiment first; accounting before all else.
 
     Args:
         state: the fold of this node's own copy.
@@ -210,7 +210,9 @@ def duties(
         for site in experiment.plan.sites:
             if state.datasets[site.dataset].node == me:
                 found.extend(here.judge(experiment, site))
-    return tuple(dict.fromkeys(found))
+    # What the register does not know yet is counted before it is asked to pay for anything more.
+    missing = [duty for duty in found if isinstance(duty, Adopt)]
+    return tuple(dict.fromkeys(missing or found))
 
 
 def approvals(state: State, me: str) -> Iterator[int]:

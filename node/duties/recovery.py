@@ -10,8 +10,8 @@ So before anything else it looks at its own reservations from two sides:
   that one used: the reservation is spent in full, and nothing trains on it.
 
 What the log knows better than the register, ``duty.py`` adopts. Promise: whatever backups of the register
-are restored, and however often, what is charged is never less than what left. It rests on the copy of
-the log: a start that was not followed to its newest entry gives no permission (``vouched``).
+are restored, and however often, what is charged is never less than what left. It rests on the log: each
+life states itself there, and uses no data before others vouch for a log that holds the statement.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def account_for_earlier_lives(
     """Charge what processes before this one may have used without a trace in this register.
 
     Args:
-        state: the fold of this node's own copy, followed to its newest entry.
+        state: the fold of this node's own copy.
         me: this node's handle.
         register: private.
-        said_since: the copy's entries from an index on, in order, each with its index; only rounds
-            opened and restarts are looked at.
+        said_since: the copy's entries from an index on and up to this life's own ``node.resumed``, in
+            order, each with its index; only rounds opened and restarts are looked at.
         now_ms: this node's clock.
     """
     open_ones = list(_open_reservations(state, me, register.view))

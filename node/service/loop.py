@@ -164,6 +164,7 @@ class NodeService:
         )
         self._greeted = False
         self._nonce: str | None = None
+        self._unaccounted_to: int | None = None
         self._follow_at: float | None = float("-inf")
         self._retry_at: float | None = None
         self._retry_s = _RETRY_S
@@ -377,6 +378,7 @@ class NodeService:
         op = item.entry.body.op
         if isinstance(op, NodeResumed) and op.nonce == self._nonce:
             self._cosigning.resumed(item.index)
+            self._unaccounted_to = item.index
         self._actor.hear(item)
 
     # --- acting ---------------------------------------------------------------------------------
@@ -418,6 +420,17 @@ class NodeService:
 
     def _work(self) -> None:
         self._replica.require_readable()
+        if self._unaccounted_to is not None:
+            # Now, and not at the start: only a copy that reaches to this life's own statement, which
+            # others vouch for before any data is used, holds all that earlier lives can have done.
+            account_for_earlier_lives(
+                self._replica.state,
+                self._me,
+                self.private,
+                partial(self._said_between, stop=self._unaccounted_to),
+                self._now_ms(),
+            )
+            self._unaccounted_to = None
         if not self._greeted and not self._actor.listening:
             self._greet()
         if self._greeted:
@@ -436,7 +449,6 @@ class NodeService:
                 f"{self._me} has not joined, or its keys were revoked; "
                 "run consilium member join, or ask a steward"
             )
-        account_for_earlier_lives(state, self._me, self.private, self._said_since, self._now_ms())
         self.membership.author.resend()
         finish_registrations(self.private, state)
         if state.succession is not None and not member.ready:
@@ -452,9 +464,9 @@ class NodeService:
             self._actor.say(_ready())
         self._greeted = True
 
-    def _said_since(self, start: int) -> Iterator[tuple[int, Body]]:
+    def _said_between(self, start: int, stop: int) -> Iterator[tuple[int, Body]]:
         """Rounds and restarts in the own copy; other entries are not even parsed."""
-        for index, row in enumerate(self._replica.store.rows(start), start):
+        for index, row in enumerate(self._replica.store.rows(start, stop), start):
             if any(kind in row.body for kind in _LIVES):
                 yield index, parse_entry(row.body, row.signature).body
 

@@ -15,7 +15,8 @@ from tests.journeys.federation import RealFederation
 
 pytestmark = pytest.mark.process
 HOSPITALS = ("aarau", "basel", "chur", "davos")
-ROUNDS = 60
+ROUNDS = 240
+"""So many that the kills fall into the run, however slowly this test itself looks on."""
 
 
 @pytest.fixture

@@ -1,0 +1,523 @@
+"""One hospital, one cell of patients, eight experiments, and everything that can go wrong in between.
+
+What is real: the fold's rules for budgets and rounds, the filter, the duties of a node, the steps of its
+register, and how it accounts for earlier lives. What is played: the coordinator, which opens and ends
+rounds, withholds the newest entries, and answers or not; the other hospitals, who vouch for the one true
+log; and the machine, which loses what is not durable between any two steps and is restored from a backup
+of the register alone or of the whole home, as often as it pleases.
+
+What a schedule must keep, at every moment:
+
+* a cell never releases more than its promise: one lane holds the sum of what left (`OverAdmitted`);
+* no reservation is charged less than what left for it, in the log and in the register (`UnderCharged`).
+
+What left is counted when a vector is uploaded: different vectors of one round are different releases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from immutables import Map
+
+from ledger.entries.operations import (
+    BlobRef,
+    BudgetReserved,
+    BudgetSettled,
+    ExperimentStopped,
+    NodeResumed,
+    RoundAggregated,
+    RoundClosed,
+    RoundOpened,
+    UpdateSubmitted,
+)
+from ledger.rules import budget, experiments, rounds
+from ledger.rules.budget import refunds
+from ledger.rules.experiments import site_of
+from ledger.rules.rounds import round_kind
+from ledger.rules.state import State
+from ledger.rules.verdict import Step, Void
+from node.duties.duty import (
+    Adopt,
+    CloseAccount,
+    Duty,
+    LocalPolicy,
+    Memory,
+    Reserve,
+    Send,
+    Settle,
+    Standing,
+    Train,
+    duties,
+    steps_of,
+)
+from node.duties.recovery import account_for_earlier_lives
+from node.register.accounts import PrivateCell, PrivateView, stated
+from privacy.errors import BudgetExceeded
+from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of
+from tests.schedules.memory import Disk, MemoryRegister
+
+WRITERS = 8
+ME = node_of("basel")
+DATASET, CELL = "basel-heart", "basel-all"
+_RULES: dict[str, Callable[[State, Step, Any], State | Void]] = {
+    "budget.reserved": budget.reserved,
+    "budget.settled": budget.settled,
+    "round.opened": rounds.opened,
+    "update.submitted": rounds.submitted,
+    "round.aggregated": rounds.aggregated,
+    "round.closed": rounds.closed,
+    "experiment.stopped": experiments.stopped,
+}
+
+
+class OverAdmitted(AssertionError):
+    """More left than the cell's promise allows."""
+
+
+class UnderCharged(AssertionError):
+    """More left than was charged for it."""
+
+
+class Crash(Exception):
+    """The process died here."""
+
+
+@cache
+def template() -> State:
+    """A federation in which eight experiments are approved; about half of them fit the promise."""
+    federation = Federation.found(("basel",))
+    federation.register_dataset("basel")
+    for number in range(WRITERS):
+        epsilon = ("1.2", "2", "2.5", "1.6")[number % 4]
+        spec = federation.spec([DATASET], name=f"writer-{number}", epsilon=epsilon)
+        federation.approve(federation.propose(spec), DATASET)
+    return federation.state
+
+
+@dataclass
+class Home:
+    """What lies on the node's disk.
+
+    Attributes:
+        disk: the register.
+        size: entries of its copy of the log.
+        said: how many entries its pen has signed, as it knows.
+    """
+
+    disk: Disk
+    size: int
+    said: int = 0
+
+
+@dataclass
+class World:
+    """A schedule under way; ``play`` runs it."""
+
+    chance: random.Random
+    log: list[tuple[str, Any]] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    backups: list[Home] = field(default_factory=list)
+    released: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+    vectors: int = 0
+    restores: int = 0
+    frailty: float = 0.0
+
+    def __post_init__(self) -> None:
+        state = template()
+        self.base = state.size
+        self.states = [state]
+        cell = PrivateCell(state.cells[CELL].terms, None)
+        record: Any = SimpleNamespace(registration=state.datasets[DATASET].registration)
+        view = PrivateView(datasets=Map({DATASET: record}), cells=Map({CELL: cell}))
+        self.home = Home(Disk(view), state.size)
+        self._forget()
+
+    # --- the schedule ---------------------------------------------------------------------------
+
+    def play(self, steps: int) -> None:
+        """Run so many random steps, then let everything settle down.
+
+        Raises:
+            OverAdmitted, UnderCharged: what must not happen did.
+        """
+        weights = self.chance.choice(_WEIGHTS)
+        self.frailty = self.chance.choice((0.02, 0.1, 0.3))
+        for _ in range(self.chance.randint(1, WRITERS)):
+            self.coordinate()
+        for act in self.chance.choices(_ACTIONS, weights, k=steps):
+            act(self)
+            self.check()
+        self._wind_down()
+        self.check()
+
+    def check(self) -> None:
+        """Compare what left with what was charged."""
+        state, view = self.states[-1], self.home.disk.view
+        g = r = 0
+        for experiment in state.experiments.values():
+            site = site_of(experiment.plan, DATASET)
+            assert site is not None
+            used: dict[str, int] = {}
+            for (name, number), vectors in self.released.items():
+                if name == experiment.id:
+                    kind = round_kind(experiment.plan, number)
+                    for purpose, each in steps_of(site, kind, 1).items():
+                        used[purpose] = used.get(purpose, 0) + each * len(vectors)
+            if not used:
+                continue
+            held = experiment.reservations.get(DATASET)
+            if held is None:
+                raise UnderCharged(f"{experiment.name}: vectors left without a reservation")
+            for release in site.releases:
+                left = used.get(release.purpose, 0)
+                charged = (
+                    release.steps if held.settled_at is None else held.used.get(release.purpose, 0)
+                )
+                if left > charged:
+                    raise UnderCharged(
+                        f"{experiment.name}: {left} steps of {release.purpose} left, {charged} are "
+                        f"charged after {self.restores} restores"
+                    )
+                for charge in release.charges:
+                    g, r = g + left * charge.g, r + left * charge.r
+        limit = state.cells[CELL].terms.limit
+        if g > limit.g_max and r > limit.r_max:
+            raise OverAdmitted(f"{g}, {r} left of {limit.g_max}, {limit.r_max}")
+        spend = state.cells[CELL].spend
+        if spend.g > limit.g_max and spend.r > limit.r_max and spend.g_overflowed < 1:
+            raise OverAdmitted("the log holds more than the promise in both lanes")
+        if self.complete and view.cells[CELL].spend.g < g:
+            raise UnderCharged(f"the register holds {view.cells[CELL].spend.g}, but {g} left")
+
+    # --- the log --------------------------------------------------------------------------------
+
+    def say(self, author: str, op: Any) -> bool:
+        """Put an operation into the one true log; whether it took effect."""
+        state = self.states[-1]
+        body = SimpleNamespace(author=author, at_ms=state.log_time)
+        digest = hashlib.sha256(f"{len(self.log)}".encode()).hexdigest()
+        entry: Any = SimpleNamespace(body=body, hash=digest)
+        verdict: State | Void | None = state
+        rule = _RULES.get(op.type)
+        if rule is not None:
+            verdict = rule(state, Step(entry, state.size), op)
+        applied = not isinstance(verdict, Void)
+        after = verdict if isinstance(verdict, State) else getattr(verdict, "state", None) or state
+        self.log.append((author, op))
+        self.states.append(replace(after, size=state.size + 1))
+        return applied
+
+    def state_at(self, size: int) -> State:
+        return self.states[size - self.base]
+
+    def said_between(self, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+        for index in range(max(start, self.base), stop):
+            author, op = self.log[index - self.base]
+            yield index, SimpleNamespace(author=author, op=op)
+
+    # --- the coordinator ------------------------------------------------------------------------
+
+    def coordinate(self) -> None:
+        state = self.states[-1]
+        experiment = self.chance.choice(list(state.experiments.values()))
+        if experiment.ended:
+            return
+        current = experiment.round
+        if current is None:
+            if experiment.next_round > experiments.last_round(experiment.plan):
+                return
+            self.say(
+                COORDINATOR,
+                RoundOpened(
+                    type="round.opened",
+                    experiment=experiment.id,
+                    round=experiment.next_round,
+                    attempt=experiment.next_attempt,
+                    kind=round_kind(experiment.plan, experiment.next_round),
+                    cohort=(DATASET,),
+                    model=experiment.model,
+                    deadline_ms=state.log_time + 1000,
+                ),
+            )
+        elif current.updates:
+            (update,) = current.updates.values()
+            self.say(
+                COORDINATOR,
+                RoundAggregated(
+                    type="round.aggregated",
+                    experiment=experiment.id,
+                    round=current.number,
+                    attempt=current.attempt,
+                    updates=(update.entry,),
+                    aggregate=update.blob,
+                    model=current.model,
+                ),
+            )
+        elif self.chance.random() < 0.3:
+            self.states[-1] = replace(state, log_time=current.deadline_ms + 1)
+            self.say(
+                COORDINATOR,
+                RoundClosed(
+                    type="round.closed",
+                    experiment=experiment.id,
+                    round=current.number,
+                    attempt=current.attempt,
+                    reason="quorum_missed",
+                ),
+            )
+
+    def stop(self) -> None:
+        experiment = self.chance.choice(list(self.states[-1].experiments.values()))
+        if not experiment.ended:
+            self._stop(experiment.id)
+
+    def _stop(self, experiment: str) -> None:
+        op = ExperimentStopped(
+            type="experiment.stopped", experiment=experiment, reason="researcher"
+        )
+        self.say(RESEARCHER, op)
+
+    # --- the machine ----------------------------------------------------------------------------
+
+    def back_up(self) -> None:
+        self.backups = [*self.backups[-3:], replace(self.home)]
+
+    def restore_register(self) -> None:
+        """The register alone is put back; copy and pen are newer than it."""
+        if self.backups:
+            self.home.disk = self.chance.choice(self.backups).disk
+            self.restores += 1
+            self._forget()
+
+    def restore_home(self) -> None:
+        """Everything is put back: an old copy with an old cosigned head, an old register, an old pen."""
+        if self.backups:
+            self.home = replace(self.chance.choice(self.backups))
+            self.restores += 1
+            self._forget()
+
+    def crash(self) -> None:
+        self._forget()
+
+    def rekey(self) -> None:
+        """After a restored home its pen is behind: new keys are endorsed, and it may sign again."""
+        self.home.said = self.ours
+
+    @property
+    def ours(self) -> int:
+        return sum(author == ME for author, _ in self.log)
+
+    def _forget(self) -> None:
+        """What was not on the disk is gone."""
+        plans = Map(dict.fromkeys(template().experiments, True))
+        self.memory = Memory(plans=plans)
+        self.nonce: str | None = None
+        self.resumed_at: int | None = None
+        self.accounted = self.complete = False
+        self.vouched = not any(author == ME for author, _ in self.log) and self.restores == 0
+        if self.vouched:
+            self.accounted = True
+
+    # --- the node -------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Take some of what there is; a coordinator need not show the newest."""
+        size = self.states[-1].size
+        if self.chance.random() < 0.3:
+            size = self.chance.randint(self.home.size, size)
+        self.home.size = size
+        if self.nonce is not None and self.resumed_at is None:
+            for index, body in self.said_between(self.base, self.home.size):
+                if isinstance(body.op, NodeResumed) and body.op.nonce == self.nonce:
+                    self.resumed_at = index
+
+    def work(self) -> None:
+        register = MemoryRegister(self.home.disk)
+        try:
+            self._work(register)
+        except Crash:
+            self.home.disk = register.disk
+            self._forget()
+        self.home.disk = register.disk
+
+    def _work(self, register: MemoryRegister) -> None:
+        state = self.state_at(self.home.size)
+        if not self.vouched:
+            self._greet(register, state)
+        found = duties(
+            state,
+            ME,
+            register.view,
+            self._standing(state),
+            self.memory,
+            LocalPolicy(),
+            state.log_time,
+        )
+        self.complete = self.vouched and not any(isinstance(duty, Adopt) for duty in found)
+        for duty in self.chance.sample(found, min(3, len(found))):
+            self._do(duty, register, state)
+
+    def _greet(self, register: MemoryRegister, state: State) -> None:
+        """Say that this is a restart; once the copy has it, account for lives before; be vouched."""
+        if self.nonce is None:
+            nonce = f"{self.chance.getrandbits(256):064x}"
+            register.note_restart(nonce)
+            self._maybe_crash()
+            if not self._sign(NodeResumed(type="node.resumed", nonce=nonce)):
+                return
+            self.nonce = nonce
+        if self.resumed_at is None:
+            return
+        if not self.accounted:
+            stop = self.resumed_at
+            real: Any = register
+            account_for_earlier_lives(
+                state, ME, real, lambda start: self.said_between(start, stop), state.log_time
+            )
+            self.accounted = True
+        # Others cosign the true log alone; it reaches the node with the final checkpoint.
+        self.vouched = self.chance.random() < 0.7
+
+    def _standing(self, state: State) -> Standing:
+        index = max(
+            approval.index
+            for experiment in state.experiments.values()
+            for approval in experiment.approvals.values()
+        )
+        approvals = {
+            approval.index: state.log_time // 1000
+            for experiment in state.experiments.values()
+            for approval in experiment.approvals.values()
+        }
+        final = state.size if self.chance.random() < 0.8 else index + 1
+        return Standing(final, True, self.vouched, Map(approvals))
+
+    def _do(self, duty: Duty, register: MemoryRegister, state: State) -> None:
+        if isinstance(duty, Reserve):
+            key = (duty.experiment, duty.dataset)
+            try:
+                register.reserve(key, duty.charges)
+            except BudgetExceeded:
+                return  # another of this moment's duties took what was left
+            self._maybe_crash()
+            op = BudgetReserved(
+                type="budget.reserved",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                charges=duty.charges,
+            )
+            self._sign(op)
+        elif isinstance(duty, Train):
+            self._train(duty, register, state)
+        elif isinstance(duty, Send):
+            self._send(duty, register)
+        elif isinstance(duty, Adopt):
+            site = site_of(state.experiments[duty.experiment].plan, duty.dataset)
+            assert site is not None
+            back = None if duty.used is None else refunds(site, duty.used)  # type: ignore[arg-type]
+            register.adopt(state.federation, duty.experiment, duty.dataset, duty.charges, back)
+        elif isinstance(duty, Settle):
+            register.close_intents((duty.experiment, duty.dataset))
+            self._maybe_crash()
+            op_settled = BudgetSettled(
+                type="budget.settled",
+                experiment=duty.experiment,
+                dataset=duty.dataset,
+                used=stated(duty.used),
+                intents="0" * 64,
+            )
+            self._sign(op_settled)
+        elif isinstance(duty, CloseAccount):
+            site = site_of(state.experiments[duty.experiment].plan, duty.dataset)
+            assert site is not None
+            back = refunds(site, duty.used)  # type: ignore[arg-type]
+            register.settle((duty.experiment, duty.dataset), back)
+
+    def _train(self, duty: Train, register: MemoryRegister, state: State) -> None:
+        key = (duty.experiment, duty.dataset)
+        experiment = state.experiments[duty.experiment]
+        site = site_of(experiment.plan, duty.dataset)
+        assert site is not None
+        for purpose, steps in steps_of(site, duty.kind, experiment.plan.steps_per_round).items():
+            register.record_intent(
+                *key, purpose, round_number=duty.round, steps=steps, at_ms=state.log_time
+            )
+        self._maybe_crash()
+        if self.chance.random() < 0.1:
+            return  # the training process died; the intent stays
+        self.vectors += 1
+        digest = hashlib.sha256(f"vector {self.vectors}".encode()).hexdigest()
+        register.store_update(key, duty.round, BlobRef(sha256=digest, bytes=8))
+        self._maybe_crash()
+
+    def _send(self, duty: Send, register: MemoryRegister) -> None:
+        key = (duty.experiment, duty.dataset)
+        ref = register.view.outbox[(*key, duty.round)]
+        self.released.setdefault((duty.experiment, duty.round), set()).add(ref.sha256)
+        self._maybe_crash()
+        op = UpdateSubmitted(
+            type="update.submitted",
+            experiment=duty.experiment,
+            dataset=duty.dataset,
+            round=duty.round,
+            attempt=duty.attempt,
+            update=ref,
+            used=stated(register.view.used_by(key)),
+            intents="0" * 64,
+            masked=None,
+        )
+        if self._sign(op):
+            sent = (duty.experiment, duty.dataset, duty.round, duty.attempt)
+            self.memory = replace(self.memory, answered=self.memory.answered | {sent})
+
+    def _sign(self, op: Any) -> bool:
+        """Sign and hand in: refused where the pen is behind the log; sometimes nothing comes back."""
+        if self.home.said < self.ours:
+            return False
+        self.say(ME, op)
+        self.home.said += 1
+        self._maybe_crash()
+        return True
+
+    def _maybe_crash(self) -> None:
+        if self.chance.random() < self.frailty:
+            raise Crash
+
+    def _wind_down(self) -> None:
+        """Everything ends, and is settled."""
+        self.frailty = 0.0
+        for name in template().experiments:
+            if not self.states[-1].experiments[name].ended:
+                self._stop(name)
+        self.rekey()
+        for _ in range(6 * WRITERS):
+            self.home.size = self.states[-1].size
+            self.follow()
+            self.work()
+
+
+_ACTIONS: list[Callable[[World], None]] = [
+    World.coordinate,
+    World.follow,
+    World.work,
+    World.back_up,
+    World.restore_register,
+    World.restore_home,
+    World.rekey,
+    World.crash,
+    World.stop,
+]
+# Calm; a register that is put back again and again; homes that are; rounds that miss their quorum.
+_WEIGHTS = (
+    [10, 12, 30, 2, 0.3, 0.3, 2, 1, 0.7],
+    [4, 14, 30, 1, 4, 0, 0, 1, 0.3],
+    [8, 12, 30, 2, 0.5, 2, 4, 1, 0.5],
+    [16, 12, 20, 2, 1.5, 0, 0, 2, 0.3],
+)
