@@ -6,6 +6,7 @@ import hashlib
 import time
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from coordinator.errors import BodyTooLarge
 from coordinator.http.answers import json_answer
@@ -47,17 +48,21 @@ async def take_body(request: Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it is longer.
+        MalformedInput: the caller has gone before its end.
     """
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > limit:
+    if stated.isascii() and stated.isdigit() and int(stated) > limit:
         raise BodyTooLarge(limit)
     parts = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise BodyTooLarge(limit)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            parts.append(part)
+    except ClientDisconnect:  # it died, or its connection did: nothing of ours went wrong
+        raise MalformedInput("request", f"its body ended after {size} bytes") from None
     return b"".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -415,3 +416,18 @@ def test_a_coordinator_that_is_not_there_is_unreachable_with_advice() -> None:
         pytest.raises(CoordinatorUnreachable, match="nothing is done twice"),
     ):
         client.genesis()
+
+
+def test_a_caller_that_dies_within_its_body_is_no_error_of_ours(
+    serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = serving.url.removeprefix("http://").split(":")
+    for path in ("/v1/entries", "/v1/cosignatures?size=3"):
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\n\r\n"
+            connection.sendall(head.encode() + b"half")
+            time.sleep(0.05)
+    time.sleep(0.1)
+    with httpx.Client() as http:
+        assert http.get(serving.url + "/healthz").status_code == 200
+    assert "internal error" not in capsys.readouterr().out

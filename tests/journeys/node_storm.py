@@ -53,7 +53,7 @@ from tests.node.town import PASSPHRASE, Town, small_spec
 HOSPITAL = "basel"
 EARLY = 0.3
 """Share of kills that fall into the start."""
-WORK_S = 0.6
+WORK_S = 1.5
 """How long a node may work at most before it is killed."""
 EACH_EPSILON = "0.05"
 _TIMEOUT_S = 120.0
