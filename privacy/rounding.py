@@ -32,13 +32,24 @@ from privacy.events import MAX_LENGTH, require_int
 CANCELLATION: Final = 64
 """How much longer than C' the rows of a clipped patient may be together; beyond, all shrink."""
 
+BLOCK_CANCELLATION: Final = 256
+"""The same where a row has many places (pixels, words), whose gradients add up to the row's."""
+
 _U: Final = 2.0**-53
+_U32: Final = 2.0**-24
+_BLOCK_TERMS: Final = 2**17
+_MOST_KEPT: Final = 2**20
 _MIN_LEFT: Final = 0.5
 
 
 def gamma(operations: int) -> float:
     """Higham's bound on the relative error of so many float64 operations, rounded up."""
     return operations * _U / (1.0 - operations * _U) * (1.0 + 2.0**-40)
+
+
+def gamma32(operations: int) -> float:
+    """The same for float32."""
+    return operations * _U32 / (1.0 - operations * _U32) * (1.0 + 2.0**-20)
 
 
 def clip_within(
@@ -67,7 +78,44 @@ def clip_within(
         require_int(name, value, 1, 2**40)
     stay = 2.0 * gamma(terms) * CANCELLATION**2 * patients
     added = 2.0 * gamma(depth) * CANCELLATION * patients
-    left = (sensitivity - math.sqrt(parameters) - 1.0) / (1.0 + gamma(8) + stay + added)
+    return _left(sensitivity, parameters, patients, 1.0 + gamma(8) + stay + added)
+
+
+def clip_within_blocks(
+    sensitivity: int, *, parameters: int, kept: int, added: int, patients: int
+) -> float:
+    """As ``clip_within``, where small layers' gradients are kept, in float32, and added from there.
+
+    A kept gradient is what it is, float32 rounding included, whoever else is there. Its norm is taken
+    in float32; under float32 factors, ``added`` of them are added in float32, the rest in float64.
+    For layers whose gradients are not kept, 2 to 4 of the argument above hold in float64, with inner
+    products of at most 2^17 terms and ``BLOCK_CANCELLATION``.
+
+    Args:
+        sensitivity: as in ``clip_within``.
+        parameters: as in ``clip_within``.
+        patients: as in ``clip_within``.
+        kept: the most scalars of a layer over which a norm is taken in float32.
+        added: rows that are added in float32.
+
+    Raises:
+        InvalidEvent: a number is not a positive integer.
+        InvalidParameter: rounding would take more than half of the sensitivity.
+    """
+    require_int("sensitivity", sensitivity, 1, MAX_LENGTH)
+    for name, value in (
+        ("parameters", parameters), ("kept", kept), ("added", added), ("patients", patients)
+    ):  # fmt: skip
+        require_int(name, value, 1, 2**40)
+    if kept > _MOST_KEPT:
+        raise InvalidParameter(f"a norm over {kept} float32 numbers has no useful bound")
+    sums = 2.0 * gamma32(added + 8) * patients
+    formed = 4.0 * gamma(_BLOCK_TERMS) * BLOCK_CANCELLATION**2 * patients
+    return _left(sensitivity, parameters, patients, 1.0 + gamma32(kept + 8) + sums + formed)
+
+
+def _left(sensitivity: int, parameters: int, patients: int, growth: float) -> float:
+    left = (sensitivity - math.sqrt(parameters) - 1.0) / growth
     if not left >= _MIN_LEFT * sensitivity:
         raise InvalidParameter(
             f"rounding {parameters} sums over {patients} patients would use up more than half of the "

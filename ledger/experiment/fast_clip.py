@@ -16,7 +16,7 @@ from typing import Final
 from ledger.experiment.network_spec import LayerNorm, Linear, Sequential, parameter_count
 from privacy.rounding import clip_within, gamma
 
-BLOCK_ROWS: Final = 512
+BLOCK_ROWS: Final = 4096
 """Most rows that are added up in one matrix product."""
 MIXED_ROWS: Final = 128
 """Most rows of such a block where patients have several, and of a patient in it."""

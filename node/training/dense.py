@@ -45,6 +45,10 @@ from privacy.rounding import CANCELLATION
 
 _LANES = 64
 """Blocks have a multiple of so many columns, which fill a processor's vectors."""
+_FILLED_ROWS = 512
+"""Up to here a block has any multiple of ``_LANES``; beyond, a power of two, for narrow networks."""
+_CACHED_VALUES = 2**16
+"""Of a block's columns, that a processor's cache holds."""
 _BOUND = 2.0**800
 """On squares of norms."""
 _NORM_EPSILON = 1e-5
@@ -81,6 +85,12 @@ class DenseSum:
         self._weights = [_room(layer) for layer in tree.layers]
         self._sums = [np.zeros_like(matrix) for matrix in self._weights]
         self._tapes: dict[int, _Tape] = {}
+        self._norm_error = norm_error(tree, limits)
+        self._bounds: dict[int, float] = {}
+        self._sizes = [_FILLED_ROWS]
+        width = len(self._columns) + sum(len(matrix) for matrix in self._weights)
+        while 2 * self._sizes[-1] <= BLOCK_ROWS and 2 * self._sizes[-1] * width <= _CACHED_VALUES:
+            self._sizes.append(2 * self._sizes[-1])
         self.parameters = count_of(tree)
         self._check_places()
 
@@ -111,7 +121,9 @@ class DenseSum:
             ValueError: more rows than the public bounds.
             InvalidParameter: rounding would take more than half of the sensitivity.
         """
-        total = self.float_sum(taken, clip_norm(self._tree, sensitivity, self._limits) / GRID)
+        if sensitivity not in self._bounds:
+            self._bounds[sensitivity] = clip_norm(self._tree, sensitivity, self._limits) / GRID
+        total = self.float_sum(taken, self._bounds[sensitivity])
         total *= GRID
         return np.rint(total).astype(np.int64)
 
@@ -133,20 +145,22 @@ class DenseSum:
     def _add_single_rows(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
         rows = len(self._counts) if units is None else len(units)
         self._check_size(rows, rows)
-        within = bound * (1.0 - norm_error(self._tree, self._limits))
-        for start in range(0, rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, rows)
+        within = bound * (1.0 - self._norm_error)
+        start = 0
+        while start < rows:
+            stop = start + self._block_for(rows - start)
             tape = self._run(slice(start, stop) if units is None else units[start:stop], None)
             norms = tape.norms()
             np.maximum(norms, within, out=norms)
             np.divide(within, norms, out=norms)
             tape.add_weighted(norms, self._sums)
+            start = stop
 
     def _add_patients(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
         chosen = np.arange(len(self._counts)) if units is None else units
         counts = self._counts[chosen]
         self._check_size(len(chosen), int(counts.sum()))
-        error = norm_error(self._tree, self._limits)
+        error = self._norm_error
         for low, high in _blocks(counts):
             sizes = counts[low:high]
             if sizes[0] > MIXED_ROWS:
@@ -166,8 +180,8 @@ class DenseSum:
         start, count = int(self._starts[unit]), int(self._counts[unit])
         mean = [np.zeros_like(matrix) for matrix in self._sums]
         length = 0.0
-        for low in range(start, start + count, BLOCK_ROWS):
-            rows = slice(low, min(low + BLOCK_ROWS, start + count))
+        for low in range(start, start + count, _FILLED_ROWS):
+            rows = slice(low, min(low + _FILLED_ROWS, start + count))
             tape = self._run(rows, np.full(rows.stop - low, 1.0 / count))
             length += float(tape.norms().sum())
             tape.add_weighted(np.ones(tape.size), mean)
@@ -194,6 +208,10 @@ class DenseSum:
         tape.backward()
         return tape
 
+    def _block_for(self, rows: int) -> int:
+        """How many of so many rows go into the next block."""
+        return next((size for size in reversed(self._sizes) if size <= rows), rows)
+
     def _tape(self, size: int) -> _Tape:
         tape = self._tapes.get(size)
         if tape is None:
@@ -217,7 +235,7 @@ class DenseSum:
             row = source.normal(size=(len(self._columns), 1))
             target = source.integers(0, outputs, 1) if outputs > 1 else source.normal(size=1)
             expected: list[FloatMatrix] = []
-            for size in range(_LANES, BLOCK_ROWS + 1, _LANES):
+            for size in (*range(_LANES, _FILLED_ROWS, _LANES), *self._sizes):
                 tape = self._tape(size)
                 tape.inputs[...] = row
                 tape.forward()
@@ -240,31 +258,29 @@ class _Tape:
     def __init__(self, tree: Sequential, weights: Sequence[FloatMatrix], size: int) -> None:
         self.size = size
         self._steps: list[_LinearStep | _NormStep | _ActivationStep] = []
-        values = _values(_width_in(tree), tree.layers[0], size)
-        self.inputs = values[: _width_in(tree)]
+        width = _width_in(tree)
+        values = _values(width, _reader(tree, 0), size)
+        self.inputs = values[:width]
         gradient: FloatMatrix | None = None
         for index, (layer, matrix) in enumerate(zip(tree.layers, weights, strict=True)):
-            following = tree.layers[index + 1] if index + 1 < len(tree.layers) else None
-            if isinstance(layer, Linear):
-                results = _values(layer.out_features, following, size)
-                step: _LinearStep | _NormStep | _ActivationStep = _LinearStep(
-                    matrix, layer.in_features, values, results[: layer.out_features], gradient
-                )
+            step: _LinearStep | _NormStep | _ActivationStep
+            if isinstance(layer, Activation) and _overwrites(tree, index):
+                results = values
+                step = _ActivationStep(layer.target, values[:width], results[:width], gradient)
+            elif isinstance(layer, Activation):
+                results = _values(width, _reader(tree, index + 1), size)
+                step = _ActivationStep(layer.target, values[:width], results[:width], gradient)
             elif isinstance(layer, LayerNorm):
-                results = _values(layer.normalized_shape, following, size)
-                step = _NormStep(
-                    matrix,
-                    values[: layer.normalized_shape],
-                    results[: layer.normalized_shape],
-                    gradient,
-                )
+                results = _values(width, _reader(tree, index + 1), size)
+                step = _NormStep(matrix, values[:width], results[:width], gradient)
             else:
-                width = len(values)
-                results = _values(width, following, size)
-                step = _ActivationStep(layer.target, values, results[:width], gradient)
+                results = _values(layer.out_features, _reader(tree, index + 1), size)
+                products = results[: layer.out_features]
+                step = _LinearStep(matrix, width, values, products, gradient)
+                width = layer.out_features
             self._steps.append(step)
             values, gradient = results, step.gradient
-        self.outputs = values
+        self.outputs = values[:width]
         assert gradient is not None
         self.gradient = gradient
         self._trained = [
@@ -375,8 +391,11 @@ class _LinearStep:
         yield product.reshape(-1, rows)
 
     def add_weighted(self, factors: FloatVector, total: FloatMatrix) -> None:
-        self.gradient *= factors
-        total += self.gradient @ self.values.T
+        if len(self.values) < len(self.gradient):
+            total += self.gradient @ (self.values * factors).T
+        else:
+            self.gradient *= factors
+            total += self.gradient @ self.values.T
 
 
 class _NormStep:
@@ -525,6 +544,21 @@ def _values(width: int, reader: Linear | LayerNorm | Activation | None, size: in
     return values
 
 
+def _reader(tree: Sequential, index: int) -> Linear | LayerNorm | Activation | None:
+    """The first layer from ``index`` on that does not overwrite what it reads."""
+    for at in range(index, len(tree.layers)):
+        if not _overwrites(tree, at):
+            return tree.layers[at]
+    return None
+
+
+def _overwrites(tree: Sequential, index: int) -> bool:
+    """Whether an activation may write over what it reads: a product or a norm, needed no more."""
+    layer = tree.layers[index]
+    told = isinstance(layer, Activation) and layer.target in _IN_PLACE
+    return told and index > 0 and not isinstance(tree.layers[index - 1], Activation)
+
+
 def _width_in(tree: Sequential) -> int:
     for layer in tree.layers:
         if isinstance(layer, Linear):
@@ -616,7 +650,7 @@ def _elu(z: FloatMatrix, y: FloatMatrix) -> None:
 
 
 def _elu_back(z: FloatMatrix, y: FloatMatrix, g: FloatMatrix) -> None:
-    g *= np.where(z > 0.0, 1.0, np.exp(np.minimum(z, 0.0)))
+    g *= np.where(y > 0.0, 1.0, y + 1.0)
 
 
 def _softplus(z: FloatMatrix, y: FloatMatrix) -> None:
@@ -640,3 +674,5 @@ _FUNCTIONS: dict[str, tuple[_Forward, _Backward]] = {
     "torch.nn.ELU": (_elu, _elu_back),
     "torch.nn.Softplus": (_softplus, _softplus_back),
 }
+_IN_PLACE = ("torch.nn.ReLU", "torch.nn.Tanh", "torch.nn.Sigmoid", "torch.nn.ELU")
+"""Functions whose slope is told by their results, which may therefore overwrite what they read."""

@@ -1,0 +1,396 @@
+"""How fast a private step is: ours, stock Opacus, Opacus' ghost mode and a step without privacy.
+
+``python -m benchmarks.dp_speed --json`` trains each model on random rows of a fixed shape and prints,
+per model and batch, milliseconds a step: the lower quartile over rounds in which all contestants take
+turns, in processor time on one thread (so that who else uses the machine counts less), else by the clock:
+
+* ``ours_ms``: the fast engine's clipped sum and the weights' update;
+* ``ours_secure_ms``: the same with the sum on the grid and exact noise from a secure generator, as a
+  node runs it (the default; the plan's clip norm lowered for rounding);
+* ``opacus_ms``: ``GradSampleModule`` and ``DPOptimizer`` with Opacus' default noise;
+* ``opacus_ghost_ms``: Opacus' ghost clipping, null where it cannot train the model;
+* ``plain_ms``: forward, backward and SGD of torch's own layers.
+
+The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
+``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
+memory that a step adds (``ru_maxrss`` after less before). Not measured: GPUs, loading of data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
+from opacus.layers import DPGRU
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from torch import nn
+from torch.nn import functional
+
+from ledger.experiment.fast_clip import Limits
+from ledger.experiment.network_spec import LogisticRegression, Mlp, Sequential, expand
+from ledger.experiment.spec import BinaryTask
+from node.data.encode import Examples
+from node.training.bookkeeping import clipped_sum, clipped_sum_of
+from node.training.dense import DenseSum
+from node.training.network import build, flat
+from privacy.events import GRID
+from privacy.noise import SecureRandom
+
+CLIP = 1.0
+NOISE = 1.0
+RATE = 0.01
+FEATURES = 13
+BATCHES = {
+    "logistic-regression": (64, 512, 4096),
+    "mlp": (64, 512, 4096),
+    "cnn": (64, 512),
+    "gru": (64, 512),
+    "resnet18-gn": (64,),
+}
+Step = Callable[[], object]
+
+
+class Recurrent(nn.Module):
+    """A GRU over 24 steps of 16 numbers, read at its end."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.cell = kind(16, 32, batch_first=True)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """[n, 24, 16] to [n, 2]."""
+        outputs, _ = self.cell(rows)
+        scores: torch.Tensor = self.head(outputs[:, -1])
+        return scores
+
+
+class Residual(nn.Module):
+    """ResNet's basic block with group norms."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.first_norm = nn.GroupNorm(32, outer)
+        self.second = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.second_norm = nn.GroupNorm(32, outer)
+        self.aside = nn.Sequential()
+        if stride != 1 or inner != outer:
+            self.aside = nn.Sequential(
+                nn.Conv2d(inner, outer, 1, stride, bias=False), nn.GroupNorm(32, outer)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, inner, h, w] to [n, outer, h / stride, w / stride]."""
+        y = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(self.second_norm(self.second(y)) + self.aside(x))
+
+
+def network(model: str, opacus: bool) -> nn.Module:
+    """A model by name; for Opacus, its own recurrent layer."""
+    torch.manual_seed(0)
+    if model == "cnn":  # the network of Opacus' MNIST example
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 8, 2, padding=3),
+            nn.ReLU(),
+            nn.MaxPool2d(2, 1),
+            nn.Conv2d(16, 32, 4, 2),
+            nn.ReLU(),
+            nn.MaxPool2d(2, 1),
+            nn.Flatten(),
+            nn.Linear(512, 32),
+            nn.ReLU(),
+            nn.Linear(32, 10),
+        )
+    if model == "gru":
+        return Recurrent(DPGRU if opacus else nn.GRU)
+    if model == "resnet18-gn":
+        widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+        blocks = [
+            block
+            for inner, outer, stride in widths
+            for block in (Residual(inner, outer, stride), Residual(outer, outer, 1))
+        ]
+        return nn.Sequential(
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+            nn.GroupNorm(32, 64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+            *blocks,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(512, 10),
+        )
+    layers: list[nn.Module] = []
+    for layer in build(tree(model)):
+        linear = isinstance(layer, nn.Linear)
+        layers.append(nn.Linear(layer.in_features, layer.out_features) if linear else layer)
+    return nn.Sequential(*layers)
+
+
+def tree(model: str) -> Sequential:
+    """A tabular model as a spec names it."""
+    if model == "mlp":
+        return expand(Mlp(preset="mlp", hidden=(64, 64), activation="relu"), FEATURES, 1)
+    return expand(LogisticRegression(preset="logistic-regression"), FEATURES, 1)
+
+
+def rows_of(model: str, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random inputs and targets of a model."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = {"cnn": (1, 28, 28), "gru": (24, 16), "resnet18-gn": (3, 32, 32)}
+    inputs = torch.randn((rows, *shapes.get(model, (FEATURES,))), generator=draw)
+    if model in shapes:
+        return inputs, torch.randint(0, 2, (rows,), generator=draw)
+    return inputs, torch.randint(0, 2, (rows,), generator=draw).float()
+
+
+def ours_tabular(model: str, batch: int) -> tuple[Step, Step]:
+    """Our step without and with noise and grid."""
+    inputs, targets = rows_of(model, 4 * batch)
+    examples = Examples(inputs.numpy(), targets.numpy(), np.arange(4 * batch), 4 * batch)
+    engine = DenseSum(
+        tree(model), BinaryTask(kind="binary", target="y", above=0), examples,
+        Limits(4 * batch, 4 * batch),
+    )  # fmt: skip
+    taken = np.zeros(4 * batch, dtype=bool)
+    taken[np.random.default_rng(1).permutation(4 * batch)[:batch]] = True
+    weights = flat(network(model, opacus=False))
+    rng = SecureRandom()
+
+    def bare() -> None:
+        engine.load(weights)
+        np.subtract(weights, RATE / batch * engine.float_sum(taken, CLIP), out=weights)
+
+    def secure() -> None:
+        engine.load(weights)
+        noisy = engine.clipped_sum(taken, int(CLIP * GRID))
+        noisy += rng.gaussian_integers(int(NOISE * CLIP * GRID), len(noisy))
+        np.subtract(weights, RATE / batch / GRID * noisy, out=weights)
+
+    return bare, secure
+
+
+def ours_module(model: str, batch: int) -> tuple[Step, Step]:
+    """The same for a module."""
+    inputs, targets = rows_of(model, batch)
+    module = network(model, opacus=False)
+    engine = clipped_sum_of(module, row_loss, inputs)
+    rng = SecureRandom()
+
+    def update(total: torch.Tensor) -> None:
+        at = 0
+        with torch.no_grad():
+            for parameter in module.parameters():
+                piece = total[at : at + parameter.numel()].view_as(parameter)
+                parameter.sub_(piece, alpha=RATE / batch)
+                at += parameter.numel()
+
+    def bare() -> None:
+        update(engine.float_sum(inputs, targets, CLIP))
+
+    def secure() -> None:
+        noisy = clipped_sum(engine, inputs, targets, int(CLIP * GRID), most_patients=2 * batch)
+        noisy += rng.gaussian_integers(int(NOISE * CLIP * GRID), len(noisy))
+        update(torch.from_numpy(noisy / GRID))
+
+    return bare, secure
+
+
+def row_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of each row."""
+    return functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def criterion(model: str, reduction: str = "mean") -> nn.Module:
+    """The loss that torch and Opacus use."""
+    if model in ("logistic-regression", "mlp"):
+        return nn.BCEWithLogitsLoss(reduction=reduction)
+    return nn.CrossEntropyLoss(reduction=reduction)
+
+
+def plain(model: str, batch: int) -> Step:
+    """A step of torch without privacy."""
+    inputs, targets = rows_of(model, batch)
+    module, loss = network(model, opacus=False), criterion(model)
+    optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
+    flatten = model in ("logistic-regression", "mlp")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        outputs = module(inputs)
+        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def opacus(model: str, batch: int) -> Step:
+    """A step of stock Opacus: every row's gradient by hooks."""
+    inputs, targets = rows_of(model, batch)
+    module, loss = GradSampleModule(network(model, opacus=True)), criterion(model)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(module.parameters(), lr=RATE),
+        noise_multiplier=NOISE,
+        max_grad_norm=CLIP,
+        expected_batch_size=batch,
+    )
+    flatten = model in ("logistic-regression", "mlp")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        outputs = module(inputs)
+        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def ghost(model: str, batch: int) -> Step | None:
+    """A step of Opacus' ghost clipping: two backward passes, norms only."""
+    inputs, targets = rows_of(model, batch)
+    module = GradSampleModuleFastGradientClipping(
+        network(model, opacus=True), max_grad_norm=CLIP, use_ghost_clipping=True
+    )
+    optimizer = DPOptimizerFastGradientClipping(
+        torch.optim.SGD(module.parameters(), lr=RATE),
+        noise_multiplier=NOISE,
+        max_grad_norm=CLIP,
+        expected_batch_size=batch,
+    )
+    loss = DPLossFastGradientClipping(module, optimizer, criterion(model))
+    flatten = model in ("logistic-regression", "mlp")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        outputs = module(inputs)
+        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
+        optimizer.step()
+
+    try:
+        step()
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError, KeyError, IndexError):
+        return None
+    return step
+
+
+def contestants(model: str, batch: int) -> dict[str, Step]:
+    """All steps of a case, by the name of their column."""
+    tabular = model in ("logistic-regression", "mlp")
+    bare, secure = (ours_tabular if tabular else ours_module)(model, batch)
+    steps = {"ours_ms": bare, "ours_secure_ms": secure, "plain_ms": plain(model, batch)}
+    steps["opacus_ms"] = opacus(model, batch)
+    by_ghost = ghost(model, batch)
+    return steps if by_ghost is None else steps | {"opacus_ghost_ms": by_ghost}
+
+
+def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Time a case for about so long, in rounds in which the contestants take turns."""
+    steps = contestants(model, batch)
+    repeats = {}
+    for name, step in steps.items():
+        step()
+        began = time.perf_counter()
+        step()
+        repeats[name] = max(1, min(50, int(0.02 / (time.perf_counter() - began))))
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times["ours_ms"]) < 3:
+        for name, step in steps.items():
+            start = clock()
+            for _ in range(repeats[name]):
+                step()
+            times[name].append((clock() - start) / repeats[name] * 1000)
+    case: dict[str, Any] = {"model": model, "batch": batch, "threads": torch.get_num_threads()}
+    for name in ("ours_ms", "ours_secure_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms"):
+        case[name] = round(float(np.quantile(times[name], 0.25)), 4) if name in times else None
+    return case
+
+
+def memory(which: str) -> int:
+    """MiB that two steps of ResNet-18 at batch 64 add to a process's most memory."""
+    make = {
+        "ours": lambda: ours_module("resnet18-gn", 64)[1],
+        "opacus": lambda: opacus("resnet18-gn", 64),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = make[which]()
+    for _ in range(2):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+
+def alone(threads: int, *arguments: str) -> Iterator[Any]:
+    """Run this module in a process with so many threads; give its lines."""
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    command = [sys.executable, "-m", "benchmarks.dp_speed", *arguments]
+    done = subprocess.run(
+        command, env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True
+    )
+    for line in done.stdout.splitlines():
+        yield json.loads(line)
+
+
+def table(cases: list[dict[str, Any]]) -> None:
+    """Print cases with the ratios that matter."""
+    print("model                batch thr    ours  secure  opacus   ghost   plain | opacus/secure")
+    for case in cases:
+        times = [
+            case[f"{n}_ms"] for n in ("ours", "ours_secure", "opacus", "opacus_ghost", "plain")
+        ]
+        shown = " ".join("      -" if t is None else f"{t:7.3f}" for t in times)
+        ratio = case["opacus_ms"] / case["ours_secure_ms"]
+        print(f"{case['model']:20} {case['batch']:5} {case['threads']:3} {shown} | {ratio:.1f}")
+
+
+def main() -> None:
+    """Run the command."""
+    warnings.simplefilter("ignore")
+    options = argparse.ArgumentParser(prog="benchmarks.dp_speed", description=__doc__)
+    options.add_argument("--models", nargs="*", default=list(BATCHES), choices=list(BATCHES))
+    options.add_argument("--threads", nargs="*", type=int, default=[1])
+    options.add_argument("--seconds", type=float, default=3.0, help="for each case")
+    options.add_argument("--memory", action="store_true", help="measure ResNet-18's memory too")
+    options.add_argument("--json", action="store_true", help="print the line of JSON alone")
+    options.add_argument("--inside", choices=["speed", "ours", "opacus"], help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads[0])
+    if chosen.inside == "speed":
+        for model in chosen.models:
+            for batch in BATCHES[model]:
+                print(json.dumps(measure(model, batch, chosen.seconds)), flush=True)
+        return
+    if chosen.inside is not None:
+        print(memory(chosen.inside))
+        return
+    cases = []
+    for threads in chosen.threads:
+        common = ["--threads", str(threads), "--seconds", str(chosen.seconds)]
+        cases += list(alone(threads, "--inside", "speed", *common, "--models", *chosen.models))
+    result: dict[str, Any] = {"cases": cases}
+    if chosen.memory:
+        result["resnet18_gn_batch_64_step_mib"] = {
+            which: next(alone(1, "--inside", which)) for which in ("ours", "opacus")
+        }
+    if not chosen.json:
+        table(cases)
+        if chosen.memory:
+            print("MiB that a step adds:", result["resnet18_gn_batch_64_step_mib"])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
