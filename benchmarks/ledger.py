@@ -1,14 +1,16 @@
 """How fast the ledger is, beside what this machine can do at best.
 
-    python -m benchmarks.ledger [--entries 100000 | --million] [--directory DIR] [--json]
+    python -m benchmarks.ledger [--size 100000 | --million] [--dir DIR] [--json]
 
 The limits are measured in the same run: PyNaCl's verification of the same messages with key objects
 kept, SHA-256 of the same leaves, SQLite's commits of one row and fsyncs on the same disk. Then, for
 SQLite and PostgreSQL: durable appends (judged, folded, signed checkpoint, committed) of one author,
-entry by entry, and of 64, in one commit; verification of a whole log from its rows on one and on
-two cores, signatures in worker processes; the fold alone over parsed entries; opening a copy; peak
-memory; bytes on disk. Entries are those of ``ledger_workload``: rounds of updates, all applied.
+entry by entry, and of 64, in one commit; verification of a whole log from its rows on one and on two
+cores; the fold alone over parsed entries; opening a copy by a replay and from a snapshot; peak memory of
+verifying ten thousand, a hundred thousand and a million entries; bytes on disk. Entries are those of
+``ledger_workload``: rounds of updates, all applied.
 
+With ``--dir`` everything is measured on that disk, and SQLite's large log stays there for the next run.
 With ``--json`` the last line is one JSON object; the table goes to standard error. The fields
 ``open_s_1e6`` and ``rss_mib_verify_1e6`` are null without ``--million``.
 """
@@ -20,7 +22,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ import sqlalchemy as sa
 from nacl.signing import VerifyKey
 
 from benchmarks import ledger_http
+from benchmarks.ledger_log import LogFigures, Say, measure
 from benchmarks.ledger_postgres import postgresql
 from benchmarks.ledger_workload import Workload, chunks
 from coordinator.sequencing.head import write_head
@@ -48,8 +50,7 @@ from ledger.rules.log import Log, Sequenced
 HOSPITALS = 16
 AUTHORS = 64
 MANY_ROUNDS = 100_000
-LOAD = 512
-"""Entries in one commit when a log is only filled."""
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,25 @@ class Figures:
 
     append_per_s: float
     append_64_per_s: float
-    verify_per_s_1: float
-    verify_per_s_2: float
     replay_per_s: float
-    open_s: float
-    rss_mib_verify: float
-    bytes_per_entry: float
+    log: LogFigures
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--entries", type=int, default=100_000, help="entries of the large log")
-    parser.add_argument("--million", action="store_true", help="1,000,000 entries (minutes)")
-    parser.add_argument("--directory", type=Path, help="on the disk to measure; default: temp")
+    parser.add_argument("--size", type=int, default=100_000, help="entries of the large log")
+    parser.add_argument("--million", action="store_true", help="1,000,000 entries (many minutes)")
+    parser.add_argument("--dir", type=Path, help="on the disk to measure; default: temp")
     parser.add_argument("--json", action="store_true", help="last line: one JSON object")
     given = parser.parse_args()
-    entries = 1_000_000 if given.million else given.entries
+    entries = MILLION if given.million else given.size
     out = sys.stderr if given.json else sys.stdout
 
     def say(name: str, value: float, unit: str) -> None:
         print(f"{name:52} {value:12,.{1 if value < 1000 else 0}f} {unit}", file=out, flush=True)
 
-    folder = Path(tempfile.mkdtemp(prefix="consilium-bench-", dir=given.directory))
+    folder = Path(tempfile.mkdtemp(prefix="consilium-bench-", dir=given.dir))
     try:
         limits = _limits(folder)
         for name, value in asdict(limits).items():
@@ -101,33 +98,34 @@ def main() -> None:
         rates = _http(folder)
         for name, value in asdict(rates).items():
             say(f"http: {name}", value, "requests/s")
-        sqlite = _database(f"sqlite:///{folder / 'log'}", entries, replay, folder, say, limits)
+        large = f"sqlite:///{(given.dir or folder).absolute() / f'ledger-{entries}.db'}"
+        sqlite = _database(f"sqlite:///{folder / 'log'}", large, entries, replay, say)
         small: Figures | None = None
         with postgresql(folder) as url:
             if url is None:
                 print("postgresql: not installed, left out", file=out)
             else:
                 count = entries if given.million else entries // 5
-                small = _database(url, count, replay, None, say, limits)
+                small = _database(url, _other(url), count, replay, say)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if given.json:
-        print(json.dumps(_document(limits, sqlite, small, given.million)))
+        print(json.dumps(_document(limits, sqlite, small)))
 
 
-def _document(
-    limits: Limits, sqlite: Figures, postgres: Figures | None, million: bool
-) -> dict[str, Any]:
+def _document(limits: Limits, sqlite: Figures, postgres: Figures | None) -> dict[str, Any]:
     def named(figures: Figures) -> dict[str, float | None]:
-        plain: dict[str, float | None] = {
-            name: round(value, 1) for name, value in asdict(figures).items()
-        }
-        opened, memory = plain.pop("open_s"), plain.pop("rss_mib_verify")
-        size = plain.pop("bytes_per_entry")
-        return plain | {
-            "open_s_1e6": opened if million else None,
-            "rss_mib_verify_1e6": memory if million else None,
-            "bytes_per_entry": size,
+        log = figures.log
+        million = MILLION in log.rss_mib
+        return {
+            "append_per_s": round(figures.append_per_s, 1),
+            "append_64_per_s": round(figures.append_64_per_s, 1),
+            "verify_per_s_1": round(log.verify_per_s_1, 1),
+            "verify_per_s_2": round(log.verify_per_s_2, 1),
+            "replay_per_s": round(figures.replay_per_s, 1),
+            "open_s_1e6": round(log.open_s, 2) if million else None,
+            "rss_mib_verify_1e6": round(log.rss_mib[MILLION], 1) if million else None,
+            "bytes_per_entry": round(log.bytes_per_entry, 1),
         }
 
     return {
@@ -282,58 +280,14 @@ class _Writer:
         self.note = self._work.note(self.log.tree)
         self._store.append(first, [_row(item) for item in taken], (self.log.size, self.note))
 
-    def fill(self, leaves: Sequence[bytes]) -> None:
-        """Store entries without judging them: a verifier will."""
-        first = self.log.tree.size
-        rows = []
-        for leaf in leaves:
-            entry = parse_leaf(leaf)
-            self.log.tree.append(bytes.fromhex(entry.hash))
-            rows.append(_entry_row(entry))
-        note = self._work.note(self.log.tree)
-        self._store.append(first, rows, (self.log.tree.size, note))
 
-
-def _database(
-    url: str,
-    entries: int,
-    replay: float,
-    folder: Path | None,
-    say: Callable[[str, float, str], None],
-    limits: Limits,
-) -> Figures:
-    kind = url.partition(":")[0].partition("+")[0]
+def _database(url: str, large: str, entries: int, replay: float, say: Say) -> Figures:
+    kind = sa.make_url(url).get_backend_name()
     one, many = _appends(url)
     say(f"{kind}: durable appends, one author, one a commit", one, "entries/s")
     say(f"{kind}: durable appends, {AUTHORS} authors, {AUTHORS} a commit", many, "entries/s")
-    url = _other(url)
-    began = time.perf_counter()
-    federation, size = _fill(url, entries)
-    say(f"{kind}: filled with {size:,} entries in", time.perf_counter() - began, "s")
-    stored = _bytes(url, folder)
-    probes = {
-        mode: _in_own_process(url, federation, mode) for mode in ("verify-1", "verify-2", "open")
-    }
-    figures = Figures(
-        append_per_s=one,
-        append_64_per_s=many,
-        verify_per_s_1=size / probes["verify-1"]["seconds"],
-        verify_per_s_2=size / probes["verify-2"]["seconds"],
-        replay_per_s=replay,
-        open_s=probes["open"]["seconds"],
-        rss_mib_verify=probes["verify-1"]["rss_mib"],
-        bytes_per_entry=stored / size,
-    )
-    raw = limits.ed25519_verify_per_s
-    say(f"{kind}: verify, 1 core", figures.verify_per_s_1, "entries/s")
-    say(f"{kind}: verify, 1 core, of raw Ed25519", 100 * figures.verify_per_s_1 / raw, "%")
-    say(f"{kind}: verify, 2 cores", figures.verify_per_s_2, "entries/s")
     say(f"{kind}: fold alone", replay, "entries/s")
-    say(f"{kind}: opening a copy of {size:,} entries", figures.open_s, "s")
-    say(f"{kind}: peak memory, verify", figures.rss_mib_verify, "MiB")
-    say(f"{kind}: before anything was read", probes["verify-1"]["rss_before_mib"], "MiB")
-    say(f"{kind}: bytes on disk per entry", figures.bytes_per_entry, "bytes")
-    return figures
+    return Figures(one, many, replay, measure(large, entries, say))
 
 
 def _appends(url: str) -> tuple[float, float]:
@@ -364,46 +318,9 @@ def _commit_rate(writer: _Writer, batches: Sequence[Sequence[bytes]]) -> float:
     return count / spent
 
 
-def _fill(url: str, entries: int) -> tuple[str, int]:
-    store = LogStore.open(url)
-    work = Workload(HOSPITALS, MANY_ROUNDS)
-    writer = _Writer(store, work)
-    for chunk in chunks(islice(work.leaves(), entries), LOAD):
-        writer.fill(chunk)
-    store.close()
-    return work.federation, entries
-
-
-def _in_own_process(url: str, federation: str, mode: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.ledger_probe", mode, federation, url],
-        check=True,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _bytes(url: str, folder: Path | None) -> float:
-    if folder is not None:
-        name = sa.make_url(url).database or ""
-        return float(sum(path.stat().st_size for path in Path(name).parent.glob(Path(name).name)))
-    engine = sa.create_engine(url)
-    with engine.connect() as connection:
-        size = connection.exec_driver_sql(
-            "SELECT sum(pg_total_relation_size(relid)) FROM pg_statio_user_tables"
-        )
-        found = float(size.scalar_one())
-    engine.dispose()
-    return found
-
-
 def _other(url: str) -> str:
-    """A second, empty database of the same kind."""
+    """A second, empty database on the same server."""
     parsed = sa.make_url(url)
-    if parsed.drivername == "sqlite":
-        return f"{url}-large"
     engine = sa.create_engine(parsed, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE large")

@@ -111,6 +111,11 @@ class Workload:
         checkpoint = Checkpoint(log_origin(self.federation), tree.size, tree.root())
         return sign_checkpoint(self.log_key, checkpoint)
 
+    def note_at(self, size: int) -> bytes:
+        """The signed checkpoint over the first entries that were drawn."""
+        checkpoint = Checkpoint(log_origin(self.federation), size, self.tree.root(size))
+        return sign_checkpoint(self.log_key, checkpoint)
+
     def batches(self) -> Iterator[list[bytes]]:
         """Leaves of the rounds, in batches that can be made durable at once.
 

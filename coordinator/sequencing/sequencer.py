@@ -342,6 +342,7 @@ class Sequencer:
                     heard.set_exception(refused)
                 return
             self._publish(batch.taken, note)
+            self._log.tree.forget_older()
         receipts = self._promises.answer(batch.taken, [place for _, place in submitted])
         for (future, _), receipt in zip(submitted, receipts, strict=True):
             future.set_result(receipt)

@@ -28,12 +28,13 @@ from pathlib import Path
 
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_entry
-from ledger.entries.operations import Count, FederationFounded, Hash, Value
+from ledger.entries.operations import Count, Hash, Value
 from ledger.errors import MalformedInput, NotConsistent, Refused
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import HASH_BYTES, TILE_LEVEL, MerkleTree
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.decoding import MAX_STATE, decode
+from ledger.rules.fold import found
 from ledger.rules.log import Log
 from ledger.rules.state import State, encode
 
@@ -179,10 +180,9 @@ def resume_log(store: LogStore, snapshot: Snapshot) -> Log:
         raise NotConsistent("snapshot", f"it is of {size} entries; fewer are signed here")
     first = store.row(0)
     genesis = parse_entry(first.body, first.signature)
-    op = genesis.body.op
-    if federation_id(genesis) != state.federation or not isinstance(op, FederationFounded):
+    if federation_id(genesis) != state.federation:
         raise NotConsistent("snapshot", "the entries stored here are another federation's")
-    if op.log_key != state.log_key:
+    if found(genesis).log_key != state.log_key:
         raise NotConsistent("snapshot", "its log key is not the one that genesis names")
     tree = MerkleTree.resume(size, snapshot.tiles, store.leaf_hashes)
     if tree.root() != snapshot.root:

@@ -58,8 +58,12 @@ def _read(kind: Any, value: Any, where: str) -> object:
         entries = _expect(dict, value, where).items()
         return Map({key: _read(item, each, f"{where}.{key}") for key, each in entries})
     if origin is tuple:
-        item, _ = get_args(kind)
-        return tuple(_read(item, each, where) for each in _expect(list, value, where))
+        items, values = get_args(kind), _expect(list, value, where)
+        if items[-1] is Ellipsis:
+            items = items[:1] * len(values)
+        if len(items) != len(values):
+            raise MalformedInput(where, f"has {len(values)} items, not {len(items)}")
+        return tuple(_read(*each, where) for each in zip(items, values, strict=True))
     if origin is frozenset:
         (item,) = get_args(kind)
         return frozenset(_read(item, each, where) for each in _expect(list, value, where))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import sys
@@ -50,6 +51,7 @@ def run(membership: Membership, settings: NodeSettings) -> None:
         try:
             sys.stdout.write(json.dumps({"node": config.handle, "local": url}) + "\n")
             sys.stdout.flush()
+            gc.freeze()  # what opening read stays: the collector need not walk it again
             _log.info("node.started", handle=config.handle, local=url)
             service.run()
         finally:
