@@ -101,6 +101,19 @@ def template() -> State:
     return federation.state
 
 
+@cache
+def _approvals() -> Map[int, int]:
+    """When hospitals cosigned the approvals: at once."""
+    state = template()
+    return Map(
+        {
+            approval.index: state.log_time // 1000
+            for experiment in state.experiments.values()
+            for approval in experiment.approvals.values()
+        }
+    )
+
+
 @dataclass
 class Home:
     """What lies on the node's disk.
@@ -128,6 +141,8 @@ class World:
     vectors: int = 0
     restores: int = 0
     frailty: float = 0.0
+    moved: bool = False
+    """Whether something left, or was given back, since the last check."""
 
     def __post_init__(self) -> None:
         state = template()
@@ -153,7 +168,9 @@ class World:
             self.coordinate()
         for act in self.chance.choices(_ACTIONS, weights, k=steps):
             act(self)
-            self.check()
+            if self.moved:
+                self.moved = False
+                self.check()
         self._wind_down()
         self.check()
 
@@ -386,18 +403,8 @@ class World:
         self.vouched = self.chance.random() < 0.7
 
     def _standing(self, state: State) -> Standing:
-        index = max(
-            approval.index
-            for experiment in state.experiments.values()
-            for approval in experiment.approvals.values()
-        )
-        approvals = {
-            approval.index: state.log_time // 1000
-            for experiment in state.experiments.values()
-            for approval in experiment.approvals.values()
-        }
-        final = state.size if self.chance.random() < 0.8 else index + 1
-        return Standing(final, True, self.vouched, Map(approvals))
+        final = state.size if self.chance.random() < 0.8 else self.base
+        return Standing(final, True, self.vouched, _approvals())
 
     def _do(self, duty: Duty, register: MemoryRegister, state: State) -> None:
         if isinstance(duty, Reserve):
@@ -433,12 +440,14 @@ class World:
                 used=stated(duty.used),
                 intents="0" * 64,
             )
+            self.moved = True
             self._sign(op_settled)
         elif isinstance(duty, CloseAccount):
             site = site_of(state.experiments[duty.experiment].plan, duty.dataset)
             assert site is not None
             back = refunds(site, duty.used)  # type: ignore[arg-type]
             register.settle((duty.experiment, duty.dataset), back)
+            self.moved = True
 
     def _train(self, duty: Train, register: MemoryRegister, state: State) -> None:
         key = (duty.experiment, duty.dataset)
@@ -461,6 +470,7 @@ class World:
         key = (duty.experiment, duty.dataset)
         ref = register.view.outbox[(*key, duty.round)]
         self.released.setdefault((duty.experiment, duty.round), set()).add(ref.sha256)
+        self.moved = True
         self._maybe_crash()
         op = UpdateSubmitted(
             type="update.submitted",
@@ -497,7 +507,7 @@ class World:
             if not self.states[-1].experiments[name].ended:
                 self._stop(name)
         self.rekey()
-        for _ in range(6 * WRITERS):
+        for _ in range(2 * WRITERS):
             self.home.size = self.states[-1].size
             self.follow()
             self.work()
