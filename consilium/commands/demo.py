@@ -32,6 +32,10 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", help="An empty or new folder. [default: demo-out]")
     ] = None,
+    secure_aggregation: Annotated[
+        bool,
+        typer.Option("--secure-aggregation", help="Masks on every vector; 3 hospitals or more."),
+    ] = False,
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="Leave the services on until Ctrl-C.")
     ] = False,
@@ -51,6 +55,7 @@ def demo(
         rounds=rounds,
         epsilon=epsilon,
         out=out,
+        secure_aggregation=secure_aggregation,
         keep_running=keep_running,
         as_json=as_json,
     )

@@ -133,7 +133,9 @@ def breast_cancer(folder: Path, hospitals: int) -> DemoData:
     return DemoData(about, tuple(sites), spec)
 
 
-def demo_spec(data: DemoData, *, epsilon: float, rounds: int) -> ExperimentSpec:
+def demo_spec(
+    data: DemoData, *, epsilon: float, rounds: int, secure_aggregation: bool = False
+) -> ExperimentSpec:
     """The experiment for these hospitals: all of them in every round, local models measured too.
 
     Raises:
@@ -148,6 +150,7 @@ def demo_spec(data: DemoData, *, epsilon: float, rounds: int) -> ExperimentSpec:
         "rounds": rounds,
         "quorum": len(datasets),
         "round_timeout_s": 120,
+        "secure_aggregation": secure_aggregation,
     }
     # A demo's hospitals have few test patients: few bins and a larger share for the measures, or the
     # noise would drown most of what the table is to show.

@@ -69,6 +69,7 @@ def run_demo(
     out: Path | None,
     keep_running: bool,
     as_json: bool,
+    secure_aggregation: bool = False,
 ) -> Result:
     """Run the demo and show its result.
 
@@ -81,6 +82,7 @@ def run_demo(
             or a temporary one with ``as_json``.
         keep_running: leave the services on until Ctrl-C.
         as_json: print one JSON object as the last line of standard output.
+        secure_aggregation: mask every vector.
 
     Raises:
         InputError: the folder is not empty, or the data are not there; nothing was started.
@@ -91,7 +93,7 @@ def run_demo(
     given = None if data is None else heart_disease(data)
     folder = _folder(out, as_json)
     found = given or breast_cancer(folder / "data", hospitals)
-    spec = demo_spec(found, epsilon=epsilon, rounds=rounds)
+    spec = demo_spec(found, epsilon=epsilon, rounds=rounds, secure_aggregation=secure_aggregation)
     demo = _Demo(folder, found, spec, epsilon, began)
     with demo.settings(), _stopped_in_order():
         result = demo.run(keep_running=keep_running)

@@ -93,7 +93,7 @@ def storm(
         Nursery("tests.journeys.programs:node", output) as nursery,
         Town(folder, (HOSPITAL, "bern")) as town,
     ):
-        scene = _Scene(town, output, rounds)
+        scene = Scene(town, output, rounds)
         start_s = 0.5
         while told.counts["kills"] < kills and not told.faults:
             scene.keep_busy()
@@ -118,11 +118,12 @@ def storm(
     return told
 
 
-class _Scene:
+class Scene:
     """A town, one hospital of which is tapped and killed."""
 
-    def __init__(self, town: Town, output: Path, rounds: int) -> None:
+    def __init__(self, town: Town, output: Path, rounds: int, **federation: object) -> None:
         self._town, self._output, self._rounds, self._seen = town, output, rounds, 0
+        self._federation = federation
         self._names = tuple(f"{name}-heart" for name in town.hospitals)
         self.experiments: list[str] = []
         for name in town.hospitals:
@@ -145,10 +146,15 @@ class _Scene:
             self._names,
             name=f"storm-{len(self.experiments) + 1}",
             privacy=Privacy(epsilon=Decimal(EACH_EPSILON)),
-            rounds=self._rounds,
-            quorum=1,
-            spare_rounds=100,
-            round_timeout_s=2,
+            **(
+                {
+                    "rounds": self._rounds,
+                    "quorum": 1,
+                    "spare_rounds": 100,
+                    "round_timeout_s": 2,
+                }
+                | self._federation
+            ),
         )
         self.experiments.append(self._town.propose(spec))
         for name in self._names:

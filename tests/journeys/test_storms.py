@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
-from tests.journeys import kill_storm, node_storm
+from tests.journeys import kill_storm, masked_storm, node_storm
 
 pytestmark = pytest.mark.process
 
@@ -43,6 +43,13 @@ def test_sigkill_of_a_node_lets_no_vector_leave_uncharged(tmp_path: Path) -> Non
     assert not told.faults
     assert told.counts["left"] > 10
     assert told.counts["charged"] >= told.counts["left"]
+
+
+def test_sigkill_of_a_node_in_masked_rounds_leaves_every_sum_whole(tmp_path: Path) -> None:
+    told = masked_storm.storm(tmp_path, 2, seed=1, rounds=6)
+    assert not told.faults
+    assert told.counts["kills"] == 2
+    assert told.counts["sums"] >= 6
 
 
 def test_a_log_with_a_fault_is_not_taken_for_a_good_one() -> None:
