@@ -118,5 +118,7 @@ def load_settings(home: Path, **flags: Any) -> CoordinatorSettings:
         return FromHome(home=home, **given)
     except ValidationError as error:
         raise HomeUnusable(home, f"a setting cannot be: {explain(error)}") from None
+    except TypeError:  # JSON, but no object: the library that reads it expects one
+        raise HomeUnusable(home, f"{JSON} must be a mapping of settings") from None
     except (ValueError, RecursionError) as error:
         raise HomeUnusable(home, f"its settings file cannot be read: {error}") from None

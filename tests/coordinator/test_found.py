@@ -120,3 +120,10 @@ def test_a_federation_on_postgresql_opens_sequences_and_has_one_writer(
         assert coordinator.sequencer.view.size == 2
     with Coordinator(settings, founded.keyring) as coordinator:
         assert coordinator.sequencer.view.size == 2
+
+
+@pytest.mark.parametrize("data", [b"2", b"[1]", b'"text"'])
+def test_settings_that_are_json_but_no_mapping_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "coordinator.json").write_bytes(data)
+    with pytest.raises(HomeUnusable, match=r"mapping of settings|cannot be read"):
+        load_settings(tmp_path)
