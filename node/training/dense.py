@@ -130,12 +130,12 @@ class DenseSum:
     def float_sum(self, taken: npt.NDArray[np.bool_] | None, bound: float) -> FloatVector:
         """Sum gradients clipped to a norm of ``bound``, before the grid: float64 [d]."""
         units = None if taken is None or taken.all() else np.flatnonzero(taken)
-        for matrix in self._sums:
-            matrix[...] = 0.0
         with np.errstate(all="ignore"):
-            if self._alone:
+            if self._alone and (units is None or len(units)) and len(self._counts):
                 self._add_single_rows(units, bound)
             else:
+                for matrix in self._sums:
+                    matrix[...] = 0.0
                 self._add_patients(units, bound)
         flat = np.empty(self.parameters)
         for piece, matrix in _pairs(self._tree, flat, self._sums):
@@ -153,7 +153,7 @@ class DenseSum:
             norms = tape.norms()
             np.maximum(norms, within, out=norms)
             np.divide(within, norms, out=norms)
-            tape.add_weighted(norms, self._sums)
+            tape.add_weighted(norms, self._sums, anew=start == 0)
             start = stop
 
     def _add_patients(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
@@ -331,10 +331,12 @@ class _Tape:
             ).diagonal()
         return total
 
-    def add_weighted(self, factors: FloatVector, sums: Sequence[FloatMatrix]) -> None:
-        """Add the columns' gradients times ``factors`` [size] to ``sums``, layer by layer."""
+    def add_weighted(
+        self, factors: FloatVector, sums: Sequence[FloatMatrix], anew: bool = False
+    ) -> None:
+        """Add the columns' gradients times ``factors`` [size] to ``sums``, or write them there."""
         for index, step in self._trained:
-            step.add_weighted(factors, sums[index])
+            step.add_weighted(factors, sums[index], anew)
 
     def everything(self) -> list[FloatMatrix]:
         """All values and gradients, for ``_check_places``."""
@@ -390,12 +392,16 @@ class _LinearStep:
         product = self.gradient[:, None, :rows] * self.values[None, :, :rows]
         yield product.reshape(-1, rows)
 
-    def add_weighted(self, factors: FloatVector, total: FloatMatrix) -> None:
-        if len(self.values) < len(self.gradient):
-            total += self.gradient @ (self.values * factors).T
+    def add_weighted(self, factors: FloatVector, total: FloatMatrix, anew: bool) -> None:
+        values = self.values
+        if len(values) < len(self.gradient):
+            values = values * factors
         else:
             self.gradient *= factors
-            total += self.gradient @ self.values.T
+        if anew:
+            np.matmul(self.gradient, values.T, out=total)
+        else:
+            total += self.gradient @ values.T
 
 
 class _NormStep:
@@ -450,7 +456,9 @@ class _NormStep:
         yield self._products[:, :rows]
         yield self.gradient[:, :rows]
 
-    def add_weighted(self, factors: FloatVector, total: FloatMatrix) -> None:
+    def add_weighted(self, factors: FloatVector, total: FloatMatrix, anew: bool) -> None:
+        if anew:
+            total[...] = 0.0
         total[0] += self._products @ factors
         total[1] += self.gradient @ factors
 
