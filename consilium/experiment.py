@@ -27,6 +27,7 @@ from ledger.entries.operations import (
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import Site, compile_plan, network_of, sites_from
+from ledger.experiment.recipe import resolve
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Shapes, pack_model
@@ -101,18 +102,27 @@ class Experiment:
 
     def propose_for(self, schemas: Sequence[Schema]) -> Proposal:
         """`propose` for imagined registrations of these schemas (`imagined_site`)."""
-        return self.propose(tuple(imagined_site(schema, self.spec) for schema in schemas))
+        return self.propose(self._imagined(schemas))
 
-    def propose(self, sites: Sequence[Site]) -> Proposal:
-        """The proposal for these sites.
+    def resolved(self, schemas: Sequence[Schema]) -> Experiment:
+        """The same with numbers where the spec says ``auto``, for imagined registrations.
 
         Raises:
             PlanRefused: the spec does not fit; says where.
         """
-        spec = encode_document(self.spec)
-        tree = network_of(self.spec, sites[0].schema)
-        model = pack_model(parameter_shapes(tree), initial_model(self.spec, tree))
-        plan = compile_plan(self.spec, sites, blob_ref(model))
+        return Experiment(resolve(self.spec, self._imagined(schemas)))
+
+    def propose(self, sites: Sequence[Site]) -> Proposal:
+        """The proposal for these sites: what the spec says, with numbers where it says ``auto``.
+
+        Raises:
+            PlanRefused: the spec does not fit; says where.
+        """
+        resolved = resolve(self.spec, sites)
+        spec = encode_document(resolved)
+        tree = network_of(resolved, sites[0].schema)
+        model = pack_model(parameter_shapes(tree), initial_model(resolved, tree))
+        plan = compile_plan(resolved, sites, blob_ref(model))
         operation = ExperimentProposed(
             type="experiment.proposed", name=self.spec.name, spec=blob_ref(spec), plan=plan
         )
@@ -131,6 +141,9 @@ class Experiment:
             if name in view.state.datasets
         }
         return sites_from(view.state, schemas, datasets)
+
+    def _imagined(self, schemas: Sequence[Schema]) -> tuple[Site, ...]:
+        return tuple(imagined_site(schema, self.spec) for schema in schemas)
 
     def shapes(self, schema: Schema) -> Shapes:
         """Names and shapes of the model's parameters on a dataset of that schema."""
@@ -162,7 +175,8 @@ class Experiment:
         """Run it on rows made up from the public schemas; see ``rehearsal.py``."""
         from consilium.rehearsal import rehearse
 
-        return rehearse(self, self.schemas_for(schemas), rounds=rounds)
+        found = self.schemas_for(schemas)
+        return rehearse(self.resolved(found), found, rounds=rounds)
 
 
 def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:

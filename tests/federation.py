@@ -151,7 +151,13 @@ class Federation(FederationLog):
             features=("age", "chol"),
             model=LogisticRegression(preset="logistic-regression"),
             federation=FederationPart.model_validate(
-                {"datasets": tuple(datasets), "rounds": 2, "quorum": len(datasets), **federation}
+                {
+                    "datasets": tuple(datasets),
+                    "strategy": {"name": "fedsgd", "learning_rate": "2"},
+                    "rounds": 2,
+                    "quorum": len(datasets),
+                    **federation,
+                }
             ),
             privacy=privacy or Privacy(epsilon=Decimal(epsilon)),
         )

@@ -116,7 +116,7 @@ def server_step(
     if isinstance(strategy, FedSgd):
         sampling = spec.federation.sampling
         probability = 1.0 if sampling == "full" else float(sampling)
-        rate = float(strategy.learning_rate) / (float(divisor) * probability)
+        rate = float(spec.learning_rate) / (float(divisor) * probability)
         return model - rate * change
     return model + (float(strategy.server_learning_rate) * change) / float(divisor)
 

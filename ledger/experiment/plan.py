@@ -119,7 +119,7 @@ def network_of(spec: ExperimentSpec, schema: Schema) -> Sequential:
             raise PlanRefused(
                 "features", f"{feature} {reason} of {schema.dataset}; there are: {usable}"
             )
-        width += len(column.values) if isinstance(column, CategoryColumn) else 1
+        width += len(column.coded) if isinstance(column, CategoryColumn) else 1
         width += column.missing == "indicator"
     _check_target(spec, schema)
     try:
@@ -149,8 +149,10 @@ def compile_plan(spec: ExperimentSpec, sites: Sequence[Site], initial_model: Blo
     """The plan of a spec on these sites, calibrated to its target epsilon.
 
     Raises:
-        PlanRefused: the spec does not fit the datasets, or its budget cannot pay for it.
+        PlanRefused: the spec does not fit the datasets, its budget cannot pay for it, or it still says
+            ``auto`` where a number belongs (``recipe.resolve`` puts it there).
     """
+    _refuse_auto(spec)
     return _assemble(spec, sites, initial_model, _calibrate_all(spec, sites))
 
 
@@ -165,6 +167,7 @@ def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
     Raises:
         PlanRefused: it is not what the spec implies; ``where`` names the part.
     """
+    _refuse_auto(spec)
     named = [s.terms.dataset for s in sites]
     if named != list(spec.federation.datasets) or named != [s.dataset for s in plan.sites]:
         raise PlanRefused("plan.sites", "its datasets are not those of the spec, in their order")
@@ -254,6 +257,12 @@ def noise_shares(spec: ExperimentSpec) -> int:
     return spec.federation.quorum - masked.colluders
 
 
+def _refuse_auto(spec: ExperimentSpec) -> None:
+    """What is proposed holds numbers only, so that its hash says what happens."""
+    if spec.auto:
+        raise PlanRefused(spec.auto[0], "it is `auto`, and a proposed spec gives the number")
+
+
 def _calibrate_all(spec: ExperimentSpec, sites: Sequence[Site]) -> list[Mapping[Purpose, int]]:
     """The noise of every site. What is shared is one noise for all: that of the strictest promise."""
     noises: list[Mapping[Purpose, int]] = [_calibrate(spec, site) for site in sites]
@@ -288,7 +297,7 @@ def _calibrate(spec: ExperimentSpec, site: Site) -> dict[Purpose, int]:
             noise = max(noise, _plan(name, _scaled(limit, part), (), GRID, len(measured)))
         noises.update(dict.fromkeys(measured, noise))
     sensitivity, sampling = clip_units(spec), sampling_units(spec)
-    training_steps = (spec.federation.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
+    training_steps = (spec.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
     for cell in cells_of(site, "train"):
         limit = target_limit(spec, site.cells[cell])
         fixed = [
@@ -325,7 +334,7 @@ def _assemble(
         strategy=spec.federation.strategy.name,
         parameters=parameters,
         metric_size=metrics.size if metrics else 0,
-        rounds=spec.federation.rounds,
+        rounds=spec.rounds,
         steps_per_round=steps_per_round(spec),
         spare_rounds=spec.federation.spare_rounds,
         evaluate=metrics is not None,
@@ -386,7 +395,7 @@ def _assemble_site(
 ) -> SitePlan:
     sensitivity = clip_units(spec)
     steps: dict[Purpose, int] = {
-        "train": (spec.federation.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
+        "train": (spec.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
     }
     if spec.privacy.metrics is not None:
         steps["evaluate"] = 1
@@ -548,7 +557,8 @@ def _meaning(column: object) -> object:
     if isinstance(column, NumberColumn):
         return ("number", column.low, column.high, column.filled, column.missing, column.unit)
     if isinstance(column, CategoryColumn):
-        return ("category", tuple(map(normal_label, column.values)), column.missing)
+        codes = tuple(map(normal_label, column.values)), tuple(map(normal_label, column.coded))
+        return ("category", *codes, column.missing)
     return column
 
 

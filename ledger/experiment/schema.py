@@ -93,12 +93,15 @@ class CategoryColumn(SchemaPart):
     Attributes:
         values: every code that may occur; another one is an error at registration (``outside``:
             ``refuse``, default) or a missing value (``missing``).
+        reference: the code that gets no feature of its own, the one that the others are compared
+            with; None: each code has one.
         missing: ``refuse``; ``impute``: every indicator is 0; ``indicator``: one more 0/1 feature.
     """
 
     type: Literal["category"]
     name: ColumnName
     values: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_CATEGORIES)]
+    reference: Label | None = None
     about: Text = ""
     outside: Literal["refuse", "missing"] = "refuse"
     missing: Literal["refuse", "impute", "indicator"] = "refuse"
@@ -112,7 +115,19 @@ class CategoryColumn(SchemaPart):
             if normal in seen:
                 raise ValueError(f"column {self.name}: value {value!r} is declared twice")
             seen.add(normal)
+        if self.reference is not None and normal_label(self.reference) not in seen:
+            raise ValueError(
+                f"column {self.name}: reference {self.reference!r} is not a value of it"
+            )
         return self
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        """The codes that have a feature, in their order: all but the reference."""
+        if self.reference is None:
+            return self.values
+        without = normal_label(self.reference)
+        return tuple(value for value in self.values if normal_label(value) != without)
 
 
 class PatientColumn(SchemaPart):
@@ -209,7 +224,7 @@ def feature_names(schema: Schema, features: tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(column, NumberColumn):
             names.append(feature)
         elif isinstance(column, CategoryColumn):
-            names.extend(f"{feature}={value}" for value in column.values)
+            names.extend(f"{feature}={value}" for value in column.coded)
         else:
             raise KeyError(feature)
         if column.missing == "indicator":

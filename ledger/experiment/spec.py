@@ -43,6 +43,7 @@ _EPOCH = date(1970, 1, 1)
 _DAY_MS = 86_400_000
 _Plain = AfterValidator(plain_decimal)
 Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
+Rate = Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain]
 
 
 class SpecPart(BaseModel):
@@ -115,10 +116,14 @@ Model = Annotated[
 
 
 class FedSgd(SpecPart):
-    """One noisy gradient sum a round; the released model is the mean of the late rounds' models."""
+    """One noisy gradient sum a round; the released model is the mean of the late rounds' models.
+
+    Attributes:
+        learning_rate: of the server's step; ``auto`` until ``recipe.resolve`` has chosen it.
+    """
 
     name: Literal["fedsgd"] = "fedsgd"
-    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal(2)
+    learning_rate: Literal["auto"] | Rate = "auto"
     average_last: Fraction = Decimal("0.5")
 
 
@@ -175,6 +180,7 @@ class Federation(SpecPart):
 
     Attributes:
         datasets: the datasets to ask for, by name.
+        rounds: training rounds; ``auto`` until ``recipe.resolve`` has chosen them.
         quorum: least number of updates that make a round count.
         sampling: ``full`` batch, or the Poisson probability of each patient in a step.
         spare_rounds: rounds reserved for crashes, within the target epsilon.
@@ -183,7 +189,7 @@ class Federation(SpecPart):
 
     datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=1024)]
     strategy: Annotated[FedSgd | FedAvg, Field(discriminator="name")] = FedSgd()
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
+    rounds: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)] = "auto"
     quorum: Annotated[int, Field(ge=1, le=1024)] = 1
     round_timeout_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)] = 600
     sampling: Literal["full"] | Fraction = "full"
@@ -260,10 +266,13 @@ class Baseline(SpecPart):
 
     Attributes:
         rounds: steps of the local training.
+        learning_rate: of those steps; null for the strategy's own, which ``recipe.resolve`` replaces
+            by one for a single site where it chooses the strategy's.
         share: part of the site's training charge that it may cost.
     """
 
     rounds: Annotated[int, Field(ge=1, le=1000)] = 20
+    learning_rate: Rate | None = None
     share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.25")
 
 
@@ -327,3 +336,35 @@ class ExperimentSpec(SpecPart):
     def outputs(self) -> int:
         """Number of model outputs: 1, or the number of classes."""
         return len(self.task.classes) if isinstance(self.task, MulticlassTask) else 1
+
+    @property
+    def auto(self) -> tuple[str, ...]:
+        """The fields that are still ``auto``; none in a spec that is proposed."""
+        written = {
+            "federation.strategy.learning_rate": self.federation.strategy.learning_rate,
+            "federation.rounds": self.federation.rounds,
+        }
+        return tuple(name for name, value in written.items() if value == "auto")
+
+    @property
+    def rounds(self) -> int:
+        """Training rounds.
+
+        Raises:
+            ValueError: they are still ``auto``.
+        """
+        if self.federation.rounds == "auto":
+            raise ValueError("federation.rounds is still auto: resolve the spec first")
+        return self.federation.rounds
+
+    @property
+    def learning_rate(self) -> Decimal:
+        """The strategy's learning rate.
+
+        Raises:
+            ValueError: it is still ``auto``.
+        """
+        rate = self.federation.strategy.learning_rate
+        if rate == "auto":
+            raise ValueError("the learning rate is still auto: resolve the spec first")
+        return rate

@@ -81,7 +81,8 @@ def features(table: Table, schema: Schema, names: tuple[str, ...]) -> npt.NDArra
     """Encode columns as model inputs.
 
     A number x becomes 2 (x - low) / (high - low) - 1, clipped to [-1, 1], its declared fill where
-    it is missing; a category one 0/1 input for each declared code (all 0 where it is missing);
+    it is missing; a category one 0/1 input for each declared code but the reference (all 0 where it
+    is that one or missing);
     ``missing: indicator`` adds a 0/1 input.
 
     Args:
@@ -112,9 +113,10 @@ def features(table: Table, schema: Schema, names: tuple[str, ...]) -> npt.NDArra
         else:
             assert isinstance(column, CategoryColumn)  # feature_names has checked it
             blank = raw == MISSING_CODE
-            known = np.flatnonzero(~blank)
-            encoded[known, at + raw[known].astype(np.int64)] = 1.0
-            at += len(column.values)
+            places = _listed(raw, column, column.coded)
+            known = np.flatnonzero(places >= 0)
+            encoded[known, at + places[known]] = 1.0
+            at += len(column.coded)
         if column.missing == "indicator":
             encoded[:, at] = blank
             at += 1

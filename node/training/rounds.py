@@ -143,7 +143,7 @@ class _Work:
                 self.model,
                 self._release("baseline_train"),
                 steps=planned.rounds,
-                learning_rate=float(self._spec.federation.strategy.learning_rate),
+                learning_rate=float(planned.learning_rate or self._spec.learning_rate),
                 averaged=averaged_rounds(self._spec, planned.rounds),
                 rng=rng,
                 before_noise=self._before_noise,

@@ -44,7 +44,10 @@ def spec(
             "task": {"kind": "binary", "target": "y", "above": "0"},
             "features": ["a", "b"],
             "model": model or {"preset": "logistic-regression"},
-            "federation": {**federation, "strategy": strategy or {"name": "fedsgd"}},
+            "federation": {
+                **federation,
+                "strategy": {"learning_rate": "2", **(strategy or {"name": "fedsgd"})},
+            },
             "privacy": {"epsilon": "1"},
             **more,
         }

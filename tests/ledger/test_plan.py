@@ -98,7 +98,9 @@ def halves(name: str = "basel") -> Site:
 
 
 def spec(datasets: tuple[str, ...] = ("basel",), **changed: Any) -> ExperimentSpec:
-    federation = {"datasets": datasets, "rounds": 5, **changed.pop("federation", {})}
+    strategy = {"name": "fedsgd", "learning_rate": "2"}
+    settings = {"datasets": datasets, "rounds": 5, "strategy": strategy}
+    federation = {**settings, **changed.pop("federation", {})}
     privacy = {"epsilon": "1", **changed.pop("privacy", {})}
     plain: dict[str, Any] = {
         "consilium": 1,

@@ -116,6 +116,15 @@ def test_long_codes_are_not_rounded_into_one() -> None:
     assert normal_label(first + ".000") == first
 
 
+def test_a_reference_is_one_of_the_codes_however_it_is_written() -> None:
+    codes = {**SEX, "values": ["0", "1", "2"], "reference": "1.0"}
+    column = schema(AGE, codes).column("sex")
+    assert isinstance(column, CategoryColumn)
+    assert column.coded == ("0", "2")
+    with pytest.raises(ValidationError, match="reference '3' is not a value"):
+        schema(AGE, {**codes, "reference": "3"})
+
+
 @pytest.mark.parametrize("text", ["1e999999", "1e-999999", "1e9999999999999", "-1E+101"])
 def test_a_code_with_a_monstrous_exponent_is_a_text(text: str) -> None:
     assert normal_label(text) == text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -40,10 +39,15 @@ def federation(**changed: Any) -> dict[str, Any]:
     return SPEC["federation"] | changed  # type: ignore[no-any-return]
 
 
-def test_a_spec_has_the_house_recipe_by_default() -> None:
+def test_a_spec_leaves_its_settings_to_the_recipe_by_default() -> None:
     made = spec()
-    assert made.federation.strategy == FedSgd(name="fedsgd", learning_rate=Decimal(2))
-    assert (made.federation.rounds, made.federation.sampling) == (20, "full")
+    assert made.federation.strategy == FedSgd(name="fedsgd", learning_rate="auto")
+    assert (made.federation.rounds, made.federation.sampling) == ("auto", "full")
+    assert made.auto == ("federation.strategy.learning_rate", "federation.rounds")
+    with pytest.raises(ValueError, match="still auto"):
+        _ = made.rounds
+    with pytest.raises(ValueError, match="still auto"):
+        _ = made.learning_rate
     assert made.privacy.metrics is not None
     assert made.privacy.baseline is None
     assert made.outputs == 1

@@ -43,9 +43,17 @@ def heart_schema(name: str = "cleveland-heart") -> Schema:
 
 
 def heart_spec(**changes: Any) -> ExperimentSpec:
-    """The example's spec, with fields replaced."""
+    """The example's spec at the house recipe's settings, with fields replaced."""
     text = yaml.safe_load(example("heart-disease", "experiment.yaml").read_text())
-    return ExperimentSpec.model_validate(text | changes)
+    text |= changes
+    settings = {"strategy": {"name": "fedsgd", "learning_rate": 2}, "rounds": 20}
+    given = {
+        name: value
+        for name, value in text["federation"].items()
+        if name in changes.get("federation", {}) or name not in settings
+    }
+    text["federation"] = settings | given
+    return ExperimentSpec.model_validate(text)
 
 
 def heart_file(name: str = "cleveland-heart") -> Path:

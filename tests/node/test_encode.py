@@ -57,6 +57,13 @@ def test_numbers_are_scaled_by_their_bounds_and_codes_spread(
     )
 
 
+def test_a_reference_has_no_input_of_its_own(table: Table) -> None:
+    compared = schema(*(c | {"reference": "b"} if c["name"] == "c" else c for c in COLUMNS))
+    assert feature_names(compared, ("c", "x"))[:3] == ("c=a", "c=c", "c:missing")
+    encoded = features(table, compared, ("c",))
+    np.testing.assert_array_equal(encoded, [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+
+
 def test_a_row_is_encoded_alike_whatever_the_other_rows_are() -> None:
     real = heart_schema()
     table = read_table(heart_file(), real)
