@@ -21,7 +21,8 @@ import sqlalchemy as sa
 from benchmarks.ledger_workload import Workload, chunks
 from ledger.copies.snapshot import WORTH
 from ledger.copies.store import LogStore, Row
-from ledger.entries.entry import federation_id, parse_entry, parse_leaf
+from ledger.entries.entry import parse_leaf
+from ledger.formats.merkle import leaf_hash
 
 TIMED = 100_000
 """Entries that are verified for a rate; a longer log has the same."""
@@ -107,10 +108,8 @@ def fill(url: str, entries: int) -> str:
     store = LogStore.open(url)
     size = store.size()
     if size:
-        first = store.row(0)
-        if size != entries or federation_id(parse_entry(first.body, first.signature)) != (
-            work.federation
-        ):
+        beginning = [leaf_hash(leaf) for leaf in work.setup]
+        if size != entries or list(store.leaves(0, len(beginning))) != beginning:
             raise RuntimeError(f"{url} holds another log; choose another folder, or delete it")
         store.close()
         return work.federation
