@@ -26,6 +26,7 @@ from ledger.entries.operations import Purpose
 from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout
 from ledger.rules.experiments import site_of
+from ledger.rules.state import State
 from privacy.errors import PrivacyError
 from privacy.histogram import MIN_DECLARED_PATIENTS, Layout, Measure, measures
 
@@ -205,7 +206,15 @@ def contribution_report(
         rounds=record.plan.rounds,
         parameters=record.plan.parameters,
         sites=tuple(
-            _site(record, name, tracks[name], why_not, federated, local)
+            _site(
+                record,
+                name,
+                tracks[name],
+                why_not,
+                federated,
+                local,
+                _declared_test(found.state, record, name),
+            )
             for name in sorted(record.sites)
         ),
         pooled_federated=_pooled(federated),
@@ -267,6 +276,7 @@ def _site(
     why_not: str | None,
     federated: _Histograms,
     local: _Histograms,
+    declared_test: int,
 ) -> SiteContribution:
     terms = record.sites[name].terms
     site = site_of(record.plan, name)
@@ -278,7 +288,7 @@ def _site(
         dataset=name,
         hospital=record.sites[name].said.organisation,
         declared_patients=terms.declared_train + terms.declared_test,
-        declared_test=terms.declared_test,
+        declared_test=declared_test,
         weight=site.weight if site else 0,
         rounds_offered=rounds_offered(record, name),
         rounds_served=rounds_served(record, name),
@@ -290,8 +300,17 @@ def _site(
         norm_share=_figure(track.norm_share, missing),
         noise_share=_figure(noisy, missing if not track.rounds else "not known for this strategy"),
         shapley_by_round=tuple(zip(track.rounds, track.shapley, strict=False)),
-        quality=_quality(name, terms.declared_test, federated, local),
+        quality=_quality(name, declared_test, federated, local),
     )
+
+
+def _declared_test(state: State, record: ExperimentRecord, name: str) -> int:
+    """Declared test patients of the calendar blocks that the plan reads, at most the dataset's."""
+    declared = record.sites[name].terms.declared_test
+    site = site_of(record.plan, name)
+    read = [r for r in site.releases if r.purpose == "evaluate"] if site else []
+    cells = {charge.cell for release in read for charge in release.charges}
+    return min(declared, sum(state.cells[c].terms.declared_patients for c in cells) or declared)
 
 
 def _figure(values: Sequence[float], missing: str) -> Figure:

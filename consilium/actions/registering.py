@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,8 +17,11 @@ from consilium.settings import Settings
 from ledger.entries.cards import DatasetCard, Sealed, seal_card
 from ledger.entries.operations import Operation
 from ledger.experiment.schema import Schema
+from ledger.rules.blocks import Period
 from node.data import registration
+from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
+from node.register.patients import PATIENTS
 from node.register.private import PRIVATE, PrivateRegister
 
 _ANY_KEY = bytes(32)
@@ -36,7 +40,10 @@ class LocalCounts(TypedDict):
 
 
 class Registered(TypedDict):
-    """What was published of a dataset."""
+    """What was published of a dataset; ``left_out`` is for the hospital's own eyes alone.
+
+    It counts the patients in none of the dataset's cells, whose rows nobody reads.
+    """
 
     dataset: str
     unit: str
@@ -46,6 +53,7 @@ class Registered(TypedDict):
     epsilon: float
     delta: float
     registration: str
+    left_out: int
 
 
 def check_file(data: Path, schema: Path) -> LocalCounts:
@@ -82,6 +90,8 @@ def register_file(
     epsilon: float | None,
     delta: float | None,
     card: Path | None,
+    blocks: Period | None = None,
+    new_patients: int | None = None,
 ) -> Registered:
     """Register a file as one of this hospital's datasets.
 
@@ -92,6 +102,8 @@ def register_file(
         epsilon: the lifetime promise; needed for a hospital's first dataset, fixed after it.
         delta: of that promise; the most that is allowed by default.
         card: a YAML file with a ``DatasetCard``, or None.
+        blocks: cells by calendar year or quarter; said with a hospital's first dataset.
+        new_patients: opens today's block for so many, see ``node.data.blocks.Calendar``.
 
     Raises:
         InputError, DatasetError, RegistrationRefused: why not; nothing is registered.
@@ -121,6 +133,15 @@ def register_file(
                 cells=private.view.cells,
                 epsilon=epsilon,
                 delta=delta,
+                calendar=Calendar(
+                    path / PATIENTS,
+                    datetime.now(UTC).date(),
+                    said=lambda: registration.registrations_said(
+                        member.replica, member.replica.state, member.config.organisation
+                    ),
+                    period=blocks,
+                    new_patients=new_patients,
+                ),
             )
             if sealed is not None:
                 prepared = _with_card(prepared, sealed)
@@ -144,6 +165,7 @@ def register_file(
             epsilon=min(promise.epsilon_micro for promise in promises) / 1e6,
             delta=max(promise.delta_e15 for promise in promises) / 1e15,
             registration=dataset.registration,
+            left_out=prepared.left_out,
         )
 
 

@@ -41,6 +41,8 @@ def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -
     epilog=examples(
         "consilium dataset register --data heart.csv --schema schema.yaml --epsilon 8",
         "consilium dataset register --data more.csv --schema more.yaml   # the same patients' budget",
+        "consilium dataset register --data a.csv --schema a.yaml --epsilon 8 --blocks year",
+        "consilium dataset register --data b.csv --schema a.yaml --new-patients 400   # a year later",
     )
 )
 def register(
@@ -50,7 +52,7 @@ def register(
         float | None,
         typer.Option(
             "--epsilon",
-            help="What your patients are promised for ever; said with your first dataset only.",
+            help="What your patients are promised for ever; said when a cell of them is opened.",
         ),
     ] = None,
     delta: Annotated[
@@ -61,17 +63,45 @@ def register(
         Path | None,
         typer.Option("--card", help="YAML: controller, legal basis, retention; erasable later."),
     ] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            "--blocks",
+            help="year or quarter: cells by when a patient was first registered. Said with your "
+            "first dataset.",
+        ),
+    ] = None,
+    new_patients: Annotated[
+        int | None,
+        typer.Option(
+            "--new-patients",
+            min=0,
+            help="Opens today's block for about so many patients who were never registered before; "
+            "0 takes in nobody new.",
+        ),
+    ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Offer a dataset: its public schema and declared sizes are published, its rows stay here."""
     from consilium.actions.registering import register_file
+    from consilium.actions.speaking import closed_word
     from consilium.commands.terminal import show_fields, show_json
     from consilium.settings import load_settings
+    from ledger.rules.blocks import Period
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    found = register_file(settings, data, schema, epsilon=epsilon, delta=delta, card=card)
+    found = register_file(
+        settings,
+        data,
+        schema,
+        epsilon=epsilon,
+        delta=delta,
+        card=card,
+        blocks=None if blocks is None else closed_word(blocks, Period, "--blocks"),
+        new_patients=new_patients,
+    )
     if as_json:
         show_json(found)
     else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -24,6 +24,7 @@ from ledger.entries.operations import (
     BlobRef,
     CellCharge,
     CellRegistered,
+    CellUse,
     DatasetRegistered,
     Engine,
     Plan,
@@ -153,7 +154,8 @@ def compile_plan(spec: ExperimentSpec, sites: Sequence[Site], initial_model: Blo
             ``auto`` where a number belongs (``recipe.resolve`` puts it there).
     """
     _refuse_auto(spec)
-    return _assemble(spec, sites, initial_model, _calibrate_all(spec, sites))
+    read = [narrowed(spec, site) for site in sites]
+    return _assemble(spec, read, initial_model, _calibrate_all(spec, read))
 
 
 def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
@@ -171,6 +173,7 @@ def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
     named = [s.terms.dataset for s in sites]
     if named != list(spec.federation.datasets) or named != [s.dataset for s in plan.sites]:
         raise PlanRefused("plan.sites", "its datasets are not those of the spec, in their order")
+    sites = [narrowed(spec, site) for site in sites]
     noises = [
         _check_noise(f"plan.sites.{stated.dataset}", wanted, stated)
         for wanted, stated in zip(_calibrate_all(spec, sites), plan.sites, strict=True)
@@ -187,6 +190,37 @@ def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
             if name != "sites" and getattr(expected, name) != getattr(plan, name)
         )
         raise PlanRefused(f"plan.{different}", "it is not what the spec says")
+
+
+def narrowed(spec: ExperimentSpec, site: Site) -> Site:
+    """A site with the cells that the spec reads of it, and no more declared than those hold.
+
+    Raises:
+        PlanRefused: it has none of the blocks that the spec names.
+    """
+    wanted = spec.federation.blocks
+    if not wanted:
+        return site
+    uses = tuple(use for use in site.terms.cells if site.cells[use.cell].block in wanted)
+    if not any(use.use in ("train", "both") for use in uses):
+        there = ", ".join(sorted({cell.block for cell in site.cells.values()}))
+        raise PlanRefused(
+            "federation.blocks",
+            f"{site.terms.dataset} has no patients for training of {', '.join(wanted)}; "
+            f"it has: {there}",
+        )
+    terms = site.terms.model_copy(
+        update={
+            "cells": uses,
+            "declared_train": min(site.terms.declared_train, _declared_in(site, uses, "train")),
+            "declared_test": min(site.terms.declared_test, _declared_in(site, uses, "test")),
+        }
+    )
+    return replace(site, terms=terms)
+
+
+def _declared_in(site: Site, uses: Sequence[CellUse], half: str) -> int:
+    return sum(site.cells[u.cell].declared_patients for u in uses if u.use in (half, "both"))
 
 
 def target_limit(spec: ExperimentSpec, cell: CellRegistered) -> Limit:

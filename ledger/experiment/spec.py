@@ -27,6 +27,7 @@ from ledger.entries.operations import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.formats.documents import plain_decimal
+from ledger.rules.blocks import PATTERN
 from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 Prose = Annotated[
@@ -41,6 +42,7 @@ Line = Annotated[
 ]
 _EPOCH = date(1970, 1, 1)
 _DAY_MS = 86_400_000
+Block = Annotated[str, StringConstraints(pattern=PATTERN)]
 _Plain = AfterValidator(plain_decimal)
 Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
 Rate = Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain]
@@ -184,6 +186,8 @@ class Federation(SpecPart):
         quorum: least number of updates that make a round count.
         sampling: ``full`` batch, or the Poisson probability of each patient in a step.
         spare_rounds: rounds reserved for crashes, within the target epsilon.
+        blocks: the calendar blocks of patients to learn from, each charged in every dataset that has
+            it; empty for all that the datasets have.
         secure_aggregation: masks on every vector, or null for none; ``true`` is its defaults.
     """
 
@@ -194,12 +198,15 @@ class Federation(SpecPart):
     round_timeout_s: Annotated[int, Field(ge=1, le=30 * 24 * 3600)] = 600
     sampling: Literal["full"] | Fraction = "full"
     spare_rounds: Annotated[int, Field(ge=0, le=100)] = 1
+    blocks: Annotated[tuple[Block, ...], Field(max_length=64)] = ()
     secure_aggregation: Annotated[SecureAggregation | None, BeforeValidator(_masked_or_not)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.datasets)) != len(self.datasets):
             raise ValueError("a dataset is listed twice")
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError("a block is listed twice")
         if self.quorum > len(self.datasets):
             raise ValueError(
                 f"quorum {self.quorum} is more than the {len(self.datasets)} datasets asked for"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger.entries.operations import CellRegistered, DatasetRegistered, DatasetWithdrawn
+from ledger.rules.blocks import overlap, quarters
 from ledger.rules.state import Cell, Dataset, State
 from ledger.rules.verdict import Step, Void
 
@@ -25,6 +26,8 @@ def cell_registered(state: State, step: Step, op: CellRegistered) -> State | Voi
         return Void("not_owner")
     if op.cell in state.cells or _overlaps(state, organisation, op):
         return Void("cell_exists")
+    if quarters(op.block) is None:
+        return Void("cell_terms")
     if op.delta_e15 > DELTA_MAX_E15 or op.delta_e15 * 10 * op.declared_patients > 10**15:
         return Void("cell_terms")
     cell = Cell(organisation, step.index, op)
@@ -84,10 +87,10 @@ def _outgrows(state: State, op: DatasetRegistered) -> bool:
 
 
 def _overlaps(state: State, organisation: str, op: CellRegistered) -> bool:
-    """Whether a cell of the hospital has the same block (or one is ``all``) and half (or ``both``)."""
+    """Whether a cell of the hospital shares a day of its block, and a half, with this one."""
     return any(
         cell.organisation == organisation
-        and (cell.terms.block == op.block or "all" in (cell.terms.block, op.block))
+        and overlap(cell.terms.block, op.block)
         and (cell.terms.half == op.half or "both" in (cell.terms.half, op.half))
         for cell in state.cells.values()
     )

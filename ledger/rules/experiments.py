@@ -249,7 +249,10 @@ def _not_the_stewards(
 
 
 def _charges_enough(state: State, plan: Plan, site: SitePlan, dataset: Dataset) -> bool:
-    """Every release is planned once, for all cells of its use, at no less than its noise costs."""
+    """Every release is planned once, for all cells of its use, at no less than its noise costs.
+
+    All of them are of the calendar blocks that the plan reads, the same for each of its releases.
+    """
     wanted = {"train": plan.rounds_with_spare * plan.steps_per_round}
     if plan.evaluate:
         wanted["evaluate"] = 1
@@ -262,9 +265,12 @@ def _charges_enough(state: State, plan: Plan, site: SitePlan, dataset: Dataset) 
         return False
     if any(got[purpose].steps != steps for purpose, steps in wanted.items()):
         return False
+    named = {charge.cell for release in site.releases for charge in release.charges}
+    blocks = {state.cells[cell].terms.block for cell in named if cell in state.cells}
+    read = [c for c in dataset.terms.cells if state.cells[c.cell].terms.block in blocks]
     for release in site.releases:
         use = "train" if release.purpose in TRAINING else "test"
-        cells = {c.cell for c in dataset.terms.cells if c.use in (use, "both")}
+        cells = {c.cell for c in read if c.use in (use, "both")}
         if {charge.cell for charge in release.charges} != cells:
             return False
         if len(cells) != len(release.charges):

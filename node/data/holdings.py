@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import parse_document
+from node.data.blocks import rows_of_blocks
 from node.data.encode import Examples, examples
 from node.data.intake import FileIdentity, Table, identify, read_table
 from node.data.snapshot import split_table
@@ -97,21 +98,47 @@ class Holdings:
         return _get(self._splits, key, lambda: split_table(table, schema, split_key), _TABLES)
 
     def halves(
-        self, path: Path, schema_document: bytes, split_key: bytes, spec: bytes, expected: str
+        self,
+        path: Path,
+        schema_document: bytes,
+        split_key: bytes,
+        spec: bytes,
+        expected: str,
+        *,
+        blocks: frozenset[str] = frozenset(),
+        patients: Path = Path(),
+        snapshot: str = "",
     ) -> tuple[Examples, Examples]:
         """Encode training and evaluation half for an experiment; raises as ``table``.
 
+        Args:
+            path: the file.
+            schema_document: canonical.
+            split_key: the hospital's secret, 32 bytes.
+            spec: the experiment's document, canonical.
+            expected: SHA-256 at registration.
+            blocks: the calendar blocks that are charged: rows of other patients are dropped; empty
+                where all patients are one block.
+            patients: with blocks, the file that knows each patient's.
+            snapshot: with blocks, root of the dataset's commitment.
+
         Raises:
             JobRefused: spec and schema do not fit together.
+            LedgerError: the file of patients cannot be read.
         """
         table = self.table(path, schema_document, expected)
         test = self.split(path, schema_document, split_key, expected)
         schema = parse_document(schema_document, Schema)
         parsed = parse_document(spec, ExperimentSpec)
-        key = _digest(expected.encode(), schema_document, split_key, spec)
+        chosen = ",".join((snapshot, *sorted(blocks))).encode()
+        key = _digest(expected.encode(), schema_document, split_key, spec, chosen)
 
         def encode() -> tuple[Examples, Examples]:
-            return examples(table, schema, parsed, ~test), examples(table, schema, parsed, test)
+            here = np.ones(table.rows, dtype=np.bool_)
+            if blocks:
+                here = rows_of_blocks(table, split_key, patients, snapshot, blocks)
+            train = examples(table, schema, parsed, ~test & here)
+            return train, examples(table, schema, parsed, test & here)
 
         return _get(self._halves, key, encode, _HALVES)
 

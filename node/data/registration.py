@@ -7,22 +7,26 @@ where the hospital has none yet, and the dataset. A crash in between leaves an u
 charges nothing.
 
 Cells: one for all patients where the first dataset has no patient ids (training and evaluation add
-up in it); else one for each half, fixed by keyed hash of the patient id. A patient has one cell for
-ever, so a later dataset uses the cells that are there.
+up in it); else one for each half, fixed by keyed hash of the patient id, and, where the hospital
+declared calendar blocks, one of these for each block of first registration (``blocks.py``). A patient
+has one cell for ever, so a later dataset uses the cells that are there.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from immutables import Map
 
 from ledger.copies.blobs import blob_ref
+from ledger.copies.replica import Replica
+from ledger.entries.entry import parse_entry
 from ledger.entries.operations import (
     CellLimit,
     CellRegistered,
@@ -36,20 +40,31 @@ from ledger.experiment.plan import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
+from ledger.rules.blocks import ALL
 from ledger.rules.datasets import DELTA_MAX_E15
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
+from node.data.blocks import (
+    Calendar,
+    CalendarCells,
+    calendar_cells,
+    declared_sizes,
+    is_by_calendar,
+    place_patients,
+)
 from node.data.intake import identify, read_table
 from node.data.snapshot import split_table, take_snapshot
 from node.duties.recovery import counted_in
 from node.errors import DatasetError, RegistrationRefused
 from node.register.accounts import DatasetRecord, PrivateCell
+from node.register.patients import Enrolment, Place, enrol
 from node.register.private import PrivateRegister
 from privacy.errors import PrivacyError
 from privacy.filters import limit_for
 
 _FOLLOW_S = 5.0
+_REGISTERS = b'"dataset.registered"'
 
 Say = Callable[[Operation], str | None]
 """Says an operation and waits until the own copy of the log has it: None, or why it is void."""
@@ -64,12 +79,16 @@ class Prepared:
         organisation: the hospital's.
         cells: promises to be made, with the percentage of their patients kept for evaluation.
         dataset: what will be said of it.
+        enrolment: patients that get their calendar block with it; None where all are one block.
+        left_out: number of its patients in none of its cells; like every count it stays here.
     """
 
     record: DatasetRecord
     organisation: str
     cells: tuple[tuple[CellRegistered, int | None], ...]
     dataset: DatasetRegistered
+    enrolment: Enrolment | None = None
+    left_out: int = 0
 
 
 def prepare(
@@ -81,6 +100,7 @@ def prepare(
     cells: Map[str, PrivateCell],
     epsilon: float | None,
     delta: float | None = None,
+    calendar: Calendar | None = None,
 ) -> Prepared:
     """Read and judge a file; nothing is written and nothing is said.
 
@@ -90,8 +110,10 @@ def prepare(
         organisation: the hospital's.
         hospital_key: 32 bytes, the same for all its datasets.
         cells: the hospital's cells that have a promise.
-        epsilon: the lifetime promise to patients; needed for the first dataset only.
+        epsilon: the lifetime promise to patients; needed for the first dataset only, and for a new
+            calendar block where it is to be another than that of the block before.
         delta: its delta; by default the most that is allowed, min(1e-5, 1/(10 N)).
+        calendar: what the hospital declares of its patients' blocks; None where it never does.
 
     Raises:
         DatasetError: the file does not fit its schema, or its declared size.
@@ -106,16 +128,26 @@ def prepare(
     if path.stat().st_mtime_ns != before.mtime_ns:
         raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
     test = split_table(table, schema, hospital_key)
+    uses, new, placing = _cells(schema, organisation, cells, epsilon, delta, calendar)
+    inside = np.ones(table.rows, dtype=np.bool_)
+    newcomers: Mapping[bytes, Place] = {}
+    left_out = 0
+    if placing is not None and calendar is not None:
+        sizes = declared_sizes(placing, {name: cell.terms for name, cell in cells.items()})
+        placed = place_patients(table, test, schema, hospital_key, placing, sizes, calendar)
+        inside, newcomers, left_out = placed.inside, placed.newcomers, placed.left_out
     if table.patients is None:
         test_units = int(test.sum())
         train_units = table.rows - test_units
     else:
-        train_units = len({p for p, kept in zip(table.patients, test, strict=True) if not kept})
-        test_units = len(set(table.patients)) - train_units
+        here = [
+            (p, kept) for p, kept, there in zip(table.patients, test, inside, strict=True) if there
+        ]
+        train_units = len({patient for patient, kept in here if not kept})
+        test_units = len({patient for patient, kept in here if kept})
     _check_size(schema, train_units, test_units)
     snapshot = take_snapshot(table, schema, salt=secrets.token_bytes(SALT_BYTES))
     document = encode_document(schema)
-    uses, new = _cells(schema, organisation, cells, epsilon, delta)
     record = DatasetRecord(
         name=schema.dataset,
         path=str(path),
@@ -142,6 +174,10 @@ def prepare(
             snapshot=record.snapshot,
             card=None,
         ),
+        enrolment=None
+        if placing is None or calendar is None
+        else Enrolment(calendar.file, record.snapshot, newcomers),
+        left_out=left_out,
     )
 
 
@@ -171,6 +207,8 @@ def register(
     for terms, _ in prepared.cells:
         _check_known(prepared, terms, state())
     register.note_dataset(prepared.record)
+    if prepared.enrolment is not None:
+        enrol(prepared.enrolment)
     publish(prepared.record.schema_document)
     for terms, test_percent in prepared.cells:
         void = None if terms.cell in state().cells else say(terms)
@@ -248,6 +286,26 @@ def say_and_follow(
     return verdict
 
 
+def registrations_said(
+    replica: Replica, state: State, organisation: str
+) -> Iterator[tuple[str, int]]:
+    """Snapshot and time of each registration that a hospital said, void ones included.
+
+    Of datasets that a log took over from another the time is unknown: 0.
+    """
+    nodes = {m.handle for m in state.members.values() if m.organisation == organisation}
+    for row in replica.store.rows(0):
+        if _REGISTERS in row.body:
+            body = parse_entry(row.body, row.signature).body
+            if body.author in nodes and isinstance(body.op, DatasetRegistered):
+                yield body.op.snapshot, body.at_ms
+    if state.succession is None:
+        return
+    for dataset in state.datasets.values():
+        if dataset.organisation == organisation:
+            yield dataset.terms.snapshot, 0
+
+
 def cell_name(organisation: str, half: str) -> str:
     """Name of a hospital's cell."""
     return f"{organisation}-{half}"
@@ -303,6 +361,58 @@ def _cells(
     known: Map[str, PrivateCell],
     epsilon: float | None,
     delta: float | None,
+    calendar: Calendar | None,
+) -> tuple[
+    tuple[CellUse, ...], tuple[tuple[CellRegistered, int | None], ...], CalendarCells | None
+]:
+    if is_by_calendar(schema, known, calendar) and calendar is not None:
+        cells = calendar_cells(schema, organisation, known, calendar)
+        return cells.uses, _block_promises(schema, cells, known, epsilon, delta), cells
+    uses, new = _undivided_cells(schema, organisation, known, epsilon, delta)
+    return uses, new, None
+
+
+def _block_promises(
+    schema: Schema,
+    cells: CalendarCells,
+    known: Map[str, PrivateCell],
+    epsilon: float | None,
+    delta: float | None,
+) -> tuple[tuple[CellRegistered, int | None], ...]:
+    if not cells.new:
+        for cell in known.values():
+            _check_promise(schema, cell.terms, epsilon, delta)
+        return ()
+    if epsilon is None:
+        if not known:
+            raise _no_promise(schema)
+        newest = max(known.values(), key=lambda cell: cell.terms.block)
+        epsilon = newest.terms.epsilon_micro / 10**6
+    return tuple(
+        (
+            _terms(
+                schema, new.name, new.half, max(1, new.declared), epsilon, delta, block=new.block
+            ),
+            schema.test_percent,
+        )
+        for new in cells.new
+    )
+
+
+def _no_promise(schema: Schema) -> RegistrationRefused:
+    return RegistrationRefused(
+        schema.dataset,
+        "it is the hospital's first dataset: say the epsilon that its patients are promised "
+        "for ever (--epsilon)",
+    )
+
+
+def _undivided_cells(
+    schema: Schema,
+    organisation: str,
+    known: Map[str, PrivateCell],
+    epsilon: float | None,
+    delta: float | None,
 ) -> tuple[tuple[CellUse, ...], tuple[tuple[CellRegistered, int | None], ...]]:
     whole = cell_name(organisation, "all")
     halves = (cell_name(organisation, "train"), cell_name(organisation, "test"))
@@ -338,11 +448,7 @@ def _cells(
             _check_promise(schema, known[name].terms, epsilon, delta)
             continue
         if epsilon is None:
-            raise RegistrationRefused(
-                schema.dataset,
-                "it is the hospital's first dataset: say the epsilon that its patients are promised "
-                "for ever (--epsilon)",
-            )
+            raise _no_promise(schema)
         terms = _terms(schema, name, use.use, max(1, declared), epsilon, delta)
         new.append((terms, percent))
     return tuple(use for _, use, _ in wanted), tuple(new)
@@ -373,6 +479,8 @@ def _terms(
     declared: int,
     epsilon: float,
     delta: float | None,
+    *,
+    block: str = ALL,
 ) -> CellRegistered:
     most_e15 = min(DELTA_MAX_E15, 10**15 // (10 * declared))
     delta_e15 = most_e15 if delta is None else round(delta * 10**15)
@@ -388,7 +496,7 @@ def _terms(
         return CellRegistered(
             type="cell.registered",
             cell=name,
-            block="all",
+            block=block,
             half=half,
             declared_patients=declared,
             epsilon_micro=epsilon_micro,

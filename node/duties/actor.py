@@ -32,9 +32,11 @@ from ledger.exchange.home import Membership
 from ledger.experiment.masked import vector_commitment
 from ledger.experiment.noise_shares import site_in_round
 from ledger.formats.strict import canonical
+from ledger.rules.blocks import ALL
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Sequenced
+from ledger.rules.state import State
 from node.data.hospital_key import load_hospital_key
 from node.duties.duty import (
     Adopt,
@@ -65,6 +67,7 @@ from node.errors import (
     WorkerError,
 )
 from node.register.accounts import stated
+from node.register.patients import PATIENTS
 from node.register.private import PrivateRegister
 from node.training.frames import Job
 from node.training.trainer import Done, Mask, Task, TrainingThread
@@ -317,6 +320,7 @@ class Actor:
         record = self._private.view.datasets[duty.dataset]
         spec = self._checked[duty.experiment].spec
         split_key = self._hospital_key()
+        blocks = blocks_of(self._replica.state, site)
 
         def job(model: bytes) -> Job:
             return Job(
@@ -329,6 +333,9 @@ class Actor:
                 path=record.path,
                 sha256=record.sha256,
                 split_key=split_key,
+                blocks=blocks,
+                patients=str(self._membership.home.path / PATIENTS) if blocks else "",
+                snapshot=record.snapshot,
             )
 
         model = experiment.plan.initial_model if duty.kind == "baseline" else current.model
@@ -421,6 +428,12 @@ class Actor:
             sealing = self._membership.keyring.sealing
             self._split_key = load_hospital_key(self._membership.home.path, sealing)
         return self._split_key
+
+
+def blocks_of(state: State, site: SitePlan) -> tuple[str, ...]:
+    """The calendar blocks that a plan charges at a site, sorted; none where all time is one."""
+    charged = {charge.cell for release in site.releases for charge in release.charges}
+    return tuple(sorted({state.cells[cell].terms.block for cell in charged} - {ALL}))
 
 
 def _given_back(site: SitePlan, used: Map[Purpose, int]) -> tuple[CellCharge, ...]:

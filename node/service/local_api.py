@@ -16,6 +16,7 @@ import secrets
 import socket
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,10 +31,13 @@ from ledger.errors import LedgerError
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
 from ledger.formats.witness import Answer
+from ledger.rules.blocks import Period
 from ledger.rules.finality import standing_quorum
+from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
 from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceError
+from node.register.patients import PATIENTS
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ class Offer(BaseModel):
         schema_: its public schema.
         epsilon: the lifetime promise to patients; for the hospital's first dataset.
         delta: its delta, or None for the most that is allowed.
+        blocks, new_patients: see ``node.data.blocks.Calendar``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +68,8 @@ class Offer(BaseModel):
     schema_: Annotated[Schema, Field(alias="schema")]
     epsilon: float | None = None
     delta: float | None = None
+    blocks: Period | None = None
+    new_patients: Annotated[int | None, Field(ge=0)] = None
 
 
 def status_of(service: NodeService) -> NodeStatus:
@@ -234,6 +241,13 @@ def _register(service: NodeService, offer: Offer) -> Response:
             cells=service.private.view.cells,
             epsilon=offer.epsilon,
             delta=offer.delta,
+            calendar=Calendar(
+                home / PATIENTS,
+                datetime.now(UTC).date(),
+                said=service.registrations_said,
+                period=offer.blocks,
+                new_patients=offer.new_patients,
+            ),
         )
         record = service.register_dataset(prepared)
     except (DatasetError, RegistrationRefused) as error:
@@ -246,6 +260,7 @@ def _register(service: NodeService, offer: Offer) -> Response:
             "registration": record.registration,
             "snapshot": record.snapshot,
             "cells": [use.cell for use in prepared.dataset.cells],
+            "left_out": prepared.left_out,
         }
     )
 

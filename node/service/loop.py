@@ -38,7 +38,13 @@ from ledger.formats.witness import Answer
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
-from node.data.registration import Prepared, finish_registrations, register, say_and_follow
+from node.data.registration import (
+    Prepared,
+    finish_registrations,
+    register,
+    registrations_said,
+    say_and_follow,
+)
 from node.duties.actor import Actor
 from node.duties.duty import LocalPolicy, Standing, approvals
 from node.duties.recovery import account_for_earlier_lives
@@ -213,6 +219,19 @@ class NodeService:
                 publish=self.membership.publish,
                 say=partial(say_and_follow, self.membership, heard=self._hear_own),
             )
+
+        return self._in_owner(run).result(timeout_s)
+
+    def registrations_said(self, *, timeout_s: float = 120.0) -> tuple[tuple[str, int], ...]:
+        """Snapshot and time of this hospital's registrations; safe from any thread but the owner's.
+
+        Raises:
+            TimeoutError: the node is busy for that long.
+        """
+
+        def run() -> tuple[tuple[str, int], ...]:
+            organisation = self.membership.config.organisation
+            return tuple(registrations_said(self._replica, self._replica.state, organisation))
 
         return self._in_owner(run).result(timeout_s)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ledger.entries.operations import Count, Hash, Positive, Purpose, RoundKind
+from ledger.entries.operations import EMPTY_HASH, Count, Hash, Positive, Purpose, RoundKind, Slug
 from ledger.formats.strict import canonical
 from node.errors import (
     DatasetChanged,
@@ -47,6 +47,9 @@ class Job(BaseModel):
         path: the dataset's file.
         sha256: of that file when it was registered.
         split_key: the hospital's secret for ``snapshot.unit_split``.
+        blocks: the calendar blocks whose patients the plan charges; empty where all are one block.
+        patients: with blocks, the file that knows each patient's (``node.register.patients``).
+        snapshot: root of the dataset's commitment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +63,9 @@ class Job(BaseModel):
     path: str
     sha256: Hash
     split_key: Annotated[bytes, Field(min_length=32, max_length=64)]
+    blocks: tuple[Slug, ...] = ()
+    patients: str = ""
+    snapshot: Hash = EMPTY_HASH
 
 
 class Message(BaseModel):
@@ -81,12 +87,14 @@ class Load(Message):
 
 
 class Round(Message):
-    """Run a job. Parts: spec, schema, site, model, path, split key."""
+    """Run a job. Parts: spec, schema, site, model, path, split key, file of patients."""
 
     type: Literal["round"] = "round"
     kind: RoundKind
     round: Positive
     sha256: Hash
+    blocks: tuple[Slug, ...] = ()
+    snapshot: Hash = EMPTY_HASH
 
 
 class Answer(Message):

@@ -97,7 +97,14 @@ class _Work:
         tree = network_of(self._spec, self._schema)
         self.model: FloatVector = unpack_model(job.model, parameter_shapes(tree))
         train, self._test = holdings.halves(
-            Path(job.path), job.schema_document, job.split_key, job.spec, job.sha256
+            Path(job.path),
+            job.schema_document,
+            job.split_key,
+            job.spec,
+            job.sha256,
+            blocks=frozenset(job.blocks),
+            patients=Path(job.patients),
+            snapshot=job.snapshot,
         )
         self.training = Training(
             per_sample(build(tree)),

@@ -167,13 +167,20 @@ class Worker:
             self._ensure()
             deadline = _deadline(timeout_s)
             self._send(
-                Round(kind=job.kind, round=job.round, sha256=job.sha256),
+                Round(
+                    kind=job.kind,
+                    round=job.round,
+                    sha256=job.sha256,
+                    blocks=job.blocks,
+                    snapshot=job.snapshot,
+                ),
                 job.spec,
                 job.schema_document,
                 job.site,
                 job.model,
                 os.fsencode(job.path),
                 job.split_key,
+                os.fsencode(job.patients),
             )
             while True:
                 header, parts = self._receive(deadline)

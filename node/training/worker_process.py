@@ -132,8 +132,8 @@ class _Serving:
             return write_frame(Ready(production=self._noise.production))
         if isinstance(header, Load) and len(parts) == 3:
             return self._load(*parts)
-        if isinstance(header, Round) and len(parts) == 6:
-            spec, schema, site, model, path, split_key = parts
+        if isinstance(header, Round) and len(parts) == 7:
+            spec, schema, site, model, path, split_key, patients = parts
             job = Job(
                 kind=header.kind,
                 round=header.round,
@@ -144,6 +144,9 @@ class _Serving:
                 path=os.fsdecode(path),
                 sha256=header.sha256,
                 split_key=split_key,
+                blocks=header.blocks,
+                patients=os.fsdecode(patients),
+                snapshot=header.snapshot,
             )
             update = self._run_round(job, self._holdings, self._noise.open, self._record)
             return write_frame(Result(production=self._noise.production), (update,))

@@ -27,6 +27,7 @@ for _name, _alias in (
     ("label", schema.Label),
     ("paragraphs", spec.Prose),
     ("line", spec.Line),
+    ("block", spec.Block),
 ):
     _constraints = get_args(_alias)[1]
     _TEXTS[(_constraints.pattern, _constraints.max_length)] = _name
