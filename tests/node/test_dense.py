@@ -17,7 +17,7 @@ from ledger.experiment.network_spec import LogisticRegression, Sequential, expan
 from ledger.experiment.spec import RegressionTask
 from node.data.encode import Examples
 from node.errors import JobRefused
-from node.training import dense
+from node.training import elementwise, tape
 from node.training.dense import DenseSum
 from node.training.network import load_flat
 from node.training.train import (
@@ -183,12 +183,31 @@ def test_a_row_has_the_same_bits_wherever_it_stands(name: str) -> None:
 
 def test_a_machine_that_rounds_by_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_place(z: Any, y: Any) -> None:
-        np.tanh(z, out=y)
-        y[:, 1] *= 1.0 + 2.0**-52
+        torch.tanh(z, out=y)
+        y[:, 1] *= 1.0 + torch.finfo(y.dtype).eps
 
-    monkeypatch.setitem(dense._FUNCTIONS, "torch.nn.Tanh", (by_place, dense._tanh_back))
+    monkeypatch.setitem(elementwise.FUNCTIONS, "torch.nn.Tanh", (by_place, elementwise._tanh_back))
     with pytest.raises(JobRefused, match=r"by its place in a block.*use privacy.engine: exact"):
         DenseSum(TREES["mlp"], BINARY, random_examples(7, 5, WIDTH), LIMITS)
+
+
+def test_a_machine_whose_float32_product_rounds_by_place_computes_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    multiply = tape._multiply
+
+    def by_place(a: Any, b: Any, out: Any) -> None:
+        multiply(a, b, out)
+        if out.dtype == torch.float32:
+            out[:, 1] *= 1.0 + torch.finfo(out.dtype).eps
+
+    batch = random_examples(7, 200, WIDTH)
+    expected = fast_of(TREES["mlp"], batch).float_sum(None, 0.5)
+    monkeypatch.setattr(tape, "_multiply", by_place)
+    fast = fast_of(TREES["mlp"], batch)
+    assert {a.dtype for a in fast._run(slice(0, 64), None).everything()} == {np.dtype(np.float64)}
+    total = fast.float_sum(None, 0.5)
+    assert 0 < np.linalg.norm(total - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -220,11 +239,11 @@ def test_rows_that_cancel_do_not_carry_more_than_rounding_allows_for() -> None:
     features = np.tile(random_examples(10, 1, WIDTH).features, (2, 1))
     weights = engine_of(tree)[1]
     middle = float(features[0].astype(np.float64) @ weights[:WIDTH] + weights[WIDTH])
-    targets = np.array([middle + 1e6, middle - 1e6], dtype=np.float32)
+    targets = np.array([middle + 1e6, middle - 1e6 + 1], dtype=np.float32)
     batch = Examples(features, targets, np.zeros(2, dtype=np.int64), 1)
     total = fast_of(tree, batch, task).float_sum(None, 0.5)
-    # The two gradients are a million long and cancel but for their rounding to float32.
-    assert 0 < np.linalg.norm(total) < 1e-5
+    # The two gradients are a million long and cancel but for one part: less is left of that than 1/2.
+    assert 0 < np.linalg.norm(total) < 1e-4
 
 
 def test_an_empty_batch_is_zero_and_a_batch_beyond_the_declared_size_is_refused() -> None:
