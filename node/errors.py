@@ -8,6 +8,7 @@
     ├── JobRefused              spec, schema, plan and model do not fit together (reason)
     ├── IntentRefused           the caller did not record an intent, so no noise was used (purpose)
     ├── TestNoiseRefused        predictable noise was asked for outside a test federation
+    ├── SelfTestFailed          this machine's training code does not do what the plan says (reason)
     ├── WorkerError             the training process
     │   ├── WorkerDied          it ended or was killed; the next call starts another
     │   └── WorkerMisbehaved    it sent what the protocol does not know
@@ -98,6 +99,21 @@ class IntentRefused(NodeError):
             f"the intent to release {purpose!r} was not recorded; nothing was released"
         )
         self.purpose = purpose
+
+
+class SelfTestFailed(NodeError):
+    """What this node's training code sends over synthetic rows is not what a plan would say.
+
+    Attributes:
+        reason: the checks that failed, with their figures; nothing about any patient.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the self-test of the training code failed, so this node does not train: {reason}; "
+            "run consilium node selftest, and compare the installed release with its published hash"
+        )
+        self.reason = reason
 
 
 class TestNoiseRefused(NodeError):

@@ -384,6 +384,24 @@ def _reviewed(who: str, op: Any, history: History) -> Told:
     return Told(f"{who} examined the log up to {op.size:,} entries: {finding}.")
 
 
+def _audited(who: str, op: Any, history: History) -> Told:
+    measured, bound = op.measured_ppm / 10**4, op.bound_ppm / 10**4
+    interval = f"{op.low_ppm / 10**4:.2f} to {op.high_ppm / 10**4:.2f} %"
+    data = op.data.replace("_", " ")
+    verdict = "as proved" if op.finding == "as_proved" else "AGAINST the proof"
+    if op.kind == "residuals":
+        what = (
+            f"tested its training code on {data} rows: over {op.samples:,} values the noise was "
+            f"{measured:.2f} % ({interval}) of the planned deviation"
+        )
+    else:
+        what = (
+            f"attacked the released model with {op.samples:,} {data} records: {measured:.2f} % "
+            f"({interval}) of members found at 1 % false alarms, where the proof allows {bound:.2f} %"
+        )
+    return Told(f"{who} {what}: {verdict}.")
+
+
 def _ready(who: str, op: Any, history: History) -> Told:
     return Told(f"{who} follows, verifies and witnesses from here on.")
 
@@ -447,5 +465,6 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "budget.settled": _settled,
     "update.submitted": _update,
     "update.refused": _update_refused,
+    "privacy.audited": _audited,
     "ledger.reviewed": _reviewed,
 }

@@ -60,3 +60,37 @@ def status(
         show_json(found)
     else:
         show_fields({name: str(value) for name, value in found.items()})
+
+
+@app.command(epilog=examples("consilium node selftest", "consilium node selftest --json"))
+def selftest(as_json: JsonOption = False) -> None:
+    """Hold the training code of this machine against its plan, on synthetic rows.
+
+    Whole rounds run as in production, on made-up hospitals; what they send, less the sum that it should hold,
+    must be the planned noise, independent everywhere. A node runs this whenever it starts, and says the
+    result in the log. It needs no home and touches no patient's row. Exits with 1 when a check fails.
+    """
+    from consilium.commands.terminal import say_line, show_json, show_table
+    from node.training.worker import Worker
+
+    with Worker() as worker:
+        report = worker.selftest()
+    checks = [
+        {"check": one.check, "p": one.p, "failed": one.failed, "says": one.says}
+        for one in report.findings
+    ]
+    if as_json:
+        show_json(
+            {
+                "passed": report.failure is None,
+                "residuals": report.residuals,
+                "sigma_ratio": report.sigma_ratio,
+                "checks": checks,
+            }
+        )
+    else:
+        show_table("checks", [one | {"p": f"{one['p']:.3g}"} for one in checks])
+        verdict = "passed" if report.failure is None else "FAILED: this machine must not train"
+        say_line(f"{report.residuals:,} residuals: {verdict}")
+    if report.failure is not None:
+        raise typer.Exit(1)

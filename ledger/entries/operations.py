@@ -793,6 +793,33 @@ class ModelDownloaded(Value):
     reader: Slug
 
 
+class PrivacyAudited(Value):
+    """Somebody checked that what leaves behaves as the proof assumes; never measured on patients' rows.
+
+    Attributes:
+        kind: ``residuals``: the deviation of noise that a node's own code added to synthetic rows, over the
+            planned one; ``membership``: an attack on a released model, its true positive rate at a false
+            positive rate of 1 %.
+        data: what it was measured on.
+        experiment: the attacked model's; null for ``residuals``.
+        finding: within what the proof allows, or not.
+        samples: residuals, or records attacked.
+        measured_ppm, low_ppm, high_ppm: the figure and its 95 % interval, in millionths.
+        bound_ppm: what the proof says: the planned deviation, or the most that an attacker reaches.
+    """
+
+    type: Literal["privacy.audited"]
+    kind: Literal["residuals", "membership"]
+    data: Literal["synthetic", "public_twins"]
+    experiment: Hash | None
+    finding: Literal["as_proved", "contradicts"]
+    samples: Positive
+    measured_ppm: Count
+    low_ppm: Count
+    high_ppm: Count
+    bound_ppm: Count
+
+
 class LedgerReviewed(Value):
     """A steward or auditor examined the log up to a checkpoint."""
 
@@ -844,6 +871,7 @@ Operation = Annotated[
     | ExperimentCompleted
     | ModelReleased
     | ModelDownloaded
+    | PrivacyAudited
     | LedgerReviewed,
     Field(discriminator="type"),
 ]

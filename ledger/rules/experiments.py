@@ -16,6 +16,7 @@ from ledger.entries.operations import (
     ModelReleased,
     Plan,
     Policy,
+    PrivacyAudited,
     Release,
     SitePlan,
 )
@@ -164,6 +165,16 @@ def downloaded(state: State, step: Step, op: ModelDownloaded) -> State | Void:
     if op.reader not in state.members:
         return Void("unknown_member")
     return state
+
+
+def privacy_audited(state: State, step: Step, op: PrivacyAudited) -> State | Void:
+    """What an empirical check found; an attack is on a model that was released."""
+    if op.experiment is None:
+        return state
+    experiment = state.experiments.get(op.experiment)
+    if experiment is None:
+        return Void("unknown_experiment")
+    return state if experiment.status == "released" else Void("not_released")
 
 
 def was_held_back(at_ms: int, cosigned_s: int, policy: Policy) -> bool:

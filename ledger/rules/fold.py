@@ -63,6 +63,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("time.noted", rules_members.noted, "coordinator"),
         ("fork.reported", rules_members.noted, "node steward auditor"),
         ("receipt.broken", rules_members.noted, "node steward researcher auditor"),
+        ("privacy.audited", rules_experiments.privacy_audited, "node auditor"),
         ("ledger.reviewed", rules_members.noted, "steward auditor"),
         ("cell.registered", rules_datasets.cell_registered, "node"),
         ("dataset.registered", rules_datasets.dataset_registered, "node"),

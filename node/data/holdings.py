@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,15 @@ _HALVES = 8
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Halves(Protocol):
+    """Where a round gets its rows from: files, or the self-test's made-up ones."""
+
+    def halves(
+        self, path: Path, schema_document: bytes, split_key: bytes, spec: bytes, expected: str
+    ) -> tuple[Examples, Examples]:
+        """Encode training and evaluation half for an experiment."""
 
 
 class Holdings:

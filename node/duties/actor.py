@@ -64,6 +64,7 @@ from node.errors import (
     IntentsClosed,
     JobRefused,
     RoundFailed,
+    SelfTestFailed,
     WorkerError,
 )
 from node.register.accounts import stated
@@ -200,6 +201,8 @@ class Actor:
         _log.warning("round.failed", dataset=task.dataset, round=task.round, error=str(error))
         if isinstance(error, CallFailed):
             raise error
+        if isinstance(error, SelfTestFailed):
+            return  # the service waits: nothing was drawn, and a repaired node can still do it
         if isinstance(error, IntentsClosed | IntentRefused):
             return  # the experiment ended meanwhile: what is to do follows from the log
         if task.mask is not None and isinstance(error, RoundFailed):

@@ -50,12 +50,14 @@ class LocalPolicy:
 
     Attributes:
         epsilon_max_micro: most that one experiment may cost a dataset, or None.
+        unsound: the training code failed its self-test; use no data until the node is restarted.
         paused: take on nothing new, and use no data, for now.
         working: whether it is within the hours in which data may be used.
     """
 
     epsilon_max_micro: int | None = None
     paused: bool = False
+    unsound: bool = False
     working: bool = True
 
 
@@ -353,7 +355,8 @@ class _Here:
             return self.memory.refuse[key]
         if held is None:
             most = self.policy.epsilon_max_micro
-            if self.policy.paused or (most is not None and site.epsilon_micro > most):
+            off = self.policy.paused or self.policy.unsound
+            if off or (most is not None and site.epsilon_micro > most):
                 return "local_policy"
         if self.memory.plans.get(experiment.id, True) is False:
             return "plan_mismatch"
@@ -438,6 +441,8 @@ class _Here:
     def _not_touchable(self, held: Reservation) -> str | None:
         if self.policy.paused:
             return "this node is paused"
+        if self.policy.unsound:
+            return "the self-test of this node's training code failed"
         if not self.policy.working:
             return "it is outside this node's hours"
         if held.used:  # by the log: an intent of a restart may have touched nothing

@@ -88,6 +88,7 @@ def status_of(service: NodeService) -> NodeStatus:
         problem=picture.problem,
         fork=picture.fork,
         broken_promise=picture.broken_promise,
+        self_test_failed=picture.unsound,
         size=picture.size,
         final_size=picture.final_size,
         witnesses=tuple(sorted(witnesses)),
@@ -287,4 +288,6 @@ def _illness(picture: Picture) -> str | None:
         return f"needs a release that knows protocol {picture.newer_protocol}"
     if standing_quorum(picture.state, picture.final_size).lost:
         return "the witness quorum is lost"
+    if picture.unsound is not None:
+        return f"self-test failed: {picture.unsound}"
     return None

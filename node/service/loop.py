@@ -46,9 +46,10 @@ from node.data.registration import (
     say_and_follow,
 )
 from node.duties.actor import Actor
+from node.duties.audited import residuals_audited
 from node.duties.duty import LocalPolicy, Standing, approvals
 from node.duties.recovery import account_for_earlier_lives
-from node.errors import NodeError, ServiceError
+from node.errors import NodeError, SelfTestFailed, ServiceError
 from node.following.cosigning import Cosigning
 from node.following.follower import Follower, News, NoNews, Position
 from node.following.offering import offer_copy
@@ -56,7 +57,8 @@ from node.following.third_parties import ThirdParties
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from node.service.settings import NodeSettings
-from node.training.trainer import Done, Trainer, TrainingThread
+from node.training.trainer import Done, Tested, Trainer, TrainingThread
+from privacy.selfaudit.checks import Report
 
 PAUSED = "paused"
 """While a file of this name is in the home, the node takes on nothing new and uses no data."""
@@ -83,6 +85,7 @@ class Picture:
         problem: what stands in the way of work now, or None.
         fork: what was found, or None.
         broken_promise: a signed receipt that the log did not keep, or is late to keep; or None.
+        unsound: what the self-test of the training code found wrong, or None.
         newer_protocol: the protocol that the log has moved to and this software does not know.
         working_on: rounds that are being trained or sent, in words.
         waiting: what is waited for, in words.
@@ -96,6 +99,7 @@ class Picture:
     fork: str | None
     broken_promise: str | None
     newer_protocol: int | None
+    unsound: str | None
     vouched: bool
     paused: bool
     working_on: tuple[str, ...]
@@ -121,7 +125,7 @@ class _Call:
     run: Callable[[], None]
 
 
-_Event = News | NoNews | Done | _Stop | _Nudge | _Call
+_Event = News | NoNews | Done | Tested | _Stop | _Nudge | _Call
 
 
 class NodeService:
@@ -180,6 +184,8 @@ class NodeService:
         self._fork_reported = False
         broken = known_broken(self._replica)
         self._broken = None if broken is None else broken.said
+        self._unsound: str | None = None
+        self._selftest: Report | None = None
         self._stopping = False
         self._picture = self._draw()
 
@@ -318,10 +324,14 @@ class NodeService:
         elif isinstance(event, NoNews):
             self._unreached(event.error)
         elif isinstance(event, Done):
+            if isinstance(event.error, SelfTestFailed):
+                self._unsound = event.error.reason
             try:
                 self._actor.done(event)
             except CallFailed as error:
                 self._trouble("an update or a model cannot be carried now", error)
+        elif isinstance(event, Tested):
+            self._hear_selftest(event.report)
         elif isinstance(event, _Call):
             event.run()
         elif isinstance(event, _Stop):
@@ -455,6 +465,7 @@ class NodeService:
         if self._greeted:
             if not self._actor.listening:
                 self._report_conflicts()
+                self._tell_selftest()
             if self._broken is not None:
                 self.membership.report_broken()
             self._actor.work(self._standing(), self._policy())
@@ -519,6 +530,7 @@ class NodeService:
         return LocalPolicy(
             epsilon_max_micro=None if most is None else int(most * 10**6),
             paused=self._paused(),
+            unsound=self._unsound is not None,
             working=self.settings.works_at(hour),
         )
 
@@ -538,6 +550,20 @@ class NodeService:
         self._actor.say(ForkReported(type="fork.reported", ours=ours, theirs=theirs))
         self._fork_reported = True
 
+    def _hear_selftest(self, report: Report) -> None:
+        """What the training code did on synthetic rows; a failure ends work until a restart."""
+        self._selftest = report
+        self._unsound = report.failure
+        if report.failure is None:
+            _log.info("selftest.passed", residuals=report.residuals)
+        else:
+            _log.error("selftest.failed", reason=report.failure)
+
+    def _tell_selftest(self) -> None:
+        if self._selftest is not None:
+            self._actor.say(residuals_audited(self._selftest))
+            self._selftest = None
+
     def _overdue(self) -> str | None:
         """The first receipt whose deadline is over, while the coordinator answers without its entry."""
         for kept in self.membership.receipts.overdue:
@@ -555,6 +581,7 @@ class NodeService:
             fork=None if self._fork is None else self._fork.reason,
             broken_promise=self._broken or self._overdue(),
             newer_protocol=replica.newer_protocol,
+            unsound=self._unsound,
             vouched=self._greeted and self._cosigning.vouched,
             paused=self._paused(),
             working_on=tuple(

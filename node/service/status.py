@@ -53,6 +53,7 @@ class NodeStatus(BaseModel):
     problem: str | None
     fork: str | None
     broken_promise: str | None
+    self_test_failed: str | None
     size: int
     final_size: int
     witnesses: tuple[str, ...]

@@ -25,6 +25,7 @@ from node.errors import (
     IntentRefused,
     JobRefused,
     NodeError,
+    SelfTestFailed,
     WorkerMisbehaved,
 )
 
@@ -97,6 +98,18 @@ class Round(Message):
     snapshot: Hash = EMPTY_HASH
 
 
+class SelfTest(Message):
+    """Hold the training code against its plan on synthetic rows (``node.training.selftest``)."""
+
+    type: Literal["selftest"] = "selftest"
+
+
+class SelfTested(Message):
+    """The self-test is over. Parts: its report as JSON."""
+
+    type: Literal["selftested"] = "selftested"
+
+
 class Answer(Message):
     """Whether the intent is durably recorded."""
 
@@ -146,11 +159,23 @@ class Failed(Message):
     """A typed refusal. Parts: its fields as JSON."""
 
     type: Literal["failed"] = "failed"
-    error: Literal["DatasetError", "DatasetChanged", "JobRefused", "IntentRefused"]
+    error: Literal[
+        "DatasetError", "DatasetChanged", "JobRefused", "IntentRefused", "SelfTestFailed"
+    ]
 
 
 Header = Annotated[
-    Ping | Load | Round | Answer | Ready | Loaded | Intent | Result | Failed,
+    Ping
+    | Load
+    | Round
+    | SelfTest
+    | Answer
+    | Ready
+    | Loaded
+    | Intent
+    | Result
+    | SelfTested
+    | Failed,
     Field(discriminator="type"),
 ]
 _HEADERS: TypeAdapter[Header] = TypeAdapter(Header)
@@ -160,12 +185,14 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "DatasetChanged": ("path", "expected", "found"),
     "JobRefused": ("reason",),
     "IntentRefused": ("purpose",),
+    "SelfTestFailed": ("reason",),
 }
 _ERRORS: dict[str, Callable[..., NodeError]] = {
     "DatasetError": DatasetError,
     "DatasetChanged": DatasetChanged,
     "JobRefused": JobRefused,
     "IntentRefused": IntentRefused,
+    "SelfTestFailed": SelfTestFailed,
 }
 
 

@@ -26,7 +26,7 @@ from ledger.experiment.tensors import encode_update, unpack_model
 from ledger.formats.documents import parse_document
 from ledger.formats.strict import parse_canonical
 from node.data.encode import Examples
-from node.data.holdings import Holdings
+from node.data.holdings import Halves
 from node.errors import JobRefused
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
@@ -49,7 +49,7 @@ Noise = Callable[[str], Randomness]
 """Opens a generator for the one purpose that the text names."""
 
 
-def run_round(job: Job, holdings: Holdings, noise: Noise, before_noise: BeforeNoise) -> bytes:
+def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNoise) -> bytes:
     """Run a round.
 
     Args:
@@ -80,9 +80,7 @@ def run_round(job: Job, holdings: Holdings, noise: Noise, before_noise: BeforeNo
 class _Work:
     """A job whose parts were found to fit together."""
 
-    def __init__(
-        self, job: Job, holdings: Holdings, noise: Noise, before_noise: BeforeNoise
-    ) -> None:
+    def __init__(self, job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNoise) -> None:
         self._spec = parse_document(job.spec, ExperimentSpec)
         self._schema = parse_document(job.schema_document, Schema)
         self._site = parse_canonical(job.site, SitePlan)

@@ -29,6 +29,7 @@ from node.register.private import PrivateRegister
 from node.training.frames import Job
 from node.training.worker import OnIntent, Worker
 from privacy.noise import SecureRandom
+from privacy.selfaudit.checks import Report
 
 _MODELS = 2
 _log = structlog.get_logger("node")
@@ -89,11 +90,18 @@ class Done:
     sent: BlobRef | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """The trainer tested itself on synthetic rows; where it failed, nothing may be trained here."""
+
+    report: Report
+
+
 class Trainer(Protocol):
     """Makes a round's noisy update."""
 
-    def start(self) -> None:
-        """Get warm."""
+    def start(self) -> Report | None:
+        """Get warm; returns what its self-test found, or None where it has none."""
 
     def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
         """Make the encoded update; ``on_intent`` returns before any noise is used."""
@@ -112,9 +120,10 @@ class WorkerTrainer:
         self._worker = worker
         self._limit_s = limit_s
 
-    def start(self) -> None:
-        """Start the process and wait for torch."""
+    def start(self) -> Report | None:
+        """Start the process, wait for torch, and let it test itself on synthetic rows."""
         self._worker.start()
+        return self._worker.selftest()
 
     def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
         """Run the job in the process."""
@@ -132,8 +141,9 @@ class WorkerTrainer:
 class NoopTrainer:
     """Noise around zero: everything of a round but its training. For test federations."""
 
-    def start(self) -> None:
-        """There is nothing to warm."""
+    def start(self) -> Report | None:
+        """There is nothing to warm, and no training code to test."""
+        return None
 
     def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
         """Draw the plan's noise and add it to nothing."""
@@ -176,7 +186,7 @@ class TrainingThread:
         register: PrivateRegister,
         blobs: BlobStore,
         exchange: Exchange,
-        report: Callable[[Done], None],
+        report: Callable[[Done | Tested], None],
         now_ms: Callable[[], int],
     ) -> None:
         """Make the thread.
@@ -240,9 +250,12 @@ class TrainingThread:
     def _warm(self) -> None:
         """Start the trainer; the first task starts it again, and reports why it does not come up."""
         try:
-            self._trainer.start()
+            report = self._trainer.start()
         except Exception as failure:  # noqa: BLE001 - the thread must not die in silence
             _log.warning("trainer.cold", error=f"{type(failure).__name__}: {failure}")
+        else:
+            if report is not None:
+                self._report(Tested(report))
 
     def _do(self, task: Task) -> BlobRef | None:
         if task.fresh:

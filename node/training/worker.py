@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from ledger.entries.operations import Purpose
 from node.errors import WorkerDied, WorkerError, WorkerMisbehaved
 from node.training.frames import (
@@ -40,10 +42,13 @@ from node.training.frames import (
     Ready,
     Result,
     Round,
+    SelfTest,
+    SelfTested,
     failure_of,
     read_frame,
     write_frame,
 )
+from privacy.selfaudit.checks import Report
 
 START_TIMEOUT_S = 180.0
 _CLOSE_TIMEOUT_S = 5.0
@@ -54,6 +59,9 @@ _M = TypeVar("_M", bound=Message)
 
 OnIntent = Callable[[Purpose, int], None]
 """Records durably that noise for so many steps of a purpose will be used; raises to forbid it."""
+
+
+_REPORT: TypeAdapter[Report] = TypeAdapter(Report)
 
 
 class Worker:
@@ -113,6 +121,23 @@ class Worker:
             self._send(Ping())
             header, _ = self._receive(deadline)
             self._expect(header, Ready)
+
+    def selftest(self, *, timeout_s: float = START_TIMEOUT_S) -> Report:
+        """Hold the process's training code against a plan on synthetic rows; starts it if need be.
+
+        Raises:
+            WorkerDied: it does not answer.
+        """
+        with self._lock:
+            self._ensure()
+            deadline = _deadline(timeout_s)
+            self._send(SelfTest())
+            header, parts = self._receive(deadline)
+            self._expect(header, SelfTested, parts)
+            try:
+                return _REPORT.validate_json(parts[0] if parts else b"")
+            except ValidationError:
+                raise self._misbehaved("findings of no known form") from None
 
     def load_dataset(
         self,

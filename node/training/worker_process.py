@@ -1,7 +1,8 @@
 """The training process: ``python -m node.training.worker_process``; started by ``node.training.worker`` alone.
 
 It imports torch once and then serves jobs over its standard input and output (``node.training.frames``). It
-holds nothing durable: it may be killed at any instant, and ends by itself as soon as its parent's end
+tests itself on synthetic rows before its first round (``node.training.selftest``) and runs none where
+that fails. It holds nothing durable: it may be killed at any instant, and ends by itself as soon as its parent's end
 of the pipe is closed, also in the middle of a computation. It writes no value of any row anywhere but
 into its replies.
 
@@ -22,10 +23,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+import orjson
+
 from ledger.entries.operations import Purpose
 from ledger.errors import LedgerError
 from node.data.holdings import Holdings
-from node.errors import IntentRefused, JobRefused, NodeError, TestNoiseRefused, WorkerMisbehaved
+from node.errors import (
+    IntentRefused,
+    JobRefused,
+    NodeError,
+    SelfTestFailed,
+    TestNoiseRefused,
+    WorkerMisbehaved,
+)
 from node.training.frames import (
     Answer,
     Header,
@@ -37,12 +47,15 @@ from node.training.frames import (
     Ready,
     Result,
     Round,
+    SelfTest,
+    SelfTested,
     failure_frame,
     read_frame,
     write_frame,
 )
 from privacy.errors import PrivacyError
 from privacy.noise import Randomness, SecureRandom, TestRng
+from privacy.selfaudit.checks import Report
 
 TEST_FEDERATION = "CONSILIUM_TEST_FEDERATION"
 EXIT_USAGE = 2
@@ -51,6 +64,7 @@ EXIT_BROKEN = 70
 _Frame = tuple[Header, tuple[bytes, ...]]
 _OpenNoise = Callable[[str], Randomness]
 _BeforeNoise = Callable[[Purpose, int], None]
+_SelfTest = Callable[[_OpenNoise], Report]
 _RunRound = Callable[[Job, Holdings, _OpenNoise, _BeforeNoise], bytes]
 
 
@@ -70,10 +84,10 @@ def main() -> int:
     requests: queue.SimpleQueue[_Frame] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
 
-    from node.training import rounds, train
+    from node.training import rounds, selftest, train
 
     train.start_torch()
-    worker = _Serving(requests, replies, noise, rounds.run_round)
+    worker = _Serving(requests, replies, noise, rounds.run_round, selftest.run_selftest)
     worker.say(write_frame(Ready(production=noise.production)))
     while True:
         worker.serve_one()
@@ -104,11 +118,14 @@ class _Serving:
         replies: BinaryIO,
         noise: _Noise,
         run_round: _RunRound,
+        selftest: _SelfTest,
     ) -> None:
         self._requests = requests
         self._replies = replies
         self._noise = noise
         self._run_round = run_round
+        self._selftest = selftest
+        self._tested: Report | None = None
         self._holdings = Holdings()
 
     def say(self, frame: bytes) -> None:
@@ -130,9 +147,14 @@ class _Serving:
     def _answer(self, header: Header, parts: tuple[bytes, ...]) -> bytes:
         if isinstance(header, Ping):
             return write_frame(Ready(production=self._noise.production))
+        if isinstance(header, SelfTest):
+            return self._tell()
         if isinstance(header, Load) and len(parts) == 3:
             return self._load(*parts)
         if isinstance(header, Round) and len(parts) == 7:
+            failure = self._test().failure
+            if failure is not None:
+                raise SelfTestFailed(failure)
             spec, schema, site, model, path, split_key, patients = parts
             job = Job(
                 kind=header.kind,
@@ -170,6 +192,14 @@ class _Serving:
                 test_units=test_units,
             )
         )
+
+    def _test(self) -> Report:
+        if self._tested is None:
+            self._tested = self._selftest(self._noise.open)
+        return self._tested
+
+    def _tell(self) -> bytes:
+        return write_frame(SelfTested(), (orjson.dumps(self._test()),))
 
     def _record(self, purpose: Purpose, steps: int) -> None:
         self.say(write_frame(Intent(purpose=purpose, steps=steps)))

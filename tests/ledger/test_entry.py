@@ -166,6 +166,19 @@ ENUMERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "dataset.withdrawn": ("reason", {"dataset": "d"}),
     "update.refused": ("reason", {"update": h(1)}),
     "round.closed": ("reason", {"experiment": h(1), "round": 1, "attempt": 1}),
+    "privacy.audited": (
+        "finding",
+        {
+            "kind": "residuals",
+            "data": "synthetic",
+            "experiment": None,
+            "samples": 1,
+            "measured_ppm": 1,
+            "low_ppm": 1,
+            "high_ppm": 1,
+            "bound_ppm": 1,
+        },
+    ),
     "ledger.reviewed": ("finding", {"size": 1, "root": h(1)}),
 }
 

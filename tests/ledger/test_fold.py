@@ -39,6 +39,7 @@ from ledger.entries.operations import (
     Operation,
     Policy,
     PolicyChange,
+    PrivacyAudited,
     PublicKey,
     RekeyChange,
     RoundAggregated,
@@ -186,6 +187,18 @@ def any_op(rng: Random, state: State) -> Operation:
         "ready": lambda: NodeReady(type="node.ready", protocol=pick(POSITIVE)),
         "resumed": lambda: NodeResumed(type="node.resumed", nonce=pick(HASHES)),
         "fork": lambda: ForkReported(type="fork.reported", ours=pick(BLOBS), theirs=pick(BLOBS)),
+        "audited": lambda: PrivacyAudited(
+            type="privacy.audited",
+            kind="membership",
+            data="synthetic",
+            experiment=pick([which, None]),
+            finding="as_proved",
+            samples=pick(POSITIVE),
+            measured_ppm=pick(NUMBERS),
+            low_ppm=pick(NUMBERS),
+            high_ppm=pick(NUMBERS),
+            bound_ppm=pick(NUMBERS),
+        ),
         "reviewed": lambda: LedgerReviewed(
             type="ledger.reviewed", size=pick(NUMBERS), root=pick(HASHES), finding="incident"
         ),
