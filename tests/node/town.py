@@ -58,11 +58,18 @@ POLICY = Policy(
 class Running:
     """A node service in a thread."""
 
-    def __init__(self, home: MemberHome, settings: NodeSettings, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        home: MemberHome,
+        settings: NodeSettings,
+        trainer: Trainer,
+        before: Callable[[Self], None] = lambda running: None,
+    ) -> None:
         self.membership = home.open(PASSPHRASE)
         self.register = PrivateRegister.open(home.path / PRIVATE)
         self.service = NodeService(self.membership, self.register, settings, trainer)
         self._thread = threading.Thread(target=self.service.run, daemon=True)
+        before(self)
         self._thread.start()
 
     def stop(self) -> None:
@@ -192,11 +199,15 @@ class Town:
         return MemberHome(self.directory / node_of(hospital))
 
     def start_node(
-        self, hospital: str, trainer: Trainer | None = None, **settings: object
+        self,
+        hospital: str,
+        trainer: Trainer | None = None,
+        before: Callable[[Running], None] = lambda running: None,
+        **settings: object,
     ) -> Running:
-        """Run a hospital's node."""
+        """Run a hospital's node; ``before`` sees it before it does anything."""
         given = NodeSettings(**settings)  # type: ignore[arg-type]
-        running = Running(self.home(hospital), given, trainer or NoopTrainer())
+        running = Running(self.home(hospital), given, trainer or NoopTrainer(), before)
         self.nodes[hospital] = running
         return running
 
