@@ -37,6 +37,10 @@ class Tap:
         self._closing = True
         self._listener.close()
 
+    def sent(self) -> list[bytes]:
+        """Everything that the node sent, connection by connection."""
+        return [bytes(stream) for stream in self._sent]
+
     def releases(self) -> tuple[frozenset[bytes], int]:
         """Distinct vectors that left whole, and the number of those that left in part only.
 

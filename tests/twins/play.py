@@ -57,7 +57,7 @@ class Twin:
     """One hospital.
 
     Attributes:
-        name: of the same length as the others', as everything is that depends on it.
+        name: of the same length as the others', and of letters that no key or hash is written in.
         extra: rows of the patient who makes the difference; none for the plain one.
         half: where that patient falls.
         sick: whether anybody else is of the positive class.
@@ -139,14 +139,14 @@ def differences(one: Outside, other: Outside) -> list[str]:
 
 def everybody() -> list[Twin]:
     """Every unpleasant patient in both halves, beside a plain hospital, and the only one of a class."""
-    twins = [Twin("h00")]
+    twins = [Twin("clinic-00")]
     for extra in PATIENTS.values():
         for half in ("train", "test"):
-            twins.append(Twin(f"h{len(twins):02}", extra, half))
-    twins.append(Twin(f"h{len(twins):02}", ("90,600,1",) * 40, again=True))
-    twins.append(Twin(f"h{len(twins):02}", sick=False))
-    twins.append(Twin(f"h{len(twins):02}", ("70,300,1",), "train", sick=False))
-    twins.append(Twin(f"h{len(twins):02}", ("70,300,1",), "test", sick=False))
+            twins.append(Twin(f"clinic-{len(twins):02}", extra, half))
+    twins.append(Twin(f"clinic-{len(twins):02}", ("90,600,1",) * 40, again=True))
+    twins.append(Twin(f"clinic-{len(twins):02}", sick=False))
+    twins.append(Twin(f"clinic-{len(twins):02}", ("70,300,1",), "train", sick=False))
+    twins.append(Twin(f"clinic-{len(twins):02}", ("70,300,1",), "test", sick=False))
     return twins
 
 

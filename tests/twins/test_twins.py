@@ -26,16 +26,16 @@ def test_federation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.process
 def test_one_patient_more_or_less_is_not_seen_from_outside(tmp_path: Path) -> None:
     twins = [
-        Twin("h0"),
-        Twin("h1", PATIENTS["every value missing"], "train"),
-        Twin("h2", PATIENTS["thousands of rows"], "train"),
-        Twin("h3", PATIENTS["out of every range"], "test"),
-        Twin("h4", ("90,600,1",) * 40, again=True),
-        Twin("h5", sick=False),
-        Twin("h6", PATIENTS["ordinary"], "train", sick=False),
+        Twin("clinic-0"),
+        Twin("clinic-1", PATIENTS["every value missing"], "train"),
+        Twin("clinic-2", PATIENTS["thousands of rows"], "train"),
+        Twin("clinic-3", PATIENTS["out of every range"], "test"),
+        Twin("clinic-4", ("90,600,1",) * 40, again=True),
+        Twin("clinic-5", sick=False),
+        Twin("clinic-6", PATIENTS["ordinary"], "train", sick=False),
     ]
     seen = play.play(tmp_path, twins)
-    plain = seen["h0"]
+    plain = seen["clinic-0"]
     assert len(plain.vectors) == 7
     assert len(plain.requests) > 30
     assert sum(len(lines) for lines in plain.logs.values()) > 10
@@ -53,27 +53,27 @@ def request(body: bytes, **headers: str) -> httpx.Request:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (request(b"dataset h0"), request(b"dataset h1, one row more")),
+        (request(b"dataset clinic-0"), request(b"dataset clinic-1, one row more")),
         (request(b"x", note="1"), request(b"x", note="2")),
         (request(b"\xff" * 8), request(b"\xff" * 9)),
     ],
 )
 def test_what_does_differ_is_shown(ours: httpx.Request, theirs: httpx.Request) -> None:
-    one, other = Outside("h0"), Outside("h1")
+    one, other = Outside("clinic-0"), Outside("clinic-1")
     one.request(ours)
     other.request(theirs)
     assert differences(one, other)
 
 
 def test_a_log_line_that_counts_rows_is_shown() -> None:
-    one, other = Outside("h0"), Outside("h1")
+    one, other = Outside("clinic-0"), Outside("clinic-1")
     one.log("loop", {"event": "round.done", "rows": 180})
     other.log("loop", {"event": "round.done", "rows": 181})
     assert any("181" in line for line in differences(one, other))
 
 
 def test_identifiers_of_one_length_are_equal_where_they_are_equal_to_the_same_others() -> None:
-    one, other, odd = Outside("h0"), Outside("h1"), Outside("h2")
+    one, other, odd = Outside("clinic-0"), Outside("clinic-1"), Outside("clinic-2")
     for outside, words in ((one, "aab"), (other, "ccd"), (odd, "efe")):
         for word in words:
             outside.log("loop", {"id": word * 64})
@@ -82,10 +82,10 @@ def test_identifiers_of_one_length_are_equal_where_they_are_equal_to_the_same_ot
 
 
 def test_a_row_that_is_refused_at_registration_sends_nothing(tmp_path: Path) -> None:
-    strict = play.schema("h0-heart").model_copy(update={"missing_marks": ()})
-    with Town(tmp_path, ["h0"]) as town:
-        outside = Outside("h0")
+    strict = play.schema("clinic-0-heart").model_copy(update={"missing_marks": ()})
+    with Town(tmp_path, ["clinic-0"]) as town:
+        outside = Outside("clinic-0")
         with pytest.raises(DatasetError, match='"nan" is not a finite number'):
-            offer(town, Twin("h0", PATIENTS["not numbers"]), outside, strict)
+            offer(town, Twin("clinic-0", PATIENTS["not numbers"]), outside, strict)
     assert outside.requests == []
     assert outside.polls == set()

@@ -1,0 +1,1 @@
+"""The egress account: every byte that leaves a node of the demo, and what it is."""
