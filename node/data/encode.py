@@ -34,17 +34,20 @@ Task = BinaryTask | MulticlassTask | RegressionTask
 
 OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
     {
-        "scale_by_declared_bounds": "public",
-        "clip_to_declared_bounds": "public",
-        "impute_declared_constant": "public",
-        "mark_missing": "public",
-        "one_hot_over_declared_codes": "public",
-        "threshold_target": "public",
-        "drop_rows_without_target": "public",
-        "split_by_keyed_hash": "public",
+        "intake.read_table": "public",  # declared columns, by name
+        "columns.numbers": "public",  # declared bounds: refuse, clip, or missing
+        "columns.codes": "public",  # declared values
+        "columns.patient_ids": "public",  # a text
+        "encode.features": "public",  # scaling by bounds, declared fills, marks, one input a code
+        "encode.targets": "public",  # a declared threshold, listed codes
+        "encode.examples": "public",  # rows without a target dropped, a patient's rows side by side
+        "snapshot.unit_split": "public",  # a keyed hash of the patient
+        "snapshot.split_table": "public",
     }
 )
-"""Every preprocessing step: ``public`` reads declarations and one row, ``event`` is charged."""
+"""Every function that rows pass on their way to a model: ``public`` reads declarations and one patient's
+rows, ``event`` is charged. A test compares the list with the code both ways, and tries that no row
+changes what becomes of another."""
 
 
 @dataclass(frozen=True, eq=False)

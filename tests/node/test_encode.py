@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ledger.experiment.schema import Schema, feature_names
 from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
+from node.data import columns, encode, intake, snapshot
 from node.data.encode import OPERATIONS, examples, features, targets
 from node.data.intake import Table, read_table
 from node.errors import JobRefused
@@ -115,5 +117,60 @@ def test_rows_of_a_patient_stand_together_and_rows_without_target_are_gone(
     assert (nobody.units, len(nobody.targets), nobody.features.shape) == (0, 0, (0, 2))
 
 
-def test_every_preprocessing_step_is_public() -> None:
+PREPROCESSING = (columns, encode, intake, snapshot)
+NO_PREPROCESSING = {
+    "intake.identify",  # a file's hash, which stays here
+    "snapshot.take_snapshot",  # a salted commitment, and proofs about it
+    "snapshot.snapshot_size",
+    "snapshot.prove",
+    "snapshot.unit_text",
+    "snapshot.row_texts",
+}
+
+
+def test_every_function_that_rows_pass_is_marked_public_or_event() -> None:
+    found = {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in PREPROCESSING
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert found - NO_PREPROCESSING == set(OPERATIONS)
+    assert found >= NO_PREPROCESSING
+    assert set(OPERATIONS.values()) <= {"public", "event"}
+
+
+def test_a_step_that_is_public_gives_a_row_the_same_whoever_else_is_there(tmp_path: Path) -> None:
+    lines = ["61,m,1", "999,f,0", ",m,1", "20.5,f,", "-3,,0", "44,f,1"]
+    declared = schema(
+        {
+            "name": "age",
+            "type": "number",
+            "low": 0,
+            "high": 100,
+            "outside": "clip",
+            "missing": "indicator",
+        },
+        {"name": "sex", "type": "category", "values": ["f", "m"], "missing": "indicator"},
+        {"name": "ill", "type": "category", "values": ["0", "1"], "missing": "impute"},
+    )
+    spec = heart_spec(
+        task={"kind": "binary", "target": "ill", "positive": ["1"]}, features=["age", "sex"]
+    )
     assert set(OPERATIONS.values()) == {"public"}
+
+    def made(rows: list[str]) -> dict[str, tuple[bool, bytes]]:
+        file = tmp_path / "ward.csv"
+        file.write_text("\n".join(["age,sex,ill", *rows]) + "\n")
+        table = intake.read_table(file, declared)
+        test = snapshot.split_table(table, declared, bytes(32))
+        found = {}
+        for row, line in enumerate(rows):
+            keep = np.arange(len(rows)) == row
+            one = examples(table, declared, spec, keep)
+            found[line] = (bool(test[row]), one.features.tobytes() + one.targets.tobytes())
+        return found
+
+    together = made(lines)
+    for line in lines:
+        assert made([line]) == {line: together[line]}
