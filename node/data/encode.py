@@ -41,6 +41,7 @@ OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
         "encode.features": "public",  # scaling by bounds, declared fills, marks, one input a code
         "encode.targets": "public",  # a declared threshold, listed codes
         "encode.examples": "public",  # rows without a target dropped, a patient's rows side by side
+        "blocks.rows_of_blocks": "public",  # the blocks charged, and the day that the hospital first saw one
         "snapshot.unit_split": "public",  # a keyed hash of the patient
         "snapshot.split_table": "public",
     }

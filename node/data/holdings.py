@@ -37,7 +37,16 @@ class Halves(Protocol):
     """Where a round gets its rows from: files, or the self-test's made-up ones."""
 
     def halves(
-        self, path: Path, schema_document: bytes, split_key: bytes, spec: bytes, expected: str
+        self,
+        path: Path,
+        schema_document: bytes,
+        split_key: bytes,
+        spec: bytes,
+        expected: str,
+        *,
+        blocks: frozenset[str] = frozenset(),
+        patients: Path = Path(),
+        snapshot: str = "",
     ) -> tuple[Examples, Examples]:
         """Encode training and evaluation half for an experiment."""
 

@@ -86,7 +86,16 @@ class _Rows:
         self._number = number
 
     def halves(
-        self, path: Path, schema_document: bytes, split_key: bytes, spec: bytes, expected: str
+        self,
+        path: Path,
+        schema_document: bytes,
+        split_key: bytes,
+        spec: bytes,
+        expected: str,
+        *,
+        blocks: frozenset[str] = frozenset(),
+        patients: Path = Path(),
+        snapshot: str = "",
     ) -> tuple[Examples, Examples]:
         schema = parse_document(schema_document, Schema)
         parsed = parse_document(spec, ExperimentSpec)

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.experiment.schema import Schema, feature_names
 from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
-from node.data import columns, encode, intake, snapshot
+from node.data import blocks, columns, encode, intake, snapshot
 from node.data.encode import OPERATIONS, examples, features, targets
 from node.data.intake import Table, read_table
 from node.errors import JobRefused
@@ -117,8 +117,15 @@ def test_rows_of_a_patient_stand_together_and_rows_without_target_are_gone(
     assert (nobody.units, len(nobody.targets), nobody.features.shape) == (0, 0, (0, 2))
 
 
-PREPROCESSING = (columns, encode, intake, snapshot)
+PREPROCESSING = (blocks, columns, encode, intake, snapshot)
 NO_PREPROCESSING = {
+    # at registration: which block a patient is of
+    "blocks.is_by_calendar",
+    "blocks.calendar_cells",
+    "blocks.place_patients",
+    "blocks.member",
+    "blocks.block_cell_name",
+    "blocks.declared_sizes",
     "intake.identify",  # a file's hash, which stays here
     "snapshot.take_snapshot",  # a salted commitment, and proofs about it
     "snapshot.snapshot_size",
