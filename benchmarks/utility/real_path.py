@@ -1,6 +1,4 @@
-"""How well a federated model predicts at a given epsilon, on real public data.
-
-    python -m benchmarks.utility --case heart --data DIR --epsilon 8 --runs 5 --json
+"""The heart case through the nodes' own training process.
 
 Each run draws a new train/test split (a fresh hospital key, as at registration) and new noise, and
 goes through the same functions as a node's training process and a coordinator's sum; the only thing
@@ -13,13 +11,10 @@ Epsilon is recomputed for every dataset from the plan's events, by closed form a
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import statistics
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +35,7 @@ from ledger.entries.operations import (
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import Site, compile_plan, metric_layout, network_of
+from ledger.experiment.recipe import resolve
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import decode_update, pack_model
@@ -60,7 +56,7 @@ from privacy.filters import limit_for
 from privacy.histogram import measures
 from privacy.noise import SecureRandom
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 HEART = {
     "cleveland-heart": ("processed.cleveland.data", 300),
     "budapest-heart": ("processed.hungarian.data", 300),
@@ -87,30 +83,17 @@ class Run:
     released_auc: float | None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the case and print its table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--case", choices=["heart"], default="heart")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the public files")
-    parser.add_argument("--epsilon", default="8")
-    parser.add_argument("--delta", type=float, default=1e-5)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the JSON line alone")
-    options = parser.parse_args(arguments)
+def measure(folder: Path, epsilon: str, delta: float, count: int) -> dict[str, object]:
+    """Run the example's spec ``count`` times; returns the line."""
     start_torch()
-    spec = _spec(options.epsilon)
-    hospitals = _hospitals(options.data, options.delta)
+    hospitals = _hospitals(folder, delta)
+    spec = resolve(_spec(epsilon), [hospital.site for hospital in hospitals])
     plan, model = _plan(spec, hospitals)
     runs = []
-    for number in range(options.runs):
+    for number in range(count):
         runs.append(_run(spec, plan, hospitals, model))
-        print(f"run {number + 1} of {options.runs}: AUC {runs[-1].auc:.4f}", file=sys.stderr)
-    result = _summary(options.case, options.epsilon, options.delta, spec, plan, hospitals, runs)
-    if not options.json:
-        for name, value in result.items():
-            print(f"{name:24} {value}")
-    print(json.dumps(result))
-    return 0
+        print(f"run {number + 1} of {count}: AUC {runs[-1].auc:.4f}", file=sys.stderr)
+    return _summary("heart, real path", epsilon, delta, spec, plan, hospitals, runs)
 
 
 def _spec(epsilon: str) -> ExperimentSpec:
@@ -279,10 +262,7 @@ def _summary(
         "auc_se": statistics.stdev(aucs) / math.sqrt(len(aucs)) if len(aucs) > 1 else None,
         "accuracy_weighted": statistics.fmean(run.accuracy for run in runs),
         "released_auc": statistics.fmean(released) if released else None,
-        "rounds": spec.federation.rounds,
+        "rounds": spec.rounds,
+        "learning_rate": float(spec.learning_rate),
         "epsilon_recomputed": epsilons,
     }
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The benchmarks' own code: that they measure what they say."""
