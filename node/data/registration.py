@@ -14,6 +14,7 @@ has one cell for ever, so a later dataset uses the cells that are there.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -119,6 +120,7 @@ def prepare(
         DatasetError: the file does not fit its schema, or its declared size.
         RegistrationRefused: the promise or the division into halves is not possible.
     """
+    _check_numbers(schema, epsilon=epsilon, delta=delta)
     path = path.resolve()
     try:
         before = identify(path)
@@ -309,6 +311,14 @@ def registrations_said(
 def cell_name(organisation: str, half: str) -> str:
     """Name of a hospital's cell."""
     return f"{organisation}-{half}"
+
+
+def _check_numbers(schema: Schema, **promised: float | None) -> None:
+    for name, value in promised.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise RegistrationRefused(
+                schema.dataset, f"{name} {value:g} cannot be promised: it is no finite number above 0"
+            )
 
 
 def _check_known(prepared: Prepared, terms: CellRegistered, state: State) -> None:
