@@ -29,6 +29,9 @@ class Tap:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._sent: list[bytearray] = []
+        self._found: dict[int, tuple[int, frozenset[bytes], frozenset[bytes]]] = {}
+        self._upstream = 0
+        self._counting = threading.Condition()
         self._closing = False
         threading.Thread(target=self._accept, name="tap", daemon=True).start()
 
@@ -41,6 +44,11 @@ class Tap:
         """Everything that the node sent, connection by connection."""
         return [bytes(stream) for stream in self._sent]
 
+    def ran_dry(self, timeout_s: float = 10.0) -> bool:
+        """Wait until everything that a dead node had sent is counted; False when it takes too long."""
+        with self._counting:
+            return self._counting.wait_for(lambda: self._upstream == 0, timeout_s)
+
     def releases(self) -> tuple[frozenset[bytes], int]:
         """Distinct vectors that left whole, and the number of those that left in part only.
 
@@ -48,16 +56,12 @@ class Tap:
         """
         whole: set[bytes] = set()
         parts: set[bytes] = set()
-        for stream in list(self._sent):
-            data, at = bytes(stream), 0
-            while (at := data.find(UPDATE_MAGIC, at)) >= 0:
-                count = int.from_bytes(
-                    data[at + len(UPDATE_MAGIC) : at + UPDATE_HEADER_BYTES], "big"
-                )
-                end = at + UPDATE_HEADER_BYTES + VALUE_BYTES * count
-                vector = data[at + UPDATE_HEADER_BYTES : end]
-                (whole if end <= len(data) else parts).add(vector)
-                at += len(UPDATE_MAGIC)
+        for number, stream in enumerate(list(self._sent)):
+            size = len(stream)
+            if number not in self._found or self._found[number][0] != size:
+                self._found[number] = (size, *_vectors(bytes(stream)))
+            whole |= self._found[number][1]
+            parts |= self._found[number][2]
         cut = {part for part in parts if part and not any(w.startswith(part) for w in whole)}
         return frozenset(whole), len(cut)
 
@@ -75,8 +79,32 @@ class Tap:
             far.settimeout(None)
             kept = bytearray()
             self._sent.append(kept)
-            for source, sink, keep in ((near, far, kept), (far, near, None)):
-                threading.Thread(target=_relay, args=(source, sink, keep), daemon=True).start()
+            with self._counting:
+                self._upstream += 1
+            threading.Thread(target=self._carry_up, args=(near, far, kept), daemon=True).start()
+            threading.Thread(target=_relay, args=(far, near, None), daemon=True).start()
+
+    def _carry_up(self, near: socket.socket, far: socket.socket, kept: bytearray) -> None:
+        try:
+            _relay(near, far, kept)
+        finally:
+            with self._counting:
+                self._upstream -= 1
+                self._counting.notify_all()
+
+
+def _vectors(data: bytes) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Vectors in one connection's bytes: whole ones, and starts of ones."""
+    whole: set[bytes] = set()
+    parts: set[bytes] = set()
+    at = 0
+    while (at := data.find(UPDATE_MAGIC, at)) >= 0:
+        count = int.from_bytes(data[at + len(UPDATE_MAGIC) : at + UPDATE_HEADER_BYTES], "big")
+        end = at + UPDATE_HEADER_BYTES + VALUE_BYTES * count
+        vector = data[at + UPDATE_HEADER_BYTES : end]
+        (whole if end <= len(data) else parts).add(vector)
+        at += len(UPDATE_MAGIC)
+    return frozenset(whole), frozenset(parts)
 
 
 def _relay(source: socket.socket, sink: socket.socket, keep: bytearray | None) -> None:

@@ -43,6 +43,16 @@ def test_sigkill_of_a_node_lets_no_vector_leave_uncharged(tmp_path: Path) -> Non
     assert not told.faults
     assert told.counts["left"] > 10
     assert told.counts["charged"] >= told.counts["left"]
+    assert len(told.over) == 5
+
+
+def test_deaths_that_cost_more_than_a_round_each_are_noticed() -> None:
+    assert node_storm.faults_of_charges([1, 1, 2, 3, 3]) == []
+    assert node_storm.faults_of_charges([0, 2, 3]) == []  # one for the death before them
+    (two_at_once,) = node_storm.faults_of_charges([0, 0, 3])
+    assert two_at_once == "3 rounds are charged that did not leave, after 3 deaths"
+    assert node_storm.faults_of_charges([2])
+    assert node_storm.faults_of_charges([0, 0, 0, 2, 4])
 
 
 def test_sigkill_of_a_node_in_masked_rounds_leaves_every_sum_whole(tmp_path: Path) -> None:
