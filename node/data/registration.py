@@ -317,7 +317,8 @@ def _check_numbers(schema: Schema, **promised: float | None) -> None:
     for name, value in promised.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise RegistrationRefused(
-                schema.dataset, f"{name} {value:g} cannot be promised: it is no finite number above 0"
+                schema.dataset,
+                f"{name} {value:g} cannot be promised: it is no finite number above 0",
             )
 
 
