@@ -211,3 +211,12 @@ def left(spend: Spend, limit: Limit) -> Charge:
         g=0 if spend.g_overflowed else max(0, limit.g_max - spend.g),
         r=0 if spend.r_overflowed else max(0, limit.r_max - spend.r),
     )
+
+
+def repeats(spend: Spend, charge: Charge, limit: Limit) -> int:
+    """How many more requests like ``charge`` a cell admits, one after the other.
+
+    A lane that overflowed is closed, so the better lane counts.
+    """
+    free = left(spend, limit)
+    return max(free.g // max(1, charge.g), free.r // max(1, charge.r))

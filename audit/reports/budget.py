@@ -18,16 +18,18 @@ from audit.verification.history import CellRecord, ExperimentRecord, History
 from ledger.entries.operations import Release
 from ledger.rules.budget import gate
 from ledger.rules.experiments import site_of
-from ledger.rules.state import Cell, State
+from ledger.rules.state import State
 from privacy.calibrate import compose_epsilon, epsilon_of
 from privacy.crosscheck import pld_epsilon, rdp_epsilon_dp_accounting
 from privacy.curves import true_positive_rate
 from privacy.errors import CrossCheckFailed
 from privacy.events import CHARGE_UNIT, Gaussian
-from privacy.filters import Charge, left
+from privacy.filters import Charge, repeats
 
 FALSE_ALARMS = 0.01
 """The false positive rate at which an attacker's gain is shown."""
+DELTAS = tuple(10.0**-k for k in range(3, 13))
+"""Where the curve epsilon(delta) is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class CellBudget:
             ``FALSE_ALARMS`` itself.
         events: what it consists of.
         curve: its way there.
+        by_delta: epsilon of the same spend at each of ``DELTAS``.
         closed_lanes: lanes that overflowed and admit nothing more.
     """
 
@@ -82,6 +85,7 @@ class CellBudget:
     attacker_gain: float
     events: tuple[SpendEvent, ...]
     curve: tuple[CurvePoint, ...]
+    by_delta: tuple[tuple[float, float], ...]
     closed_lanes: tuple[str, ...]
 
 
@@ -137,6 +141,7 @@ def cell_budget(history: History, state: State, cell: str) -> CellBudget:
         attacker_gain=true_positive_rate(math.sqrt(mu2), FALSE_ALARMS),
         events=events,
         curve=_curve(history.cells[cell], order, delta),
+        by_delta=tuple((d, epsilon_of(spend.g, spend.r, order, d)) for d in DELTAS),
         closed_lanes=tuple(
             name
             for name, closed in (("G", spend.g_overflowed), ("R", spend.r_overflowed))
@@ -216,7 +221,11 @@ def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int:
     """
     held = like.held[dataset]
     return min(
-        _repeats(state.cells[charge.cell], Charge(charge.g, charge.r))
+        repeats(
+            state.cells[charge.cell].spend,
+            Charge(charge.g, charge.r),
+            gate(state.cells[charge.cell]),
+        )
         for charge in held.terms.charges
     )
 
@@ -244,11 +253,6 @@ def merged(events: Sequence[SpendEvent]) -> tuple[Gaussian, ...]:
     """The mechanisms alone, sorted, for accountants and caches."""
     found = [e.event for e in events if e.event.steps]
     return tuple(sorted(found, key=lambda e: (e.sensitivity, e.noise_sd, e.sampling, e.steps)))
-
-
-def _repeats(cell: Cell, charge: Charge) -> int:
-    free = left(cell.spend, gate(cell))
-    return max(free.g // max(1, charge.g), free.r // max(1, charge.r))
 
 
 def _last_experiment(history: History, dataset: str) -> ExperimentRecord | None:

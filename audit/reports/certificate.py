@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from audit.errors import NotInLedger, NotReleased
-from audit.reports.budget import FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
+from audit.reports.budget import DELTAS, FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
 from audit.reports.certificate_words import HAZARDS, LIMITS, Hazard, trust_in
 from audit.reports.data_use import spec_of
 from audit.reports.data_use_form import Header, Mechanism, Part
@@ -31,7 +31,6 @@ from privacy.curves import true_positive_rate
 from privacy.errors import CrossCheckFailed
 from privacy.events import GRID, Gaussian
 
-DELTAS = tuple(10.0**-k for k in range(3, 13))
 HOSPITALS = (1, 2, 3)
 
 

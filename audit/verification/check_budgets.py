@@ -21,7 +21,9 @@ from audit.verification.replay import Replay
 from ledger.entries.operations import CellRegistered, Release, SitePlan
 from ledger.errors import PlanRefused
 from ledger.experiment.plan import Site, check_plan
+from ledger.rules.budget import steps_stated
 from ledger.rules.experiments import totals, was_held_back
+from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
 from privacy.crosscheck import opacus_epsilons
 from privacy.errors import CrossCheckFailed, PrivacyError
@@ -30,6 +32,9 @@ from privacy.filters import limit_for, step_charge
 
 _RELATIVE = 1e-6
 """What two machines' floating-point functions may make of one curve."""
+
+_NOT_THE_NODES = frozenset({"not_permitted", "stale", "not_owner", "unknown_dataset"})
+"""Why an update is void that was not the word of the dataset's own node: it states no noise of it."""
 
 
 def check_plans(replay: Replay, documents: Documents) -> Iterator[Check]:
@@ -248,18 +253,18 @@ def _used(experiment: ExperimentRecord, dataset: str) -> dict[str, int]:
 
 
 def _sums(history: History, state: State) -> Iterator[Check]:
-    """Each cell's lane totals, put together anew from reservations and settlements."""
+    """Each cell's lane totals, put together anew from reservations, settlements and updates."""
     sums = {name: (spend.g, spend.r) for name, spend in history.carried_spend.items()}
     for experiment in history.experiments.values():
         for site in experiment.plan.sites:
             held = experiment.held.get(site.dataset)
             if held is None:
                 continue
-            stated: dict[str, int] | None = None
-            if held.settled is not None:
-                stated = {item.purpose: item.steps for item in held.settled[1].used}
+            noise = _noise(experiment, site)
             for release in site.releases:
-                steps = release.steps if stated is None else stated.get(release.purpose, 0)
+                steps = noise.get(release.purpose, 0)
+                if held.settled is None:
+                    steps = max(release.steps, steps)
                 for charge in release.charges:
                     g, r = sums.get(charge.cell, (0, 0))
                     sums[charge.cell] = g + steps * charge.g, r + steps * charge.r
@@ -268,10 +273,45 @@ def _sums(history: History, state: State) -> Iterator[Check]:
             yield Check(
                 10,
                 "refuted",
-                f"its lanes hold {cell.spend.g}, {cell.spend.r}, but reservations and settlements "
-                f"add up to {sums.get(name, (0, 0))}",
+                f"its lanes hold {cell.spend.g}, {cell.spend.r}, but reservations, settlements and "
+                f"updates add up to {sums.get(name, (0, 0))}",
                 f"cell {name}",
             )
+
+
+def _noise(experiment: ExperimentRecord, site: SitePlan) -> dict[str, int]:
+    """Steps whose noise a node showed or stated, void updates included: the spend of a hostile one.
+
+    It may exceed what was reserved, and what was settled.
+    """
+    held = experiment.held[site.dataset]
+    used: dict[str, int] = {}
+    if held.settled is not None:
+        used = dict(steps_stated(held.settled[1].used))
+    planned = {release.purpose: release.steps for release in site.releases}
+    vectors: dict[str, tuple[int, str]] = {}
+    for update in experiment.all_updates:
+        if (
+            update.dataset != site.dataset
+            or update.said.index < held.said.index
+            or update.void in _NOT_THE_NODES
+        ):
+            continue
+        kind = round_kind(experiment.plan, update.round)
+        different, newest = vectors.get(kind, (0, ""))
+        different += update.vector != newest
+        vectors[kind] = different, update.vector
+        implied: dict[str, int] = {"train": experiment.plan.steps_per_round}
+        if kind == "evaluate":
+            implied = {"evaluate": 1}
+        elif kind == "baseline":
+            implied = {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
+        for purpose, steps in (
+            *update.used.items(),
+            *((purpose, different * steps) for purpose, steps in implied.items()),
+        ):
+            used[purpose] = max(steps, used.get(purpose, 0))
+    return used
 
 
 def _unit(state: State, cell: str) -> str:

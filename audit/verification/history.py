@@ -55,6 +55,7 @@ from ledger.entries.operations import (
     UpdateSubmitted,
 )
 from ledger.formats.keys import key_id
+from ledger.rules.budget import steps_stated
 from ledger.rules.log import Sequenced
 from ledger.rules.state import OpenRound, State
 from privacy.filters import Spend
@@ -141,13 +142,18 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecord:
-    """An update as it was submitted; ``void`` says why it did not count."""
+    """An update as it was submitted; ``void`` says why it did not count.
+
+    Attributes:
+        vector: which noisy vector it holds: the blob's SHA-256, or under masks the commitment.
+    """
 
     said: Said
     dataset: str
     round: int
     attempt: int
     blob: BlobRef
+    vector: str
     used: dict[str, int]
     void: str | None
 
@@ -517,8 +523,9 @@ class History:
 
 
 def _update(said: Said, op: UpdateSubmitted, void: str | None) -> UpdateRecord:
-    used: dict[str, int] = {item.purpose: item.steps for item in op.used}
-    return UpdateRecord(said, op.dataset, op.round, op.attempt, op.update, used, void)
+    used: dict[str, int] = dict(steps_stated(op.used))
+    vector = op.update.sha256 if op.masked is None else op.masked.vector
+    return UpdateRecord(said, op.dataset, op.round, op.attempt, op.update, vector, used, void)
 
 
 # Rounds are matched by position: the fold applies an update, a sum or a closing only to the round

@@ -168,21 +168,31 @@ def budget(
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a dataset's patients were promised, and what is spent or reserved of it."""
+    """What a dataset's patients were promised, what is spent of it, what that means and what still fits."""
     from consilium.actions.reading import open_view
     from consilium.commands.naming import the_dataset
-    from consilium.commands.summaries import cell_summary
-    from consilium.commands.terminal import show_json, show_table
+    from consilium.commands.summaries import dataset_budget_summary
+    from consilium.commands.terminal import say_line, show_json, show_table
     from consilium.settings import load_settings
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
-        dataset = the_dataset(view.state, name)
-        rows = [cell_summary(view.state.cells[use.cell]) for use in dataset.terms.cells]
+        found = dataset_budget_summary(view.state, the_dataset(view.state, name))
     if as_json:
-        show_json(rows)
+        show_json(found)
+        return
+    shown = [{k: v for k, v in cell.items() if k != "curve"} for cell in found["cells"]]
+    show_table("cells", shown)
+    say_line("")
+    say_line("epsilon of what is spent, at each delta:")
+    for cell in found["cells"]:
+        points = "  ".join(f"{p['epsilon']:.3f} ({p['delta']:.0e})" for p in cell["curve"])
+        say_line(f"  {cell['cell']}: {points}")
+    if found["last_experiment"] is None:
+        say_line("No experiment has reserved anything yet.")
     else:
-        show_table("cells", rows)
+        last, more = found["last_experiment"], found["more_like_last"]
+        say_line(f"{more} more experiments like {last}, the last one, fit.")
 
 
 @app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))

@@ -6,9 +6,11 @@ Numbers are in people's units: epsilon, patients, ISO times; what an entry holds
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
+from audit.reports.budget import DELTAS, FALSE_ALARMS
 from consilium.commands.naming import SHORT
 from ledger.entries.operations import (
     ExpelChange,
@@ -25,8 +27,9 @@ from ledger.rules.budget import gate
 from ledger.rules.log import Sequenced
 from ledger.rules.state import Cell, Dataset, Experiment, Member, State
 from privacy.calibrate import epsilon_of
-from privacy.events import FULL_BATCH
-from privacy.filters import left
+from privacy.curves import true_positive_rate
+from privacy.events import CHARGE_UNIT, FULL_BATCH
+from privacy.filters import Charge, left, repeats
 from privacy.histogram import Measure
 
 if TYPE_CHECKING:
@@ -73,6 +76,35 @@ class CellSummary(TypedDict):
     delta: float
     epsilon_spent: float
     left: float
+
+
+class CurvePoint(TypedDict):
+    """What a cell's spend amounts to at another delta."""
+
+    delta: float
+    epsilon: float
+
+
+class CellBudgetSummary(CellSummary):
+    """A cell with what its spend means: an attacker's chance, and epsilon at any delta.
+
+    ``attacker_gain_at_1_percent`` is the most true positives at 1 % false ones; without any spend it is
+    0.01 itself. ``more_like_last`` is how many more reservations like the dataset's last one it admits.
+    """
+
+    attacker_gain_at_1_percent: float
+    more_like_last: int | None
+    curve: list[CurvePoint]
+
+
+class DatasetBudgetSummary(TypedDict):
+    """A dataset's budget: its cells, and what fits into the one that holds the least."""
+
+    dataset: str
+    unit: str
+    last_experiment: str | None
+    more_like_last: int | None
+    cells: list[CellBudgetSummary]
 
 
 class ExperimentSummary(TypedDict):
@@ -169,6 +201,47 @@ def cell_summary(cell: Cell) -> CellSummary:
         delta=terms.delta_e15 / 1e15,
         epsilon_spent=epsilon_spent(cell),
         left=max(room.g / limit.g_max, room.r / limit.r_max),
+    )
+
+
+def dataset_budget_summary(state: State, dataset: Dataset) -> DatasetBudgetSummary:
+    """Summarise what a dataset's patients were promised, what is spent, and what still fits.
+
+    Reserved counts as spent until it is settled.
+    """
+    name = dataset.terms.dataset
+    users = [e for e in state.experiments.values() if name in e.reservations]
+    last = max(users, key=lambda e: e.reservations[name].index, default=None)
+    charges = {} if last is None else {c.cell: c for c in last.reservations[name].charges}
+    cells = []
+    for use in dataset.terms.cells:
+        cell = state.cells[use.cell]
+        more = None
+        if use.cell in charges:
+            one = charges[use.cell]
+            more = repeats(cell.spend, Charge(one.g, one.r), gate(cell))
+        cells.append(_cell_budget(cell, more))
+    fitting = [cell["more_like_last"] for cell in cells if cell["more_like_last"] is not None]
+    return DatasetBudgetSummary(
+        dataset=name,
+        unit=dataset.terms.unit,
+        last_experiment=None if last is None else last.name,
+        more_like_last=min(fitting, default=None),
+        cells=cells,
+    )
+
+
+def _cell_budget(cell: Cell, more: int | None) -> CellBudgetSummary:
+    spend, order = cell.spend, cell.terms.limit.order_centi
+    mu = math.sqrt(spend.g / CHARGE_UNIT)
+    return CellBudgetSummary(
+        **cell_summary(cell),
+        attacker_gain_at_1_percent=true_positive_rate(mu, FALSE_ALARMS),
+        more_like_last=more,
+        curve=[
+            CurvePoint(delta=delta, epsilon=epsilon_of(spend.g, spend.r, order, delta))
+            for delta in DELTAS
+        ],
     )
 
 

@@ -78,6 +78,31 @@ def test_an_update_that_states_too_few_steps_does_not_count(world: World) -> Non
 
 
 @attack(
+    name="a node states more noise than it reserved",
+    exposed_by=FOLD,
+    evidence="void: over_reservation; the cell is charged for all of it",
+)
+def test_noise_beyond_the_reservation_is_charged_and_named_once(world: World) -> None:
+    federation = world.federation
+    experiment = world.experiment()
+    federation.play_round(experiment)
+    federation.open_round(experiment)
+    before = federation.state.cells["basel-all"].spend
+    false = federation.update(experiment, "basel-heart").model_copy(
+        update={"used": (Used(purpose="train", steps=1000),)}
+    )
+    world.attack_begins()
+    federation.say(node_of("basel"), false, void="over_reservation")  # the lie
+    seen_void(world, "over_reservation")
+    assert federation.state.cells["basel-all"].spend.g > before.g
+    world.settle()
+    verdicts = world.audit(world.hospital("bern").directory)
+    (place,) = {found for found in refuted(verdicts) if found[0] == 10}
+    assert place[1] != "cell basel-all"  # the lanes are what its own words add up to
+    assert "used 1000 steps of train, but reserved" in verdicts.best.refuted[0].detail
+
+
+@attack(
     name="a node answers two attempts at a round with two vectors and states one",
     exposed_by=FOLD,
     evidence="void: under_reported; two signed entries that name two vectors",

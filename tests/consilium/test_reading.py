@@ -11,6 +11,9 @@ from consilium.actions.reading import offline_view
 from consilium.client import pooled_metrics
 from consilium.commands.naming import the_experiment
 from consilium.errors import UnknownName
+from ledger.rules.budget import gate
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, reserve
 from tests.consilium.conftest import Finished, Run
 
 
@@ -32,11 +35,31 @@ def test_a_dataset_shows_its_columns_and_its_budget(run: Run, finished: Finished
     table = run("dataset", "show", "basel-heart", "--at", finished.home).out
     assert "chol" in table
     assert "100 .. 600" in table
-    (cell,) = json.loads(
-        run("dataset", "budget", "basel-heart", "--at", finished.home, "--json").out
-    )
+    found = json.loads(run("dataset", "budget", "basel-heart", "--at", finished.home, "--json").out)
+    (cell,) = found["cells"]
     assert cell["cell"] == "basel-all"
     assert 0.0 < cell["epsilon_spent"] <= 1.0 < cell["epsilon"] == 5.0
+    by_delta = {point["delta"]: point["epsilon"] for point in cell["curve"]}
+    assert by_delta[1e-5] == pytest.approx(cell["epsilon_spent"])
+    assert by_delta[1e-3] < by_delta[1e-5] < by_delta[1e-12]
+    assert 0.01 < cell["attacker_gain_at_1_percent"] < 0.1
+
+
+def test_a_datasets_budget_says_how_many_more_experiments_fit(run: Run, finished: Finished) -> None:
+    found = json.loads(run("dataset", "budget", "basel-heart", "--at", finished.home, "--json").out)
+    state = finished.federation.state
+    cell = state.cells["basel-all"]
+    (charge,) = state.experiments[finished.experiment].reservations["basel-heart"].charges
+    fitted = found["more_like_last"]
+    assert found["last_experiment"] == "first"
+    spend = cell.spend
+    for _ in range(fitted):
+        spend = reserve(spend, Charge(charge.g, charge.r), gate(cell))
+    with pytest.raises(BudgetExceeded):
+        reserve(spend, Charge(charge.g, charge.r), gate(cell))
+    said = run("dataset", "budget", "basel-heart", "--at", finished.home).out
+    assert f"{fitted} more experiments like first, the last one, fit." in said
+    assert "epsilon of what is spent, at each delta:" in said
 
 
 def test_an_unknown_dataset_is_refused_with_the_known_ones(run: Run, finished: Finished) -> None:
