@@ -15,6 +15,7 @@
     ├── RoundFailed             a round ended by what no rule foresees, e.g. a full disk (reason)
     ├── IntentsClosed           noise was asked for without an open reservation (experiment, dataset)
     ├── RegistrationRefused     a dataset cannot be registered as it is (dataset, reason)
+    ├── PromiseExceeded         federations together promise more than a lifetime holds (book, reason)
     └── ServiceError            the node service cannot start or go on (reason)
 
 A ``DatasetError`` may quote one value of one row: it is for the hospital's own administrator and
@@ -202,6 +203,20 @@ class RegistrationRefused(NodeError):
     def __init__(self, dataset: str, reason: str) -> None:
         super().__init__(f'dataset "{dataset}" was not registered: {reason}')
         self.dataset = dataset
+        self.reason = reason
+
+
+class PromiseExceeded(NodeError):
+    """The federations of a hospital together would promise more than its patients' lifetime holds.
+
+    Attributes:
+        book: the file that says so.
+        reason: what is wrong and what to do.
+    """
+
+    def __init__(self, book: str, reason: str) -> None:
+        super().__init__(f"book of promises {book}: {reason}")
+        self.book = book
         self.reason = reason
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,17 +13,21 @@ from immutables import Map
 
 from consilium.actions.speaking import open_member, positive_number, say
 from consilium.actions.written import read_written
-from consilium.errors import RefusedByFederation
+from consilium.errors import InputError, RefusedByFederation
 from consilium.settings import Settings
 from ledger.entries.cards import DatasetCard, Sealed, seal_card
 from ledger.entries.operations import Operation
 from ledger.experiment.schema import Schema
 from ledger.rules.blocks import Period
+from ledger.rules.datasets import DELTA_MAX_E15
 from node.data import registration
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.register.patients import PATIENTS
 from node.register.private import PRIVATE, PrivateRegister
+from node.register.promises import PromiseBook
+from node.service.settings import SETTINGS_FILE
+from node.service.settings import load_settings as load_node_settings
 
 _ANY_KEY = bytes(32)
 _ANY_EPSILON = 1.0
@@ -92,6 +97,7 @@ def register_file(
     card: Path | None,
     blocks: Period | None = None,
     new_patients: int | None = None,
+    lifetime: float | None = None,
 ) -> Registered:
     """Register a file as one of this hospital's datasets.
 
@@ -103,6 +109,7 @@ def register_file(
         delta: of that promise; the most that is allowed by default.
         card: a YAML file with a ``DatasetCard``, or None.
         blocks: cells by calendar year or quarter; said with a hospital's first dataset.
+        lifetime: epsilon promised to a patient over all federations; said once for a book of promises.
         new_patients: opens today's block for so many, see ``node.data.blocks.Calendar``.
 
     Raises:
@@ -110,11 +117,13 @@ def register_file(
     """
     positive_number(epsilon, "--epsilon")
     positive_number(delta, "--delta")
+    positive_number(lifetime, "--lifetime")
     declared = read_written(schema, Schema)
     sealed = None if card is None else seal_card(read_written(card, DatasetCard))
     with open_member(settings.home, settings.passphrase_file, ("node",)) as member:
         member.follow()
         path = member.home.path
+        book = _book(path, declared, lifetime)
 
         def said(operation: Operation) -> str | None:
             try:
@@ -132,7 +141,7 @@ def register_file(
                 hospital_key=ensure_hospital_key(path, member.keyring.sealing),
                 cells=private.view.cells,
                 epsilon=epsilon,
-                delta=delta,
+                delta=_share(book, epsilon) if delta is None else delta,
                 calendar=Calendar(
                     path / PATIENTS,
                     datetime.now(UTC).date(),
@@ -152,6 +161,7 @@ def register_file(
                 state=lambda: member.replica.state,
                 publish=member.publish,
                 say=said,
+                book=book,
             )
         state = member.replica.state
         dataset = state.datasets[declared.dataset]
@@ -167,6 +177,32 @@ def register_file(
             registration=dataset.registration,
             left_out=prepared.left_out,
         )
+
+
+def _book(home: Path, declared: Schema, lifetime: float | None) -> PromiseBook | None:
+    """The hospital's book of promises, with its lifetime promise when that is said now."""
+    place = load_node_settings(home).promises
+    if place is None:
+        if lifetime is not None:
+            raise InputError(
+                f"--lifetime belongs into a book of promises, and {home / SETTINGS_FILE} names none; "
+                'write promises = "/a/file/for/all/homes/promises.db" there'
+            )
+        return None
+    book = PromiseBook(place)
+    if lifetime is not None:
+        delta_e15 = min(DELTA_MAX_E15, 10**15 // (10 * declared.declared_rows))
+        book.promise(round(lifetime * 10**6), delta_e15)
+    return book
+
+
+def _share(book: PromiseBook | None, epsilon: float | None) -> float | None:
+    """The part of the lifetime's delta that goes with a part of its epsilon."""
+    lifetime = None if book is None else book.lifetime()
+    if lifetime is None or epsilon is None:
+        return None
+    part = min(1.0, epsilon * 10**6 / lifetime.epsilon_micro)
+    return math.floor(lifetime.delta_e15 * part) / 10**15
 
 
 def _with_card(prepared: registration.Prepared, card: Sealed) -> registration.Prepared:

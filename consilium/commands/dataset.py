@@ -80,6 +80,14 @@ def register(
             "0 takes in nobody new.",
         ),
     ] = None,
+    lifetime: Annotated[
+        float | None,
+        typer.Option(
+            "--lifetime",
+            help="Epsilon for a patient over all your federations together, said once; --epsilon is "
+            "this one's part. Needs the setting promises.",
+        ),
+    ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -101,6 +109,7 @@ def register(
         card=card,
         blocks=None if blocks is None else closed_word(blocks, Period, "--blocks"),
         new_patients=new_patients,
+        lifetime=lifetime,
     )
     if as_json:
         show_json(found)

@@ -61,6 +61,7 @@ from node.errors import DatasetError, RegistrationRefused
 from node.register.accounts import DatasetRecord, PrivateCell
 from node.register.patients import Enrolment, Place, enrol
 from node.register.private import PrivateRegister
+from node.register.promises import PromiseBook
 from privacy.errors import PrivacyError
 from privacy.filters import limit_for
 
@@ -190,6 +191,7 @@ def register(
     state: Callable[[], State],
     publish: Callable[[bytes], object],
     say: Say,
+    book: PromiseBook | None = None,
 ) -> DatasetRecord:
     """Say what was prepared, and make it usable when the log has it.
 
@@ -199,8 +201,10 @@ def register(
         state: the newest fold of the own copy.
         publish: keeps a blob and brings it to the coordinator.
         say: says one operation and waits for its verdict.
+        book: of the hospital's promises in all its federations, where it keeps one.
 
     Raises:
+        PromiseExceeded: other federations have too much of the lifetime promise; nothing was said.
         RegistrationRefused: the log did not take it, or has one of its cells with another promise
             or from another hospital; nothing of that is stored.
         LedgerError: the coordinator cannot be reached; said again, it goes on where it stopped.
@@ -208,6 +212,9 @@ def register(
     name = prepared.record.name
     for terms, _ in prepared.cells:
         _check_known(prepared, terms, state())
+    if book is not None:
+        known = [cell.terms for cell in register.view.cells.values()]
+        book.allot(state().federation, [*known, *(terms for terms, _ in prepared.cells)])
     register.note_dataset(prepared.record)
     if prepared.enrolment is not None:
         enrol(prepared.enrolment)
@@ -315,10 +322,9 @@ def cell_name(organisation: str, half: str) -> str:
 
 def _check_numbers(schema: Schema, **promised: float | None) -> None:
     for name, value in promised.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not math.isfinite(value):
             raise RegistrationRefused(
-                schema.dataset,
-                f"{name} {value:g} cannot be promised: it is no finite number above 0",
+                schema.dataset, f"{name} {value:g} cannot be promised: it is no finite number"
             )
 
 

@@ -6,8 +6,8 @@ intent is recorded before its noise is used and is never changed or deleted (tri
 reservation never expires: a settlement alone releases what has no intent, once. Spend is the sum over
 the one federation of this home.
 
-Not promised: a sum over several federations; a hospital in two divides its promise between two homes by
-hand. Nor protection from somebody who can write the file; a restored backup is found by
+Not promised: a sum over several federations; a hospital in two divides its promise between them
+beforehand (``promises.py``). Nor protection from somebody who can write the file; a restored backup is found by
 comparing it with the log (``duty.py``).
 
 One process has it open, under the lock of the member's pen (``ledger.entries.author``). Threads may share it.

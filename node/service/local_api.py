@@ -36,7 +36,13 @@ from ledger.rules.finality import standing_quorum
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
-from node.errors import DatasetError, NodeError, RegistrationRefused, ServiceError
+from node.errors import (
+    DatasetError,
+    NodeError,
+    PromiseExceeded,
+    RegistrationRefused,
+    ServiceError,
+)
 from node.register.patients import PATIENTS
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
 
@@ -251,7 +257,7 @@ def _register(service: NodeService, offer: Offer) -> Response:
             ),
         )
         record = service.register_dataset(prepared)
-    except (DatasetError, RegistrationRefused) as error:
+    except (DatasetError, RegistrationRefused, PromiseExceeded) as error:
         return _says(400, error)
     except (NodeError, LedgerError, TimeoutError) as error:
         return _says(503, error)

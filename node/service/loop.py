@@ -56,6 +56,7 @@ from node.following.offering import offer_copy
 from node.following.third_parties import ThirdParties
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
+from node.register.promises import PromiseBook
 from node.service.settings import NodeSettings
 from node.training.trainer import Done, Tested, Trainer, TrainingThread
 from privacy.selfaudit.checks import Report
@@ -213,9 +214,10 @@ class NodeService:
         """Register a prepared dataset; safe from any thread but the owner's.
 
         Raises:
-            RegistrationRefused, LedgerError: see ``registration.register``.
+            PromiseExceeded, RegistrationRefused, LedgerError: see ``registration.register``.
             TimeoutError: it did not come through in time.
         """
+        promises = self.settings.promises
 
         def run() -> DatasetRecord:
             return register(
@@ -224,6 +226,7 @@ class NodeService:
                 state=lambda: self._replica.state,
                 publish=self.membership.publish,
                 say=partial(say_and_follow, self.membership, heard=self._hear_own),
+                book=None if promises is None else PromiseBook(promises),
             )
 
         return self._in_owner(run).result(timeout_s)

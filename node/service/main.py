@@ -13,8 +13,9 @@ from typing import Any
 import structlog
 
 from ledger.exchange.home import Membership
-from node.errors import ServiceError
+from node.errors import PromiseExceeded, ServiceError
 from node.register.private import PRIVATE, PrivateRegister
+from node.register.promises import PromiseBook
 from node.service.local_api import LocalServer
 from node.service.logs import configure_logging
 from node.service.loop import NodeService
@@ -36,6 +37,7 @@ def run(membership: Membership, settings: NodeSettings) -> None:
 
     Raises:
         ServiceError: it is no node's home, or the local API cannot listen.
+        PromiseExceeded: what this federation promises is not what the hospital's book allots to it.
         LedgerError: the register or the copy cannot be opened or written.
     """
     config = membership.config
@@ -43,6 +45,13 @@ def run(membership: Membership, settings: NodeSettings) -> None:
         raise ServiceError(f"{membership.home.path} is a {config.role}'s home, not a node's")
     configure_logging(settings.log_format)
     private = PrivateRegister.open(membership.home.path / PRIVATE)
+    if settings.promises is not None:
+        promised = (cell.terms for cell in private.view.cells.values())
+        try:
+            PromiseBook(settings.promises).allot(membership.replica.federation, promised)
+        except PromiseExceeded:
+            private.close()
+            raise
     service = NodeService(membership, private, settings, _trainer(settings))
     local = LocalServer(service)
     try:

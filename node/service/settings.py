@@ -45,6 +45,7 @@ class NodeSettings(BaseSettings):
         round_limit_s: after which a training process is killed, or None.
         follow_wait_s: how long the coordinator may hold a request for news.
         cosign_interval_s: least time between cosignatures for which nobody waits.
+        promises: the hospital's book of promises, where it is in several federations; absolute.
         training: ``noop`` sends noise alone, in test federations, to measure everything else.
         log_format: ``json`` lines, or ``text`` for people.
     """
@@ -61,6 +62,7 @@ class NodeSettings(BaseSettings):
     round_limit_s: Annotated[float, Field(gt=0)] | None = None
     follow_wait_s: Annotated[float, Field(gt=0, le=30)] = 25.0
     cosign_interval_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    promises: Path | None = None
     training: Literal["worker", "noop"] = "worker"
     log_format: Literal["json", "text"] = "json"
 
@@ -83,6 +85,13 @@ class NodeSettings(BaseSettings):
         host, colon, port = value.rpartition(":")
         if not colon or not host or not port.isdigit() or int(port) > 65_535:
             raise ValueError(f"{value!r} is not host:port")
+        return value
+
+    @field_validator("promises")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError(f"{value} is no absolute path: every home must mean the same file")
         return value
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """A hospital whose patients' budget is spent looks for a second one: by another table, another name, another
-person who asks, an older register, or a number that is none. Each inherits the spend or is refused.
+person who asks, another federation, an older register, or a number that is none. Each inherits the spend
+or is refused.
 
 The hospital's own software runs for real: files on disk are judged and registered by ``node.data``, the
 private register is SQLite, the node's duties come from its own copy. The log is everybody's fold.
@@ -41,8 +42,9 @@ from node.data import registration
 from node.data.intake import read_table
 from node.data.snapshot import split_table
 from node.duties.duty import Adopt, Refuse
-from node.errors import RegistrationRefused
+from node.errors import PromiseExceeded, RegistrationRefused
 from node.register.private import PrivateRegister
+from node.register.promises import PromiseBook
 from privacy.errors import BudgetExceeded, InvalidEvent, InvalidParameter
 from privacy.events import Gaussian
 from privacy.filters import Charge, Spend, limit_for, reserve
@@ -50,7 +52,7 @@ from tests.adversary.hospital import Hospital
 from tests.adversary.registry import attack
 from tests.adversary.test_succession import Heir
 from tests.adversary.world import World
-from tests.federation import RESEARCHER, node_of, one_time_key, steward_of
+from tests.federation import RESEARCHER, Federation, node_of, one_time_key, steward_of
 
 NODE = "the node's own software"
 DOOR = "the door"
@@ -351,6 +353,55 @@ def test_a_new_coordinator_carries_the_spend(ward: Ward) -> None:
     with pytest.raises(BudgetExceeded):
         reserve(cell.spend, Charge(train.g, train.r), gate(cell))
     ward.world.exposed("every steward and every node")
+
+
+@attack(
+    name="a hospital joins a second federation, to promise its patients' budget again",
+    exposed_by=NODE,
+    evidence="its book of promises, which both homes name",
+)
+def test_a_second_federation_has_no_budget_of_its_own(world: World, tmp_path: Path) -> None:
+    book = PromiseBook(tmp_path / "promises.db")
+    book.promise(5_000_000, 10**10)
+    first, second = world.federation, Federation.found(("basel", "bern"), now_ms=1_800_000_000_000)
+    table = Table(patients(0, 300))
+
+    def offer(federation: Federation, private: PrivateRegister, epsilon: float) -> None:
+        def say(op: Operation) -> str | None:
+            return federation.take(federation.entry(node_of("basel"), op)).outcome.void
+
+        prepared = registration.prepare(
+            table.write(tmp_path),
+            table.schema,
+            organisation="basel",
+            hospital_key=KEY,
+            cells=private.view.cells,
+            epsilon=epsilon,
+            delta=1e-5 * epsilon / 5,
+        )
+        registration.register(
+            prepared,
+            private,
+            state=lambda: federation.state,
+            publish=federation.put,
+            say=say,
+            book=book,
+        )
+
+    offer(first, world.hospital("basel").register, 4.0)
+    other = PrivateRegister.open(tmp_path / "other.db")  # its second home
+    size = second.log.size
+    with world.caught(PromiseExceeded, by=NODE, match="asks for epsilon 4") as caught:
+        offer(second, other, 4.0)  # the lie
+    assert f"{first.id[:12]} has epsilon 4" in caught.value.reason
+    assert second.log.size == size  # nothing was said there
+    assert not other.view.cells
+    offer(second, other, 1.0)  # what is left of the lifetime
+    promised = [
+        max(cell.terms.epsilon_micro for cell in federation.state.cells.values())
+        for federation in (first, second)
+    ]
+    assert promised == [4_000_000, 1_000_000]
 
 
 # --- an older register, an older entry ------------------------------------------------------------
