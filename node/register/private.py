@@ -124,6 +124,23 @@ class PrivateRegister:
             self._view = replace(self._view, datasets=datasets)
             return record
 
+    def move_dataset(self, record: DatasetRecord, path: str) -> DatasetRecord:
+        """The same bytes lie elsewhere now."""
+        if record.path == path:
+            return record
+        with self._lock:
+            self._catch_up()
+            with self._writing() as connection:
+                connection.execute(
+                    sa.update(tables.datasets)
+                    .where(tables.datasets.c.registration == record.registration)
+                    .values(path=path)
+                )
+            moved = replace(record, path=path)
+            datasets = self._view.datasets.set(record.name, moved)
+            self._view = replace(self._view, datasets=datasets)
+            return moved
+
     def forget_dataset(self, snapshot: str) -> None:
         """The log refused the registration: nothing of it stays."""
         with self._lock, self._writing() as connection:

@@ -129,6 +129,34 @@ def replace_snapshot(dataset: DatasetRegistered) -> DatasetRegistered:
     return dataset.model_copy(update={"snapshot": "0" * 64})
 
 
+def test_the_same_bytes_are_not_said_again_and_may_lie_elsewhere(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying, path = Saying(), table(tmp_path)
+    saying.register(prepared(private, path, schema()), private)
+    first = saying.federation.state.datasets["basel-heart"].registration
+    elsewhere = path.rename(tmp_path / "moved.csv")
+    saying.register(prepared(private, elsewhere, schema(), None), private)
+    assert saying.said == ["cell.registered", "dataset.registered"]  # a plan that waits stays good
+    assert saying.federation.state.datasets["basel-heart"].registration == first
+    assert private.view.datasets["basel-heart"].path == str(elsewhere)
+    assert private.registered_dataset(first) == private.view.datasets["basel-heart"]
+    assert private.unfinished_datasets() == ()
+
+
+def test_another_declaration_or_a_forgotten_secret_makes_a_new_version(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying, path = Saying(), table(tmp_path)
+    saying.register(prepared(private, path, schema()), private)
+    saying.register(prepared(private, path, schema(declared=90), None), private)
+    second = saying.federation.state.datasets["basel-heart"].registration
+    private.forget_salt(second)
+    saying.register(prepared(private, path, schema(declared=90), None), private)
+    assert saying.said.count("dataset.registered") == 3
+    assert saying.federation.state.datasets["basel-heart"].registration != second
+
+
 def test_each_registration_commits_under_a_fresh_salt(
     tmp_path: Path, private: PrivateRegister
 ) -> None:
