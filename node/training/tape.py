@@ -51,10 +51,10 @@ class Tape:
         input_squares: bool = False,
     ) -> None:
         self.size = size
-        dtype = weights[0].dtype
+        room = _Room(tree, size, weights[0].dtype)
         self._steps: list[_LinearStep | _NormStep | _ActivationStep] = []
         width = width_in(tree)
-        values = _values(width, _reader(tree, 0), size, dtype)
+        values = room.values(width, _reader(tree, 0))
         self.inputs = values[:width]
         gradient: torch.Tensor | None = None
         for index, (layer, matrix) in enumerate(zip(tree.layers, weights, strict=True)):
@@ -63,15 +63,15 @@ class Tape:
                 results = values
                 step = _ActivationStep(layer.target, values[:width], results[:width], gradient)
             elif isinstance(layer, Activation):
-                results = _values(width, _reader(tree, index + 1), size, dtype)
+                results = room.values(width, _reader(tree, index + 1))
                 step = _ActivationStep(layer.target, values[:width], results[:width], gradient)
             elif isinstance(layer, LayerNorm):
-                results = _values(width, _reader(tree, index + 1), size, dtype)
-                step = _NormStep(matrix, values[:width], results[:width], gradient)
+                results = room.values(width, _reader(tree, index + 1))
+                step = _NormStep(room, matrix, values[:width], results[:width], gradient)
             else:
-                results = _values(layer.out_features, _reader(tree, index + 1), size, dtype)
+                results = room.values(layer.out_features, _reader(tree, index + 1))
                 products = results[: layer.out_features]
-                step = _LinearStep(matrix, width, values, products, gradient)
+                step = _LinearStep(room, matrix, width, values, products, gradient)
                 width = layer.out_features
             self._steps.append(step)
             values, gradient = results, step.gradient
@@ -83,6 +83,7 @@ class Tape:
             for index, step in enumerate(self._steps)
             if not isinstance(step, _ActivationStep)
         ]
+        self._room = room
         self._squares = np.empty((2, len(self._trained), size))
         self.input_squares = np.zeros(size)
         first = self._steps[0]
@@ -98,8 +99,10 @@ class Tape:
         """From ``gradient``, of the outputs, to every layer's outputs; then all is copied to float64."""
         for step in reversed(self._steps):
             step.backward()
-        for _, trained in self._trained:
-            trained.widen()
+        self._room.widen()
+        for step in self._steps:
+            if isinstance(step, _NormStep):
+                step.form_products()
 
     def norms(self) -> FloatVector:
         """Each column's gradient norm, [size]; columns that are not finite become zeros first."""
@@ -147,11 +150,53 @@ class Tape:
         return [tensor.numpy() for tensor in found]
 
 
+class _Room:
+    """Where all values and gradients of a tape lie side by side, and their float64 copies likewise.
+
+    So that one pass copies them all: at 64 rows the calls cost more than the numbers.
+    """
+
+    def __init__(self, tree: Sequential, size: int, dtype: torch.dtype) -> None:
+        width = width_in(tree)
+        lines = width + 1
+        for layer in tree.layers:
+            width = layer.out_features if isinstance(layer, Linear) else width
+            lines += 3 * width + 1  # at most: what a norm keeps, a gradient, and results with ones
+        self._narrow = torch.zeros((lines, size), dtype=dtype)
+        exact = dtype == torch.float64
+        self._wide: FloatMatrix = self._narrow.numpy() if exact else np.zeros((lines, size))
+        self._used = 0
+
+    def take(self, lines: int) -> torch.Tensor:
+        """Give away so many lines, [lines, size]."""
+        low, self._used = self._used, self._used + lines
+        return self._narrow[low : self._used]
+
+    def values(self, width: int, reader: Linear | LayerNorm | Activation | None) -> torch.Tensor:
+        """Give what a layer reads: with a row of ones below, where it is linear with a bias."""
+        extra = isinstance(reader, Linear) and reader.bias
+        values = self.take(width + extra)
+        if extra:
+            values[-1] = 1.0
+        return values
+
+    def wide(self, narrow: torch.Tensor) -> FloatMatrix:
+        """The float64 copy of lines of this room."""
+        low = narrow.storage_offset() // self._narrow.shape[1]
+        return self._wide[low : low + len(narrow)]
+
+    def widen(self) -> None:
+        """Copy all lines."""
+        if self._narrow.dtype != torch.float64:
+            np.copyto(self._wide[: self._used], self._narrow[: self._used].numpy())
+
+
 class _LinearStep:
     """z = W a; ``values`` is a with a row of ones below where there is a bias."""
 
     def __init__(
         self,
+        room: _Room,
         matrix: torch.Tensor,
         width: int,
         values: torch.Tensor,
@@ -159,7 +204,7 @@ class _LinearStep:
         below: torch.Tensor | None,
     ) -> None:
         self.values = values
-        self.gradient = torch.zeros_like(results)
+        self.gradient = room.take(len(results))
         self.parameters = matrix.numel()
         self.known_squares: FloatVector | None = None
         self._matrix = matrix
@@ -167,8 +212,8 @@ class _LinearStep:
         self._results = results
         self._below = below
         self._turned = matrix[:, :width].t()
-        self._wide_values = _widened(values)
-        self._wide_gradient = _widened(self.gradient)
+        self._wide_values = room.wide(values)
+        self._wide_gradient = room.wide(self.gradient)
         self._scaled = np.empty_like(self._wide_values[:width])
 
     def forward(self) -> None:
@@ -177,10 +222,6 @@ class _LinearStep:
     def backward(self) -> None:
         if self._below is not None:
             _multiply(self._turned, self.gradient, self._below)
-
-    def widen(self) -> None:
-        _widen(self.values, self._wide_values)
-        _widen(self.gradient, self._wide_gradient)
 
     def squares(self, a: FloatVector, g: FloatVector) -> None:
         if self.known_squares is None:
@@ -225,20 +266,22 @@ class _NormStep:
 
     def __init__(
         self,
+        room: _Room,
         matrix: torch.Tensor,
         source: torch.Tensor,
         results: torch.Tensor,
         below: torch.Tensor | None,
     ) -> None:
-        self.values = torch.zeros_like(results)
-        self.gradient = torch.zeros_like(results)
+        self.values = room.take(len(results))
+        self.gradient = room.take(len(results))
         self._scale_of, self._shift = (row[:, None] for row in matrix)
         self._source = source
         self._results = results
         self._below = below
         self._scale = torch.zeros_like(results[0])
         self._wide_products = np.empty(results.shape)
-        self._wide_gradient = _widened(self.gradient)
+        self._wide_values = room.wide(self.values)
+        self._wide_gradient = room.wide(self.gradient)
 
     def forward(self) -> None:
         width = len(self._source)
@@ -258,9 +301,8 @@ class _NormStep:
         inner -= self.values * along
         torch.mul(inner, self._scale, out=self._below)
 
-    def widen(self) -> None:
-        _widen(self.gradient, self._wide_gradient)
-        np.multiply(self._wide_gradient, self.values.numpy(), out=self._wide_products)
+    def form_products(self) -> None:
+        np.multiply(self._wide_gradient, self._wide_values, out=self._wide_products)
 
     def squares(self, a: FloatVector, g: FloatVector) -> None:
         a[...] = 1.0
@@ -337,32 +379,10 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         np.matmul(a.numpy(), b.numpy(), out=out.numpy())
 
 
-def _widened(narrow: torch.Tensor) -> FloatMatrix:
-    """Room for a float64 copy; the tensor's own, where it is float64."""
-    wide: FloatMatrix = narrow.numpy() if narrow.dtype == torch.float64 else np.zeros(narrow.shape)
-    return wide
-
-
-def _widen(narrow: torch.Tensor, wide: FloatMatrix) -> None:
-    if narrow.dtype != torch.float64:
-        np.copyto(wide, narrow.numpy())
-
-
 def _column_sums(matrix: torch.Tensor) -> torch.Tensor:
     """Sum each column, from the top: in numpy, whose order over rows does not depend on the width."""
     sums: npt.NDArray[np.floating] = matrix.numpy().sum(axis=0)
     return torch.from_numpy(sums)
-
-
-def _values(
-    width: int, reader: Linear | LayerNorm | Activation | None, size: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """Room for what a layer reads: with a row of ones below, where it is linear with a bias."""
-    extra = isinstance(reader, Linear) and reader.bias
-    values = torch.zeros((width + extra, size), dtype=dtype)
-    if extra:
-        values[-1] = 1.0
-    return values
 
 
 def _reader(tree: Sequential, index: int) -> Linear | LayerNorm | Activation | None:
