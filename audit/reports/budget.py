@@ -151,7 +151,7 @@ def cell_budget(history: History, state: State, cell: str) -> CellBudget:
 
 
 def cell_events(history: History, cell: str) -> Iterator[SpendEvent]:
-    """Everything that a cell pays for, in the order of reservations."""
+    """Everything that a cell pays for: experiments in the order of reservations, then statistics."""
     found = [
         (held.said.index, experiment, dataset)
         for experiment in history.experiments.values()
@@ -174,6 +174,10 @@ def cell_events(history: History, cell: str) -> Iterator[SpendEvent]:
                 event_of(release, steps),
                 held.settled is not None,
             )
+    for identity, record in history.statistics.items():
+        if any(charge.cell == cell for charge in record.terms.charges):
+            event = Gaussian(record.terms.sensitivity, record.terms.noise_sd)
+            yield SpendEvent(identity, record.terms.dataset, "statistics", event, True)
 
 
 def settled_steps(experiment: ExperimentRecord, dataset: str) -> dict[str, int] | None:

@@ -14,9 +14,10 @@ import orjson
 
 from audit.reports.budget import settled_steps
 from audit.verification.verify import Verification
-from ledger.entries.operations import MAX_INT, Release
+from ledger.entries.operations import MAX_INT, Release, StatisticsReserved
 from ledger.rules.experiments import site_of
 from privacy.calibrate import epsilon_of
+from privacy.events import FULL_BATCH
 
 FORMAT = "consilium-privacy-events-v1"
 
@@ -27,8 +28,9 @@ class _Mechanisms:
 
     places: dict[tuple[int, ...], int] = field(default_factory=dict)
 
-    def place(self, release: Release, g: int, r: int, order_centi: int) -> int:
-        key = (release.sensitivity, release.noise_sd, release.sampling, order_centi, g, r)
+    def place(self, release: Release | StatisticsReserved, g: int, r: int, order_centi: int) -> int:
+        sampling = release.sampling if isinstance(release, Release) else FULL_BATCH
+        key = (release.sensitivity, release.noise_sd, sampling, order_centi, g, r)
         return self.places.setdefault(key, len(self.places))
 
     def listed(self) -> list[dict[str, int | str]]:
@@ -73,6 +75,11 @@ def privacy_events(found: Verification) -> dict[str, Any]:
                 order = state.cells[charge.cell].terms.limit.order_centi
                 kind = mechanisms.place(release, charge.g, charge.r, order)
                 events.append((place_of[charge.cell], kind, steps))
+    for record in history.statistics.values():
+        for charge in record.terms.charges:
+            order = state.cells[charge.cell].terms.limit.order_centi
+            kind = mechanisms.place(record.terms, charge.g, charge.r, order)
+            events.append((place_of[charge.cell], kind, 1))
     return {
         "format": FORMAT,
         "federation": found.report.federation,

@@ -200,6 +200,27 @@ def _withdrawn(who: str, op: Any, history: History) -> Told:
     )
 
 
+def _statistics(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} let its node release {op.size:,} noisy statistics of {op.dataset}, once, and paid for "
+        "them from the budget of the patients kept for training.",
+        (
+            _dataset(op.dataset),
+            _blob("Question", op.question),
+            Fact(
+                "Noise", f"{op.noise_sd / op.sensitivity:.2f} of what one patient changes at most"
+            ),
+        ),
+    )
+
+
+def _statistics_told(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} released the noisy statistics that its steward had allowed. Every member may read them.",
+        (_blob("Numbers", op.result), Fact("Allowed by", op.reservation[:12], code=True)),
+    )
+
+
 def _proposed(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} asked for experiment {op.name} on {len(op.plan.sites)} datasets: "
@@ -463,6 +484,8 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "budget.reserved": _reserved,
     "budget.refused": _budget_refused,
     "budget.settled": _settled,
+    "statistics.reserved": _statistics,
+    "statistics.released": _statistics_told,
     "update.submitted": _update,
     "update.refused": _update_refused,
     "privacy.audited": _audited,

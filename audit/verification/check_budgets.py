@@ -21,6 +21,8 @@ from audit.verification.replay import Replay
 from ledger.entries.operations import CellRegistered, Release, SitePlan
 from ledger.errors import PlanRefused
 from ledger.experiment.plan import Site, check_plan
+from ledger.experiment.statistics import Question, shape_of
+from ledger.formats.documents import parse_document
 from ledger.rules.budget import steps_stated
 from ledger.rules.experiments import totals, was_held_back
 from ledger.rules.rounds import round_kind
@@ -70,6 +72,37 @@ def check_plans(replay: Replay, documents: Documents) -> Iterator[Check]:
         yield Check(
             9, "proved", f"plans that are what their approved specifications imply: {proved}"
         )
+
+
+def check_statistics(replay: Replay, documents: Documents) -> Iterator[Check]:
+    """Step 9 as well: statistics that were paid for as what one patient can change in their question."""
+    proved = 0
+    for record in replay.history.statistics.values():
+        place, terms = f"entry {record.said.index}", record.terms
+        try:
+            question = parse_document(documents.raw(terms.question), Question)
+            version = replay.history.registrations[terms.registration]
+            shape = shape_of(question, documents.schema(version))
+        except UNREADABLE as error:
+            yield Check(9, "not_checkable", f"{place}: {error}")
+            continue
+        except PlanRefused as error:
+            yield Check(9, "refuted", str(error), place)
+            continue
+        if (question.dataset, shape.size) != (terms.dataset, terms.size):
+            yield Check(9, "refuted", "its question is not what was paid for", place)
+        elif terms.sensitivity < shape.sensitivity:
+            yield Check(
+                9,
+                "refuted",
+                f"it states that a patient changes {terms.sensitivity} at most, but its question "
+                f"gives {shape.sensitivity}",
+                place,
+            )
+        else:
+            proved += 1
+    if proved:
+        yield Check(9, "proved", f"statistics paid for as what they ask: {proved}")
 
 
 def check_charges(replay: Replay, cosigned: Sequence[tuple[int, int]]) -> Iterator[Check]:
@@ -268,6 +301,10 @@ def _sums(history: History, state: State) -> Iterator[Check]:
                 for charge in release.charges:
                     g, r = sums.get(charge.cell, (0, 0))
                     sums[charge.cell] = g + steps * charge.g, r + steps * charge.r
+    for told in history.statistics.values():
+        for charge in told.terms.charges:
+            g, r = sums.get(charge.cell, (0, 0))
+            sums[charge.cell] = g + charge.g, r + charge.r
     for name, cell in state.cells.items():
         if sums.get(name, (0, 0)) != (cell.spend.g, cell.spend.r):
             yield Check(

@@ -51,6 +51,8 @@ from ledger.entries.operations import (
     RoundAggregated,
     RoundClosed,
     RoundOpened,
+    StatisticsReleased,
+    StatisticsReserved,
     UpdateRefused,
     UpdateSubmitted,
 )
@@ -120,6 +122,19 @@ class CellRecord:
     said: Said
     terms: CellRegistered
     points: list[SpendPoint] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StatisticsRecord:
+    """Statistics that a steward let its node release.
+
+    Attributes:
+        released: when the node answered, and where the numbers are.
+    """
+
+    said: Said
+    terms: StatisticsReserved
+    released: tuple[Said, BlobRef] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +307,7 @@ class History:
     registrations: dict[str, Registration] = field(default_factory=dict)
     cells: dict[str, CellRecord] = field(default_factory=dict)
     experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
+    statistics: dict[str, StatisticsRecord] = field(default_factory=dict)
     reviews: list[tuple[Said, LedgerReviewed]] = field(default_factory=list)
     forks: list[tuple[Said, ForkReported]] = field(default_factory=list)
     broken_receipts: list[tuple[Said, ReceiptBroken]] = field(default_factory=list)
@@ -420,6 +436,15 @@ class History:
             if record.organisation == pending.change.organisation and record.withdrawn is None:
                 record.withdrawn = (said, "expelled")
 
+    def _statistics(self, said: Said, op: StatisticsReserved, state: State) -> None:
+        self.statistics[said.hash] = StatisticsRecord(said, op)
+        for charge in op.charges:
+            point = SpendPoint(said.index, said.at_ms, state.cells[charge.cell].spend)
+            self.cells[charge.cell].points.append(point)
+
+    def _statistics_told(self, said: Said, op: StatisticsReleased, state: State) -> None:
+        self.statistics[op.reservation].released = (said, op.result)
+
     def _proposed(self, said: Said, op: ExperimentProposed, state: State) -> None:
         sites = {site.dataset: self.registrations[site.registration] for site in op.plan.sites}
         self.experiments[said.hash] = ExperimentRecord(said, op, sites)
@@ -540,6 +565,8 @@ _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     CellRegistered: History._cell,
     DatasetRegistered: History._dataset,
     DatasetWithdrawn: History._withdrawn,
+    StatisticsReserved: History._statistics,
+    StatisticsReleased: History._statistics_told,
     ExperimentProposed: History._proposed,
     ExperimentApproved: History._approved,
     ExperimentRefused: History._refused,

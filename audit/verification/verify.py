@@ -33,7 +33,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audit.errors import SourceUnusable
-from audit.verification.check_budgets import check_charges, check_plans, check_promises
+from audit.verification.check_budgets import (
+    check_charges,
+    check_plans,
+    check_promises,
+    check_statistics,
+)
 from audit.verification.check_join import check_succession
 from audit.verification.check_models import check_models
 from audit.verification.check_notes import Notes, check_notes
@@ -116,6 +121,7 @@ def verify(
     documents = Documents(copy)
     if done.size:
         checks += check_plans(done, documents)  # 9
+        checks += check_statistics(done, documents)
         checks += check_charges(done, notes.cosigned)  # 10
         checks += check_promises(done, cross_check=cross_check)  # 11
         checks += check_models(done, documents)  # 12

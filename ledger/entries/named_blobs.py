@@ -23,6 +23,8 @@ from ledger.entries.operations import (
     ReceiptBroken,
     RoundAggregated,
     RoundOpened,
+    StatisticsReleased,
+    StatisticsReserved,
     UpdateSubmitted,
 )
 
@@ -55,6 +57,10 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
     elif isinstance(op, RoundAggregated):
         yield NamedBlob("aggregate", op.aggregate)
         yield NamedBlob("model", op.model)
+    elif isinstance(op, StatisticsReserved):
+        yield NamedBlob("spec", op.question)
+    elif isinstance(op, StatisticsReleased):
+        yield NamedBlob("aggregate", op.result)
     elif isinstance(op, ForkReported):
         yield NamedBlob("evidence", op.ours)
         yield NamedBlob("evidence", op.theirs)

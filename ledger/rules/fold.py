@@ -28,6 +28,7 @@ from ledger.rules import masking as rules_masking
 from ledger.rules import members as rules_members
 from ledger.rules import protocol as rules_protocol
 from ledger.rules import rounds as rules_rounds
+from ledger.rules import statistics as rules_statistics
 from ledger.rules import succession as rules_succession
 from ledger.rules.state import (
     KeyState,
@@ -68,6 +69,8 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("cell.registered", rules_datasets.cell_registered, "node"),
         ("dataset.registered", rules_datasets.dataset_registered, "node"),
         ("dataset.withdrawn", rules_datasets.dataset_withdrawn, "node steward"),
+        ("statistics.reserved", rules_statistics.reserved, "steward"),
+        ("statistics.released", rules_statistics.released, "node"),
         ("experiment.proposed", rules_experiments.proposed, "researcher"),
         ("experiment.approved", rules_experiments.approved, "steward"),
         ("experiment.refused", rules_experiments.refused, "steward"),
@@ -97,6 +100,7 @@ PERMISSIONS = frozenset(
     {
         "change.proposed",
         "change.endorsed",
+        "statistics.reserved",
         "experiment.proposed",
         "experiment.approved",
         "budget.reserved",

@@ -43,6 +43,7 @@ from ledger.entries.operations import (
     Role,
     RoundKind,
     SitePlan,
+    StatisticsReserved,
 )
 from privacy.filters import Spend
 
@@ -177,6 +178,17 @@ class Dataset:
     registration: str
     terms: DatasetRegistered
     withdrawn_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics that a steward let its node release, and where they are once released."""
+
+    steward: str
+    index: int
+    at_ms: int
+    terms: StatisticsReserved
+    result: BlobRef | None = None
 
 
 @dataclass(frozen=True)
@@ -389,6 +401,7 @@ class State:
     cells: Map[str, Cell]
     datasets: Map[str, Dataset]
     experiments: Map[str, Experiment]
+    statistics: Map[str, Statistics] = Map()
     protocol: int = 1
     succession: Succession | None = None
 

@@ -81,6 +81,11 @@ def counted_in(state: State, cell: str) -> Iterator[Counted]:
                 if charge.cell == cell:
                     given = _given_back(experiment, dataset, held, cell)
                     yield Counted(state.federation, experiment.id, dataset, charge, given)
+    for identity, told in sorted(state.statistics.items(), key=lambda item: item[1].index):
+        for charge in told.terms.charges:
+            if charge.cell == cell:
+                none = CellCharge(cell=cell, g=0, r=0)
+                yield Counted(state.federation, identity, told.terms.dataset, charge, none)
 
 
 def _open_reservations(

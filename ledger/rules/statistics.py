@@ -1,0 +1,74 @@
+"""Rules for statistics of a dataset before any experiment: paid when a steward allows them, told once.
+
+The steward's own act is approval and reservation in one: the cells of the dataset's training half pay in
+full before data is touched, by the same filters as everything else. Nothing is ever given back. The node
+answers once; an answer that never came stays paid.
+"""
+
+from __future__ import annotations
+
+from ledger.entries.operations import StatisticsReleased, StatisticsReserved
+from ledger.rules.budget import gate
+from ledger.rules.state import Dataset, State, Statistics, replace
+from ledger.rules.verdict import Step, Void
+from privacy.errors import BudgetExceeded
+from privacy.filters import Charge, g_step, r_step_full_batch, reserve
+
+
+def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
+    """Unchanged, its own hospital's, charged to every cell for training and paid by each."""
+    dataset = state.datasets.get(op.dataset)
+    if dataset is None:
+        return Void("unknown_dataset")
+    if dataset.organisation != state.members[step.author].organisation:
+        return Void("not_owner")
+    if dataset.withdrawn_at is not None:
+        return Void("dataset_withdrawn")
+    if dataset.registration != op.registration:
+        return Void("dataset_changed")
+    if not _charges_enough(state, dataset, op):
+        return Void("charges_mismatch")
+    cells = state.cells
+    for charge in op.charges:
+        cell = cells[charge.cell]
+        try:
+            spend = reserve(cell.spend, Charge(charge.g, charge.r), gate(cell))
+        except BudgetExceeded:
+            return Void("budget_exhausted")
+        cells = cells.set(charge.cell, replace(cell, spend=spend))
+    held = Statistics(step.author, step.index, step.entry.body.at_ms, op)
+    statistics = state.statistics.set(step.entry.hash, held)
+    return replace(state, cells=cells, statistics=statistics)
+
+
+def released(state: State, step: Step, op: StatisticsReleased) -> State | Void:
+    """Once, by the hospital that paid for it, while the dataset is not withdrawn."""
+    held = state.statistics.get(op.reservation)
+    if held is None:
+        return Void("not_reserved")
+    dataset = state.datasets[held.terms.dataset]
+    if dataset.organisation != state.members[step.author].organisation:
+        return Void("not_owner")
+    if held.result is not None:
+        return Void("repeated")
+    if dataset.withdrawn_at is not None:
+        return Void("dataset_withdrawn")
+    told = replace(held, result=op.result)
+    return replace(state, statistics=state.statistics.set(op.reservation, told))
+
+
+def cells_read(dataset: Dataset) -> tuple[str, ...]:
+    """The cells that statistics of a dataset read: those of its training half, sorted."""
+    return tuple(sorted(use.cell for use in dataset.terms.cells if use.use in ("train", "both")))
+
+
+def _charges_enough(state: State, dataset: Dataset, op: StatisticsReserved) -> bool:
+    if tuple(charge.cell for charge in op.charges) != cells_read(dataset):
+        return False
+    for charge in op.charges:
+        order = state.cells[charge.cell].terms.limit.order_centi
+        if charge.g < g_step(op.sensitivity, op.noise_sd):
+            return False
+        if charge.r < r_step_full_batch(op.sensitivity, op.noise_sd, order):
+            return False
+    return True
