@@ -24,7 +24,14 @@ from typing import Final
 
 from ledger.errors import PlanRefused
 from ledger.experiment.network_spec import LogisticRegression, parameter_count
-from ledger.experiment.plan import Site, cells_of, network_of, noise_shares, target_limit
+from ledger.experiment.plan import (
+    Site,
+    cells_of,
+    narrowed,
+    network_of,
+    noise_shares,
+    target_limit,
+)
 from ledger.experiment.spec import Baseline, ExperimentSpec, FedSgd, RegressionTask
 from privacy.events import CHARGE_UNIT
 
@@ -102,7 +109,7 @@ def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
     rate = None if written == "auto" else written
     fitted = _fitted(spec)
     if fitted:
-        sizes, mu2, parameters = _public(spec, sites)
+        sizes, mu2, parameters = _public(spec, [narrowed(spec, site) for site in sites])
         chosen = recipe(signal(sizes, mu2, parameters, noise_shares(spec)), rounds, rate)
     else:
         chosen = Recipe(rounds or HOUSE.rounds, rate or HOUSE.learning_rate)
