@@ -22,8 +22,8 @@ from ledger.experiment.statistics import (
     Figure,
     Question,
     charges_of,
+    estimates,
     noise_for,
-    read_statistics,
     shape_of,
 )
 from ledger.experiment.tensors import decode_update
@@ -31,7 +31,7 @@ from ledger.formats.documents import encode_document, parse_document
 from ledger.rules.state import State
 from ledger.rules.statistics import cells_read
 from node.data.hospital_key import load_hospital_key
-from node.duties.describing import answer_statistics, open_statistics
+from node.duties.describing import answer_statistics, unanswered
 from node.errors import JobRefused
 from node.register.patients import PATIENTS
 from node.register.private import PRIVATE, PrivateRegister
@@ -134,7 +134,7 @@ def answer_all(settings: Settings, name: str) -> list[Released]:
         path = member.home.path
         waiting = [
             identity
-            for identity in open_statistics(member.replica.state, member.config.handle)
+            for identity in unanswered(member.replica.state, member.config.handle)
             if member.replica.state.statistics[identity].terms.dataset == name
         ]
         if not waiting:
@@ -157,7 +157,7 @@ def answer_all(settings: Settings, name: str) -> list[Released]:
     return found
 
 
-def read_all(state: State, name: str, blob: Callable[[BlobRef], bytes]) -> tuple[Description, ...]:
+def told_of(state: State, name: str, blob: Callable[[BlobRef], bytes]) -> tuple[Description, ...]:
     """Every released description of a dataset, oldest first."""
     dataset = the_dataset(state, name)
     found = []
@@ -172,7 +172,7 @@ def read_all(state: State, name: str, blob: Callable[[BlobRef], bytes]) -> tuple
         if shape.size != terms.size:
             raise PlanRefused("statistics", f"{identity[:12]} is not what its question asks")
         vector = decode_update(blob(held.result), terms.size)
-        columns = read_statistics(shape, vector, terms.noise_sd, question.bins)
+        columns = estimates(shape, vector, terms.noise_sd, question.bins)
         found.append(Description(name, identity, terms.noise_sd / GRID, columns))
     return tuple(found)
 

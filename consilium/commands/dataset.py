@@ -258,7 +258,7 @@ def describe(
         show_json(released) if as_json else show_table("released", released)
         return
     with open_view(settings.home, at, settings.passphrase_file) as view:
-        found = describing.read_all(view.state, name, view.blob)
+        found = describing.told_of(view.state, name, view.blob)
     if html is not None:
         if not found:
             raise InputError(f"no statistics of {name} are released")

@@ -176,7 +176,7 @@ def charges_of(
     return tuple(found)
 
 
-def read_statistics(
+def estimates(
     shape: Shape, vector: npt.NDArray[np.int64], noise_sd: int, bins: int
 ) -> tuple[ColumnStatistics, ...]:
     """Read a released vector.

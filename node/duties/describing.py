@@ -40,7 +40,7 @@ from privacy.noise import Randomness, SecureRandom
 _ROUND = 1
 
 
-def open_statistics(state: State, me: str) -> tuple[str, ...]:
+def unanswered(state: State, me: str) -> tuple[str, ...]:
     """Permissions for this node's datasets that it has not answered, oldest first."""
     waiting = [
         (held.index, identity)

@@ -14,7 +14,7 @@ from audit.standalone.recompute_budget import recompute
 from audit.verification.findings import Check
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import verify
-from consilium.actions.describing import Description, as_html, as_json, as_lines, read_all
+from consilium.actions.describing import Description, as_html, as_json, as_lines, told_of
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
 from ledger.entries.operations import BlobRef, StatisticsReleased, StatisticsReserved
@@ -23,8 +23,8 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.statistics import (
     Question,
     charges_of,
+    estimates,
     noise_for,
-    read_statistics,
     shape_of,
 )
 from ledger.experiment.tensors import decode_update
@@ -33,7 +33,7 @@ from ledger.rules.state import State
 from ledger.rules.statistics import cells_read
 from node.data.intake import read_table
 from node.data.statistics import count_patients
-from node.duties.describing import answer_statistics, open_statistics
+from node.duties.describing import answer_statistics, unanswered
 from node.errors import JobRefused
 from node.register.private import PrivateRegister
 from privacy.events import GRID
@@ -81,7 +81,7 @@ def test_counts_means_and_quantiles_are_those_of_the_rows_where_noise_is_small(
     asked = question(bins=10)
     shape = shape_of(asked, declared)
     vector = count_patients(table, shape, np.ones(table.rows, dtype=np.bool_))
-    age, sick = read_statistics(shape, vector, 1, asked.bins)
+    age, sick = estimates(shape, vector, 1, asked.bins)
     ages = table.columns["age"]
     assert age.mean is not None
     assert age.mean.value == pytest.approx(float(ages.mean()), abs=0.01)
@@ -98,11 +98,11 @@ def test_intervals_cover_what_they_say(tmp_path: Path) -> None:
     asked = question("age", bins=10)
     shape = shape_of(asked, declared)
     exact = count_patients(table, shape, np.ones(table.rows, dtype=np.bool_))
-    (truth,) = read_statistics(shape, exact, 1, asked.bins)
+    (truth,) = estimates(shape, exact, 1, asked.bins)
     noise, hits, quantile_hits, runs = 3 * GRID, 0, 0, 300
     for seed in range(runs):
         noisy = exact + TestRng(seed).gaussian_integers(noise, shape.size)
-        (told,) = read_statistics(shape, noisy, noise, asked.bins)
+        (told,) = estimates(shape, noisy, noise, asked.bins)
         assert told.mean is not None
         assert truth.mean is not None
         hits += told.mean.low <= truth.mean.value <= told.mean.high  # type: ignore[operator]
@@ -115,7 +115,7 @@ def test_intervals_cover_what_they_say(tmp_path: Path) -> None:
 def test_what_the_noise_drowns_is_null(tmp_path: Path) -> None:
     declared = schema(ids=True)
     shape = shape_of(question("age"), declared)
-    (told,) = read_statistics(shape, np.zeros(shape.size, np.int64), 50 * GRID, 7)
+    (told,) = estimates(shape, np.zeros(shape.size, np.int64), 50 * GRID, 7)
     assert told.mean is not None
     assert told.mean.value is None
     assert [figure.value for figure in told.quantiles] == [None] * 3
@@ -214,23 +214,23 @@ def test_statistics_are_paid_before_they_are_counted_and_told_once(hospital: Hos
     state = hospital.federation.state
     assert state.cells["basel-train"].spend.g == before.g + op.charges[0].g
     assert state.cells["basel-test"].spend.g == 0
-    (identity,) = open_statistics(state, node_of("basel"))
+    (identity,) = unanswered(state, node_of("basel"))
     said, data = hospital.answer(identity)
     assert hospital.private.view.cells["basel-train"].spend.g == op.charges[0].g
     again, same = hospital.answer(identity, seed=2)
     assert (again, same) == (said, data)
     assert hospital.saying.say(said) is None
     assert hospital.saying.say(said) == "repeated"
-    assert open_statistics(hospital.federation.state, node_of("basel")) == ()
+    assert unanswered(hospital.federation.state, node_of("basel")) == ()
     shape = shape_of(question(), hospital.declared)
     vector = decode_update(data, shape.size)
-    age, _ = read_statistics(shape, vector, op.noise_sd, 7)
+    age, _ = estimates(shape, vector, op.noise_sd, 7)
     assert sum(figure.value or 0 for figure in age.counts) == pytest.approx(70, abs=60)
 
 
 def test_a_crash_between_intent_and_vector_is_never_counted_again(hospital: Hospital) -> None:
     assert hospital.allow(hospital.permission()) is None
-    (identity,) = open_statistics(hospital.federation.state, node_of("basel"))
+    (identity,) = unanswered(hospital.federation.state, node_of("basel"))
     key = (identity, "basel-heart")
     held = hospital.federation.state.statistics[identity]
     hospital.private.reserve(hospital.federation.state.federation, *key, held.terms.charges)
@@ -241,7 +241,7 @@ def test_a_crash_between_intent_and_vector_is_never_counted_again(hospital: Hosp
 
 def test_the_node_answers_only_what_hospitals_stand_behind(hospital: Hospital) -> None:
     assert hospital.allow(hospital.permission()) is None
-    (identity,) = open_statistics(hospital.federation.state, node_of("basel"))
+    (identity,) = unanswered(hospital.federation.state, node_of("basel"))
     hospital.copy.cosigned = None
     with pytest.raises(JobRefused, match="no quorum of hospitals"):
         hospital.answer(identity)
@@ -256,7 +256,7 @@ def test_a_permission_that_pays_for_less_than_it_asks_is_not_answered(hospital: 
     cells = {c.cell: hospital.federation.state.cells[c.cell].terms for c in good.charges}
     little = hospital.permission(sensitivity=GRID, charges=charges_of(cells, GRID, good.noise_sd))
     assert hospital.allow(little) is None
-    (identity,) = open_statistics(hospital.federation.state, node_of("basel"))
+    (identity,) = unanswered(hospital.federation.state, node_of("basel"))
     with pytest.raises(JobRefused, match="does not cover"):
         hospital.answer(identity)
     assert hospital.private.view.cells["basel-train"].spend.g == 0
@@ -291,7 +291,7 @@ def test_an_auditor_counts_statistics_and_refutes_those_that_pay_for_less(
 ) -> None:
     good = hospital.permission()
     assert hospital.allow(good) is None
-    (identity,) = open_statistics(hospital.federation.state, node_of("basel"))
+    (identity,) = unanswered(hospital.federation.state, node_of("basel"))
     said, data = hospital.answer(identity)
     assert hospital.saying.say(said) is None
     hospital.federation.put(data)
@@ -320,7 +320,7 @@ def audited(
     copies = open_copies(str(directory))
     try:
         found = verify(copies[0])
-        told = read_all(found.state, "basel-heart", found.documents.raw)
+        told = told_of(found.state, "basel-heart", found.documents.raw)
         return found.report.checks, json.loads(events_json(found)), told
     finally:
         close_copies(copies)
