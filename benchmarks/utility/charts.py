@@ -81,7 +81,7 @@ def chart(found: Sequence[Line]) -> str:
             top += _ROW
             rows.append(_mark(line, x, top))
     axis = []
-    for step in range(round(low * 50), round(high * 50) + 1):
+    for step in range(round(low * 50), round(high * 50) + 1, 2):
         at = x(step / 50)
         axis.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="26" y2="{top + 8}" stroke="#d5d5d5"/>')
         axis.append(f'<text x="{at:.1f}" y="18" text-anchor="middle">{step / 50:.2f}</text>')
