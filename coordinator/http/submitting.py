@@ -8,7 +8,9 @@ plain ASGI application behind its route.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -17,6 +19,7 @@ from coordinator.errors import BodyTooLarge
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.entries.entry import MAX_LEAF
 from ledger.errors import MalformedInput
+from ledger.exchange.client import Receipt
 
 
 class SubmittedEntries:
@@ -24,11 +27,12 @@ class SubmittedEntries:
 
     def __init__(self, sequencer: Sequencer) -> None:
         self._sequencer = sequencer
+        self._answers = _Answers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         leaf = await _body(scope["headers"], receive)
-        receipt = await asyncio.wrap_future(self._sequencer.submit(leaf))
+        receipt = await self._answers.of(self._sequencer.submit(leaf))
         answer = orjson.dumps(
             {
                 "index": receipt.index,
@@ -43,6 +47,43 @@ class SubmittedEntries:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+
+class _Answers:
+    """Answers of the sequencer's thread for those who wait in the loop: one wake-up for a batch."""
+
+    def __init__(self) -> None:
+        self._ready: deque[tuple[asyncio.Future[Receipt], Future[Receipt]]] = deque()
+        self._woken = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def of(self, answer: Future[Receipt]) -> asyncio.Future[Receipt]:
+        """What to await in the running loop for an answer."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # the loop before, if there was one, was closed
+            self._loop, self._ready, self._woken = loop, deque(), False
+        waiting: asyncio.Future[Receipt] = loop.create_future()
+
+        def ready(done: Future[Receipt]) -> None:
+            self._ready.append((waiting, done))
+            if not self._woken and not loop.is_closed():
+                self._woken = True
+                loop.call_soon_threadsafe(self._hand_out)
+
+        answer.add_done_callback(ready)
+        return waiting
+
+    def _hand_out(self) -> None:
+        self._woken = False  # before looking: what comes from now on wakes us again
+        while self._ready:
+            waiting, done = self._ready.popleft()
+            if waiting.done():  # whoever waited has gone
+                continue
+            error = done.exception()
+            if error is None:
+                waiting.set_result(done.result())
+            else:
+                waiting.set_exception(error)
 
 
 async def _body(headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:

@@ -29,6 +29,7 @@ from pathlib import Path
 import structlog
 
 from coordinator.errors import CoordinatorError, NotSequencing, RolledBack
+from coordinator.sequencing.checking import Checker
 from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
@@ -47,6 +48,7 @@ from ledger.entries.entry import (
     log_origin,
     parse_leaf,
     sign_entry,
+    verify_signature,
 )
 from ledger.entries.operations import Operation
 from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
@@ -168,6 +170,7 @@ class Sequencer:
         self._cosignatures.finalize(self._log.state, time.monotonic())
         self._view = self._look(note)
         self.feed = Feed(store)
+        self._checker = Checker()
         self._door = threading.Lock()
         self._closed = False
         self._working: list[_Work] = []
@@ -187,6 +190,7 @@ class Sequencer:
             self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        self._checker.close()
         self._head.close()
 
     # --- from any thread ------------------------------------------------------------------------
@@ -315,13 +319,18 @@ class Sequencer:
         batch = _Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
         submitted: list[tuple[Future[Receipt], Place]] = []
         spoken: list[tuple[Future[tuple[Receipt, ...]], tuple[Receipt, ...]]] = []
-        for item in work:
+        parsed = [_parse(item.leaf) if isinstance(item, _Submit) else None for item in work]
+        entries = [entry for entry in parsed if isinstance(entry, Entry)]
+        batch.checked = self._checker.checked(entries, self._log.state.keys)
+        for item, entry in zip(work, parsed, strict=True):
+            if isinstance(entry, LedgerError):
+                item.future.set_exception(entry)
+                continue
             try:
-                if isinstance(item, _Submit):
-                    entry = parse_leaf(item.leaf)
+                if not isinstance(item, _Say) and entry is not None:
                     place = self._take(entry, batch), bytes.fromhex(entry.hash)
                     submitted.append((item.future, place))
-                else:
+                elif isinstance(item, _Say):
                     said = tuple(self._take(self._sign(op, batch), batch) for op in item.ops)
                     spoken.append((item.future, said))
             except (LedgerError, CoordinatorError) as refusal:
@@ -352,7 +361,7 @@ class Sequencer:
     def _take(self, entry: Entry, batch: _Taken) -> Receipt:
         """Append an entry in memory, or find it where it is."""
         try:
-            self._log.judge_entry(entry)
+            public = self._log.admit(entry)
         except NotAdmitted:
             index = batch.known.get(entry.hash)
             if index is None:
@@ -362,6 +371,8 @@ class Sequencer:
                 raise
             reason = batch.voids.get(index, self._voids.get(index))
             return Receipt(index, reason is None, reason)
+        if batch.checked.get(entry.hash) != public:
+            verify_signature(entry, public)
         author = entry.body.author
         if self._buckets is not None and author != self._keyring.handle:
             self._buckets.take(author, time.monotonic())
@@ -480,6 +491,7 @@ class _Taken:
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
+        self.checked: dict[str, bytes] = {}
         self.taken: list[Sequenced] = []
         self.known: dict[str, int] = {}
         self.voids: dict[int, str] = {}
@@ -494,6 +506,14 @@ class _Taken:
             return leaf_at(store, key, seq)
 
         return find
+
+
+def _parse(leaf: bytes) -> Entry | LedgerError:
+    """An entry, or why it is none: said when its turn comes."""
+    try:
+        return parse_leaf(leaf)
+    except LedgerError as refusal:
+        return refusal
 
 
 def _row(item: Sequenced) -> Row:
