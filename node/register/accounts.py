@@ -192,13 +192,23 @@ def settling(view: PrivateView, key: Key, refunds: Iterable[CellCharge]) -> Priv
         cell = cells[refund.cell]
         spend = settle(cell.spend, Charge(refund.g, refund.r))
         cells = cells.set(refund.cell, replace(cell, spend=spend))
-    outbox = view.outbox
+    outbox, masked_in = view.outbox, view.masked_in
     for held in [o for o in outbox if o[:2] == key]:
         outbox = outbox.delete(held)
+    for left in [o for o in masked_in if o[:2] == key]:
+        masked_in = masked_in.delete(left)
     used = view.used.delete(key) if key in view.used else view.used
     masks = view.masks.delete(key) if key in view.masks else view.masks
     charges = view.charges.set(key, "settled")
-    return replace(view, cells=cells, charges=charges, outbox=outbox, used=used, masks=masks)
+    return replace(
+        view,
+        cells=cells,
+        charges=charges,
+        outbox=outbox,
+        used=used,
+        masks=masks,
+        masked_in=masked_in,
+    )
 
 
 def intending(view: PrivateView, key: Key, purpose: Purpose, steps: int) -> PrivateView:

@@ -367,8 +367,9 @@ class PrivateRegister:
     def note_masked(self, experiment: str, dataset: str, round_number: int, context: str) -> None:
         """A vector is about to leave under masks: from here on it belongs to this attempt."""
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset, round_number)
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 change = sa.update(tables.outbox).where(*_outbox_of(key))
                 connection.execute(change.values(masked_in=context))
             self._view = replace(self._view, masked_in=self._view.masked_in.set(key, context))
@@ -376,9 +377,10 @@ class PrivateRegister:
     def drop_update(self, experiment: str, dataset: str, round_number: int) -> None:
         """Forget a vector that must not be used again; its intents stay."""
         with self._lock:
+            self._catch_up()
             key = (experiment, dataset, round_number)
             outbox, masked_in = self._view.outbox, self._view.masked_in
-            with self._database.write() as connection:
+            with self._writing() as connection:
                 connection.execute(sa.delete(tables.outbox).where(*_outbox_of(key)))
             self._view = replace(
                 self._view,
