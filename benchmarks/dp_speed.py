@@ -281,7 +281,16 @@ def ghost(model: str, batch: int) -> Step | None:
 
     try:
         step()
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError, KeyError, IndexError):
+    except (
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        IndexError,
+    ) as why:
+        # Opacus fails in many ways on layers that its ghost mode has no rule for: the column is empty.
+        print(f"no ghost clipping for {model}: {type(why).__name__}: {why}", file=sys.stderr)
         return None
     return step
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consilium.commands.options import JsonOption, examples
+
+if TYPE_CHECKING:
+    from audit.verification.verify import Verification
+    from consilium.actions.reporting import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,6 +67,10 @@ report = typer.Typer(no_args_is_help=True, help="Write reports, as .html or .jso
 app.add_typer(report, name="report")
 
 OutOption = Annotated[Path, typer.Option("--out", help="The file to write: .html or .json.")]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option("--experiment", help="Name or id of the experiment. [default: the only one]"),
+]
 ByOption = Annotated[str, typer.Option("--by", help="Who makes the report, in words.")]
 
 
@@ -82,12 +91,9 @@ def report_data_use(
     by: ByOption = "consilium",
 ) -> None:
     """Who used a dataset, what for, on whose approval, at what cost to its patients' privacy."""
-    from consilium.actions.reporting import data_use, verified, write_report
-    from consilium.commands.terminal import say_line
+    from consilium.actions.reporting import data_use
 
-    with verified(_place(path, at), trust) as found:
-        write_report(data_use(found, dataset, by), out)
-        say_line(f"{out}: {found.report.completeness()}")
+    _report(path, at, trust, lambda found: data_use(found, dataset, by), out)
 
 
 @report.command(
@@ -97,21 +103,15 @@ def report_data_use(
 def report_contribution(
     out: OutOption,
     path: PathArgument = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option("--experiment", help="Name or id of the experiment. [default: the only one]"),
-    ] = None,
+    experiment: ExperimentOption = None,
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
 ) -> None:
     """What each hospital added to a model, from updates that were released anyway."""
-    from consilium.actions.reporting import contribution, verified, write_report
-    from consilium.commands.terminal import say_line
+    from consilium.actions.reporting import contribution
 
-    with verified(_place(path, at), trust) as found:
-        write_report(contribution(found, experiment, by), out)
-        say_line(f"{out}: {found.report.completeness()}")
+    _report(path, at, trust, lambda found: contribution(found, experiment, by), out)
 
 
 @report.command(
@@ -121,21 +121,15 @@ def report_contribution(
 def report_certificate(
     out: OutOption,
     path: PathArgument = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option("--experiment", help="Name or id of the experiment. [default: the only one]"),
-    ] = None,
+    experiment: ExperimentOption = None,
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
 ) -> None:
     """What a released model may tell about one patient at most, under NIST SP 800-226's headings."""
-    from consilium.actions.reporting import privacy_certificate, verified, write_report
-    from consilium.commands.terminal import say_line
+    from consilium.actions.reporting import privacy_certificate
 
-    with verified(_place(path, at), trust) as found:
-        write_report(privacy_certificate(found, experiment, by), out)
-        say_line(f"{out}: {found.report.completeness()}")
+    _report(path, at, trust, lambda found: privacy_certificate(found, experiment, by), out)
 
 
 @report.command(
@@ -257,6 +251,22 @@ def console(
     from consilium.actions.console_server import serve
 
     serve(_place(path, at), trust, host=host, port=port)
+
+
+def _report(
+    path: str | None,
+    at: str | None,
+    trust: str | None,
+    make: Callable[[Verification], Report],
+    out: Path,
+) -> None:
+    """Verify a copy, make a report of it, write it, and say how complete the copy is."""
+    from consilium.actions.reporting import verified, write_report
+    from consilium.commands.terminal import say_line
+
+    with verified(_place(path, at), trust) as found:
+        write_report(make(found), out)
+        say_line(f"{out}: {found.report.completeness()}")
 
 
 def _place(path: str | None, at: str | None) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from privacy.errors import InvalidEvent, InvalidParameter
@@ -11,10 +13,7 @@ SIZES = {"parameters": 14, "terms": 1000, "depth": 600, "patients": 600}
 
 
 def test_a_dot_product_in_float64_stays_within_gamma() -> None:
-    numpy = pytest.importorskip("numpy")
-    from fractions import Fraction
-
-    draw = numpy.random.default_rng(1)
+    draw = np.random.default_rng(1)
     a, b = draw.normal(size=(2, 2000))
     exact = sum((Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True)), Fraction(0))
     size = sum((abs(Fraction(x) * Fraction(y)) for x, y in zip(a, b, strict=True)), Fraction(0))
