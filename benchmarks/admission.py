@@ -25,7 +25,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ledger.entries.operations import CellCharge, CellLimit, CellRegistered
+from ledger.entries.operations.datasets import CellCharge, CellLimit, CellRegistered
 from node.register import tables
 from node.register.private import PrivateRegister
 from privacy.events import CHARGE_UNIT

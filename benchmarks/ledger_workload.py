@@ -29,29 +29,21 @@ from ledger.entries.entry import (
     sign_entry,
 )
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
-    EMPTY_HASH,
-    BlobRef,
-    BudgetReserved,
+from ledger.entries.operations.budgets import BudgetReserved
+from ledger.entries.operations.datasets import (
     CellCharge,
     CellLimit,
     CellRegistered,
     CellUse,
     DatasetRegistered,
-    ExperimentApproved,
-    ExperimentProposed,
-    FederationFounded,
-    Invitation,
-    MemberJoined,
-    NodeReady,
-    Operation,
-    Plan,
-    Policy,
-    PublicKey,
-    Release,
-    Seat,
-    SitePlan,
 )
+from ledger.entries.operations.experiments import ExperimentApproved, ExperimentProposed
+from ledger.entries.operations.federation import FederationFounded, Invitation, Policy, Seat
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.plans import Plan, Release, SitePlan
+from ledger.entries.operations.values import EMPTY_HASH, BlobRef, PublicKey
+from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing, SealingKey, SigningKey
 from ledger.formats.merkle import MerkleTree, leaf_hash

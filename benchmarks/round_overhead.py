@@ -29,7 +29,7 @@ from consilium.demo.data import breast_cancer, demo_spec
 from consilium.demo.processes import Services, free_port
 from ledger.copies.store import LogStore
 from ledger.entries.entry import Body
-from ledger.entries.operations import RoundOpened
+from ledger.entries.operations.rounds import RoundOpened
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import parse_canonical
 

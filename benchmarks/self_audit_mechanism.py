@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ledger.entries.operations import CellCharge, Engine, Release
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Engine, Release
 from ledger.experiment.fast_clip import Limits
 from ledger.experiment.network_spec import Sequential
 from ledger.experiment.spec import BinaryTask

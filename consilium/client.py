@@ -38,14 +38,10 @@ from consilium.errors import InputError, RunFailed
 from consilium.experiment import Experiment
 from consilium.passphrase import read_passphrase
 from consilium.rehearsal import pooled_noise
-from ledger.entries.operations import (
-    ExperimentStopped,
-    Operation,
-    Purpose,
-    RoundAggregated,
-    RoundKind,
-    UpdateSubmitted,
-)
+from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.rounds import RoundAggregated, RoundKind, UpdateSubmitted
+from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.home import Membership
 from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout

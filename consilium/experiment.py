@@ -16,14 +16,9 @@ from consilium.actions.written import parse_written, read_written
 from consilium.errors import InputError
 from ledger.copies.blobs import blob_ref
 from ledger.entries.author import clock_ms
-from ledger.entries.operations import (
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-    ExperimentProposed,
-    Plan,
-)
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.experiments import ExperimentProposed
+from ledger.entries.operations.plans import Plan
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import Site, compile_plan, network_of, sites_from

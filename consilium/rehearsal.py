@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ledger.entries.operations import Plan, Purpose, RoundKind, SitePlan
+from ledger.entries.operations.plans import Plan, Purpose, SitePlan
+from ledger.entries.operations.rounds import RoundKind
 from ledger.experiment.average import ExactSum, final_model, server_step
 from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout

@@ -26,7 +26,8 @@ from ledger.copies.store import LogStore, Row, exclusive_lock
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import federation_id, genesis_body, log_origin, sign_entry
 from ledger.entries.invitation import InvitationFile, invitation_file, member_keys, new_invitation
-from ledger.entries.operations import FederationFounded, Policy, PublicKey, Seat
+from ledger.entries.operations.federation import FederationFounded, Policy, Seat
+from ledger.entries.operations.values import PublicKey
 from ledger.errors import MalformedInput
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing, Strength, save_keyring

@@ -22,7 +22,7 @@ from pydantic_settings import (
 from coordinator.errors import HomeUnusable
 from coordinator.sequencing.quota import Quota
 from ledger.copies.blobs import MAX_BLOB
-from ledger.entries.operations import Hash
+from ledger.entries.operations.values import Hash
 from ledger.formats.documents import explain
 
 TOML = "coordinator.toml"

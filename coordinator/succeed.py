@@ -33,7 +33,8 @@ from ledger.entries.entry import (
     sign_entry,
 )
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import FederationSucceeded, Predecessor, PublicKey
+from ledger.entries.operations.succession import FederationSucceeded, Predecessor
+from ledger.entries.operations.values import PublicKey
 from ledger.errors import SuccessionRefused
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing, Strength, save_keyring

@@ -21,23 +21,16 @@ from decimal import Decimal
 
 import numpy as np
 
-from ledger.entries.operations import (
-    BlobRef,
-    BudgetReserved,
-    BudgetSettled,
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
+from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled, Used
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentProposed,
     ModelReleased,
-    RoundAggregated,
-    RoundOpened,
-    UpdateSubmitted,
-    Used,
 )
+from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
+from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import LogisticRegression, parameter_shapes
 from ledger.experiment.plan import compile_plan, network_of, sites_from

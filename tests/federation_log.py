@@ -24,17 +24,11 @@ from ledger.entries.entry import (
     sign_entry,
 )
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
-    BlobRef,
-    FederationFounded,
-    Invitation,
-    MemberJoined,
-    NodeReady,
-    Operation,
-    Policy,
-    PublicKey,
-    Seat,
-)
+from ledger.entries.operations.federation import FederationFounded, Invitation, Policy, Seat
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.values import BlobRef, PublicKey
+from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
 from ledger.formats.keys import KeyRing, SealingKey, SigningKey, key_id
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ledger.entries.operations import (
-    MaskedVector,
+from ledger.entries.operations.masking import (
     MaskingAdvanced,
     MaskingAdvertised,
     MaskingAgreed,
     MaskingRevealed,
     MaskingShared,
-    PublicKey,
     RevealedShare,
-    RoundAggregated,
 )
+from ledger.entries.operations.rounds import MaskedVector, RoundAggregated
+from ledger.entries.operations.values import PublicKey
 from ledger.experiment.average import ExactSum, server_step
 from ledger.experiment.masked import (
     encode_shares,

@@ -17,7 +17,7 @@ from audit.reports.sentences import Told, organisation_name, tell
 from audit.verification.history import VoidRecord
 from audit.verification.verify import Verification
 from ledger.entries.entry import Entry, parse_leaf
-from ledger.entries.operations import UpdateSubmitted
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.formats.proof import Proof, build_proof
 from ledger.rules.verdict import EXPLANATIONS
 

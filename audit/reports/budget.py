@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from audit.verification.history import CellRecord, ExperimentRecord, History
-from ledger.entries.operations import Release
+from ledger.entries.operations.plans import Release
 from ledger.rules.budget import gate
 from ledger.rules.experiments import site_of
 from ledger.rules.state import State

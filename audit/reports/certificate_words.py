@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from audit.reports.data_use_form import Part
-from ledger.entries.operations import Plan
+from ledger.entries.operations.plans import Plan
 
 
 class Hazard(Part):

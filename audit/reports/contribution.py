@@ -22,7 +22,7 @@ from audit.reports.standing import header_of
 from audit.verification.documents import UNREADABLE
 from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan import metric_layout
 from ledger.rules.experiments import site_of

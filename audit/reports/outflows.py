@@ -13,7 +13,7 @@ from audit.reports.outcomes import in_words
 from audit.reports.standing import NOT_STATED, person
 from audit.verification.history import DatasetRecord, ExperimentRecord, UpdateRecord
 from audit.verification.verify import Verification
-from ledger.entries.operations import Release
+from ledger.entries.operations.plans import Release
 from ledger.rules.experiments import site_of
 from ledger.rules.verdict import EXPLANATIONS
 from privacy.events import FULL_BATCH, GRID

@@ -14,7 +14,9 @@ import orjson
 
 from audit.reports.budget import settled_steps
 from audit.verification.verify import Verification
-from ledger.entries.operations import MAX_INT, Release, StatisticsReserved
+from ledger.entries.operations.plans import Release
+from ledger.entries.operations.statistics import StatisticsReserved
+from ledger.entries.operations.values import MAX_INT
 from ledger.rules.experiments import site_of
 from privacy.calibrate import epsilon_of
 from privacy.events import FULL_BATCH

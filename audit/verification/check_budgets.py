@@ -18,7 +18,8 @@ from audit.verification.documents import UNREADABLE, Documents
 from audit.verification.findings import Check
 from audit.verification.history import ExperimentRecord, History
 from audit.verification.replay import Replay
-from ledger.entries.operations import CellRegistered, Release, SitePlan
+from ledger.entries.operations.datasets import CellRegistered
+from ledger.entries.operations.plans import Release, SitePlan
 from ledger.errors import PlanRefused
 from ledger.experiment.plan import Site, check_plan
 from ledger.experiment.statistics import Question, shape_of

@@ -17,7 +17,8 @@ from audit.verification.documents import UNREADABLE, Documents, Shapes
 from audit.verification.findings import Check
 from audit.verification.history import ExperimentRecord, RoundRecord, UpdateRecord
 from audit.verification.replay import Replay
-from ledger.entries.operations import BlobRef, RoundAggregated
+from ledger.entries.operations.rounds import RoundAggregated
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum, opened_by

@@ -29,7 +29,7 @@ from ledger.copies.evidence import (
 )
 from ledger.copies.store import Conflict
 from ledger.entries.entry import log_origin
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, MalformedInput, NotConsistent, Refused, UnknownKey
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_note

@@ -20,7 +20,7 @@ from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import scan_bundle
 from ledger.copies.store import Conflict, LogStore, StoredNote, Witnessed
 from ledger.entries.entry import frame_leaf
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, StoreError
 
 _LOWEST = -(2**62)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from audit.verification.history import ExperimentRecord, Registration
 from audit.verification.sources import Copy
 from ledger.entries.cards import DatasetCard, MemberCard, open_card
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput
 from ledger.experiment.network_spec import Sequential, parameter_shapes
 from ledger.experiment.plan import network_of

@@ -14,48 +14,46 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ledger.entries.operations import (
-    BlobRef,
-    BudgetRefused,
-    BudgetReserved,
-    BudgetSettled,
-    CellRegistered,
-    ChangeEndorsed,
-    ChangeProposed,
-    DatasetRegistered,
-    DatasetWithdrawn,
-    ExpelChange,
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
+from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentProposed,
     ExperimentRefused,
     ExperimentStopped,
-    FederationCarried,
+    ModelDownloaded,
+    ModelReleased,
+)
+from ledger.entries.operations.federation import (
+    ChangeEndorsed,
+    ChangeProposed,
+    ExpelChange,
     FederationFounded,
-    FederationSucceeded,
-    ForkReported,
-    KeyRevoked,
-    LedgerReviewed,
+    Policy,
+)
+from ledger.entries.operations.log import ForkReported, ReceiptBroken
+from ledger.entries.operations.masking import (
     MaskingAdvanced,
     MaskingAdvertised,
     MaskingAgreed,
     MaskingRevealed,
     MaskingShared,
-    MemberJoined,
-    ModelDownloaded,
-    ModelReleased,
-    Operation,
-    Plan,
-    Policy,
-    ReceiptBroken,
+)
+from ledger.entries.operations.members import KeyRevoked, MemberJoined
+from ledger.entries.operations.plans import Plan
+from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
     RoundOpened,
-    StatisticsReleased,
-    StatisticsReserved,
     UpdateRefused,
     UpdateSubmitted,
 )
+from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
+from ledger.entries.operations.succession import FederationCarried, FederationSucceeded
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.keys import key_id
 from ledger.rules.budget import steps_stated
 from ledger.rules.log import Sequenced

@@ -18,7 +18,7 @@ from audit.verification.history import History
 from audit.verification.sources import Copy, StoredEntry
 from ledger.entries.entry import Entry, federation_id, parse_leaf
 from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, ProtocolUnknown
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.reverify import replay as verified

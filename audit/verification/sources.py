@@ -36,7 +36,8 @@ from ledger.copies.bundle import SUFFIX
 from ledger.copies.database import REVISION
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_leaf
-from ledger.entries.operations import FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import Refused, StoreError
 from ledger.formats.tile_folder import folder
 from ledger.formats.tiles import CHECKPOINT

@@ -17,7 +17,8 @@ from audit.errors import DamagedCopy, SourceUnusable
 from audit.verification.copies import Fault, StoredEntry
 from ledger.copies.store import Conflict, StoredNote, Witnessed
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
-from ledger.entries.operations import FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import BlobMissing, MalformedInput, NotConsistent, Refused, StoreError
 from ledger.formats.checkpoint import log_verifier, parse_checkpoint
 from ledger.formats.note import Note, VerifierKey, parse_note

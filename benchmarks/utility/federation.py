@@ -15,14 +15,9 @@ from decimal import Decimal
 import numpy as np
 import numpy.typing as npt
 
-from ledger.entries.operations import (
-    BlobRef,
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-    Plan,
-)
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.plans import Plan
+from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.noise_shares import share_sd
 from ledger.experiment.plan import Site, compile_plan, network_of, site_limits

@@ -24,14 +24,9 @@ import numpy.typing as npt
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ledger.entries.operations import (
-    BlobRef,
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-    Plan,
-)
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.plans import Plan
+from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import Site, compile_plan, metric_layout, network_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from consilium.commands.summaries import epsilon_after, epsilon_spent
 from consilium.errors import InputError
-from ledger.entries.operations import SitePlan
+from ledger.entries.operations.plans import SitePlan
 from ledger.exchange.home import Membership
 from ledger.experiment.plan import check_plan, sites_from
 from ledger.experiment.schema import Schema

@@ -14,7 +14,8 @@ from consilium.actions.speaking import open_member, say
 from consilium.commands.naming import the_dataset
 from consilium.errors import InputError
 from consilium.settings import Settings
-from ledger.entries.operations import BlobRef, StatisticsReserved
+from ledger.entries.operations.statistics import StatisticsReserved
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.statistics import (

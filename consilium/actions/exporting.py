@@ -11,7 +11,7 @@ from consilium.errors import InputError
 from ledger.copies.bundle import export_bundle
 from ledger.entries.entry import parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 
 
 @dataclass(frozen=True, slots=True)

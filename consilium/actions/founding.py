@@ -14,7 +14,7 @@ from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
 from ledger.entries.invitation import save_invitation
-from ledger.entries.operations import Policy, Seat
+from ledger.entries.operations.federation import Policy, Seat
 from ledger.formats.documents import explain
 
 INVITATIONS = "invitations"

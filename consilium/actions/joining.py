@@ -27,7 +27,8 @@ from ledger.entries.invitation import (
     new_invitation,
     save_invitation,
 )
-from ledger.entries.operations import ChangeProposed, InviteChange, MemberJoined, Seat
+from ledger.entries.operations.federation import ChangeProposed, InviteChange, Seat
+from ledger.entries.operations.members import MemberJoined
 from ledger.exchange.home import CA, GENESIS, MEMBER, MemberHome
 from ledger.formats.documents import explain
 from ledger.formats.keys import KeyRing, key_id

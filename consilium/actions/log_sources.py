@@ -21,7 +21,8 @@ from consilium.actions.homes import ANYBODY, member_homes
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
-from ledger.entries.operations import FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import MalformedInput, NotConsistent
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.home import CA, MemberHome

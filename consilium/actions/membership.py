@@ -11,7 +11,7 @@ from consilium.actions.reporting import write_file
 from consilium.actions.speaking import open_member
 from consilium.errors import InputError, UnknownName
 from consilium.settings import Settings
-from ledger.entries.operations import DatasetRegistered
+from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import MAX_DOCUMENT, encode_document, parse_document
 from ledger.formats.snapshot_proof import SnapshotProof, judge

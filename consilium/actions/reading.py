@@ -17,7 +17,7 @@ from consilium.actions.log_sources import open_at
 from consilium.actions.speaking import open_member
 from consilium.commands.terminal import note
 from ledger.copies.replica import read_leaves
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import AlreadyRunning, BlobMissing
 from ledger.exchange.home import Membership
 from ledger.rules.log import Log, Sequenced

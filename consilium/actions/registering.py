@@ -16,7 +16,7 @@ from consilium.actions.written import read_written
 from consilium.errors import InputError, RefusedByFederation
 from consilium.settings import Settings
 from ledger.entries.cards import DatasetCard, Sealed, seal_card
-from ledger.entries.operations import Operation
+from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.schema import Schema
 from ledger.rules.blocks import Period
 from ledger.rules.datasets import DELTA_MAX_E15

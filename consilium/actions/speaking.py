@@ -21,7 +21,8 @@ from consilium.errors import InputError, RefusedByFederation, RunFailed
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
 from ledger.copies.broken_receipt import judge_broken, read_broken
-from ledger.entries.operations import Change, ChangeEndorsed, ChangeProposed, Operation, Policy
+from ledger.entries.operations.federation import Change, ChangeEndorsed, ChangeProposed, Policy
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import PromiseBroken
 from ledger.exchange.home import Membership
 from ledger.formats.documents import explain

@@ -36,7 +36,7 @@ from ledger.copies.succession import (
 )
 from ledger.copies.succession import endorse as endorse_proposal
 from ledger.entries.entry import federation_id, parse_leaf
-from ledger.entries.operations import FederationSucceeded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.exchange.home import LEDGER, MEMBER, PREDECESSORS, MemberHome
 from ledger.formats.documents import explain
 from ledger.formats.keys import load_keyring

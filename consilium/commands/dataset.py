@@ -288,7 +288,7 @@ def withdraw(
     from consilium.commands.naming import the_dataset
     from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import DatasetWithdrawn, WithdrawalReason
+    from ledger.entries.operations.datasets import DatasetWithdrawn, WithdrawalReason
 
     said = closed_word(reason, WithdrawalReason, "--reason")
     settings = load_settings(home=home, passphrase_file=passphrase_file)

@@ -240,7 +240,7 @@ def approve(
     from consilium.commands.naming import the_experiment
     from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import ExperimentApproved
+    from ledger.entries.operations.experiments import ExperimentApproved
 
     positive_number(epsilon_max, "--epsilon-max")
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -286,7 +286,7 @@ def refuse(
     from consilium.commands.naming import the_experiment
     from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import ExperimentRefused, RefusalReason
+    from ledger.entries.operations.experiments import ExperimentRefused, RefusalReason
 
     said = closed_word(reason, RefusalReason, "--reason")
     settings = load_settings(home=home, passphrase_file=passphrase_file)

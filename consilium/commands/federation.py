@@ -122,7 +122,7 @@ def policy(
     from consilium.actions.speaking import changed_policy, open_member, propose
     from consilium.commands.terminal import say_line, show_fields, show_json
     from consilium.settings import load_settings
-    from ledger.entries.operations import PolicyChange
+    from ledger.entries.operations.federation import PolicyChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not change:
@@ -192,7 +192,7 @@ def expel(
     from consilium.commands.naming import the_organisation
     from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import ExpelChange
+    from ledger.entries.operations.federation import ExpelChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:

@@ -158,7 +158,7 @@ def review(
     from consilium.commands.terminal import say_line
     from consilium.errors import InputError
     from consilium.settings import load_settings
-    from ledger.entries.operations import LedgerReviewed
+    from ledger.entries.operations.audits import LedgerReviewed
 
     words = LedgerReviewed.model_fields["finding"].annotation
     said = closed_word(finding, words, "--finding")

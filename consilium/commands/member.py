@@ -113,7 +113,7 @@ def uninvite(
     from consilium.commands.naming import the_invitation
     from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import WithdrawChange
+    from ledger.entries.operations.federation import WithdrawChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
@@ -222,7 +222,7 @@ def revoke(
     from consilium.commands.dates import parse_time_ms
     from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
-    from ledger.entries.operations import KeyRevoked
+    from ledger.entries.operations.members import KeyRevoked
 
     since = None if compromised_since is None else parse_time_ms(compromised_since)
     settings = load_settings(home=home, passphrase_file=passphrase_file)

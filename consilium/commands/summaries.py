@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypedDict
 
 from audit.reports.budget import DELTAS, FALSE_ALARMS
 from consilium.commands.naming import SHORT
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ExpelChange,
     InviteChange,
-    Plan,
     Policy,
     RekeyChange,
     WithdrawChange,
 )
+from ledger.entries.operations.plans import Plan
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import parse_note

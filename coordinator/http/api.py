@@ -32,7 +32,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
 from ledger.copies.stored_tiles import StoredTiles
-from ledger.entries.operations import ModelDownloaded
+from ledger.entries.operations.experiments import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
 from ledger.exchange.client import CHUNK, LEAF_TYPE
 from ledger.exchange.http_auth import NonceCache

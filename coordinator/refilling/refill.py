@@ -30,7 +30,8 @@ from ledger.copies.replica import Replica, read_leaves
 from ledger.copies.store import Conflict, LogStore, StoredNote, exclusive_lock
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
-from ledger.entries.operations import FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import (
     BlobCorrupt,
     BlobMissing,

@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from ledger.entries.operations import (
-    ExperimentStopped,
-    ModelReleased,
-    Operation,
-    RoundKind,
-    SitePlan,
-    TimeNoted,
-)
+from ledger.entries.operations.experiments import ExperimentStopped, ModelReleased
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.plans import SitePlan
+from ledger.entries.operations.rounds import RoundKind
+from ledger.entries.operations.vocabulary import Operation
 from ledger.rules import masking
 from ledger.rules.experiments import last_round
 from ledger.rules.rounds import round_kind, waiting_for

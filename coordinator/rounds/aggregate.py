@@ -15,7 +15,8 @@ import structlog
 
 from coordinator.sequencing.history import History
 from ledger.copies.blobs import BlobStore, blob_ref
-from ledger.entries.operations import BlobRef, RoundAggregated, UpdateRefused
+from ledger.entries.operations.rounds import RoundAggregated, UpdateRefused
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum

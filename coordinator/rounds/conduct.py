@@ -28,16 +28,11 @@ from coordinator.rounds.actions import (
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.entries.author import clock_ms
-from ledger.entries.operations import (
-    ExperimentCompleted,
-    ExperimentStopped,
-    MaskingAdvanced,
-    Operation,
-    ProtocolActivated,
-    RoundClosed,
-    RoundOpened,
-    TimeNoted,
-)
+from ledger.entries.operations.experiments import ExperimentCompleted, ExperimentStopped
+from ledger.entries.operations.log import ProtocolActivated, TimeNoted
+from ledger.entries.operations.masking import MaskingAdvanced
+from ledger.entries.operations.rounds import RoundClosed, RoundOpened
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import BlobError, MalformedInput, PlanRefused
 from ledger.rules import masking
 from ledger.rules.fold import PROTOCOLS

@@ -11,16 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
-from ledger.entries.operations import (
-    BlobRef,
-    DatasetRegistered,
-    ExperimentCompleted,
-    FederationCarried,
-    ModelDownloaded,
-    RoundAggregated,
-    RoundOpened,
-    UpdateSubmitted,
-)
+from ledger.entries.operations.datasets import DatasetRegistered
+from ledger.entries.operations.experiments import ExperimentCompleted, ModelDownloaded
+from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
+from ledger.entries.operations.succession import FederationCarried
+from ledger.entries.operations.values import BlobRef
 from ledger.rules.log import Sequenced
 
 

@@ -50,7 +50,7 @@ from ledger.entries.entry import (
     sign_entry,
     verify_signature,
 )
-from ledger.entries.operations import Operation
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
 from ledger.exchange.client import Receipt
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint, sign_checkpoint

@@ -33,7 +33,7 @@ from typing import BinaryIO
 from ledger.copies.blobs import MAX_BLOB, BlobStore
 from ledger.copies.store import Conflict, LogStore, StoredNote
 from ledger.entries.entry import MAX_LEAF, frame_leaf
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobMissing, MalformedInput
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import MAX_NOTE, parse_note

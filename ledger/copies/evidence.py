@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from ledger.copies.store import LogStore
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
-from ledger.entries.operations import KeyConflicted
+from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent, Refused
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.merkle import verify_consistency

@@ -42,7 +42,7 @@ from ledger.entries.entry import (
     parse_leaf,
     split_leaf,
 )
-from ledger.entries.operations import KeyConflicted
+from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused, StoreUnusable
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
 from ledger.formats.merkle import MerkleTree, leaf_hash

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_entry
-from ledger.entries.operations import Count, Hash, Value
+from ledger.entries.operations.values import Count, Hash, Value
 from ledger.errors import MalformedInput, NotConsistent, Refused
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import HASH_BYTES, TILE_LEVEL, MerkleTree

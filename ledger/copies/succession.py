@@ -17,14 +17,12 @@ from pydantic import Field, StringConstraints
 
 from ledger.copies.replica import Replica, read_leaves
 from ledger.entries.entry import Body, Entry, parse_leaf
-from ledger.entries.operations import (
+from ledger.entries.operations.succession import (
     FederationCarried,
     FederationSucceeded,
-    Signature,
-    Slug,
     SuccessionEndorsement,
-    Value,
 )
+from ledger.entries.operations.values import Signature, Slug, Value
 from ledger.errors import SuccessionRefused
 from ledger.formats.keys import KeyRing
 from ledger.formats.strict import decode_b64, encode_b64, parse_canonical

@@ -24,7 +24,9 @@ from typing import Protocol
 
 from ledger.copies.replica import Replica
 from ledger.entries.entry import NOTHING_SEEN, Body, Entry, Seen, parse_leaf, sign_entry
-from ledger.entries.operations import EMPTY_HASH, MemberJoined, Operation
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.values import EMPTY_HASH
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import AlreadyRunning, CopiedKey, MalformedInput, NotAdmitted, StoreUnusable
 from ledger.formats.keys import KeyRing
 

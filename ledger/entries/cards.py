@@ -18,7 +18,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ledger.entries.operations import Hash
+from ledger.entries.operations.values import Hash
 from ledger.errors import MalformedInput
 from ledger.formats.documents import encode_document, parse_document
 

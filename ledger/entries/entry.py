@@ -17,7 +17,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger.entries.operations import EMPTY_HASH, Count, Hash, KeyId, Operation, Slug, TimeMs, Value
+from ledger.entries.operations.values import EMPTY_HASH, Count, Hash, KeyId, Slug, TimeMs, Value
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import BadSignature, MalformedInput
 from ledger.formats.keys import SigningKey, verify
 from ledger.formats.merkle import EMPTY_ROOT, leaf_hash

@@ -15,15 +15,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ledger.entries.entry import federation_id, parse_leaf
-from ledger.entries.operations import (
-    Hash,
-    Invitation,
-    MemberJoined,
-    MemberKeys,
-    PublicKey,
-    Seat,
-    Slug,
-)
+from ledger.entries.operations.federation import Invitation, Seat
+from ledger.entries.operations.members import MemberJoined, MemberKeys
+from ledger.entries.operations.values import Hash, PublicKey, Slug
 from ledger.errors import MalformedInput, StoreUnusable
 from ledger.formats.keys import KeyRing, SigningKey, key_id
 from ledger.formats.strict import canonical, decode_b64, encode_b64, parse_canonical

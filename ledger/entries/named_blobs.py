@@ -9,24 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from ledger.entries.operations import (
-    BlobRef,
-    DatasetRegistered,
+from ledger.entries.operations.datasets import DatasetRegistered
+from ledger.entries.operations.experiments import (
     ExperimentCompleted,
     ExperimentProposed,
-    FederationCarried,
-    ForkReported,
-    MaskingShared,
-    MemberJoined,
     ModelReleased,
-    Operation,
-    ReceiptBroken,
-    RoundAggregated,
-    RoundOpened,
-    StatisticsReleased,
-    StatisticsReserved,
-    UpdateSubmitted,
 )
+from ledger.entries.operations.log import ForkReported, ReceiptBroken
+from ledger.entries.operations.masking import MaskingShared
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
+from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
+from ledger.entries.operations.succession import FederationCarried
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 
 BlobKind = Literal["schema", "spec", "model", "update", "shares", "aggregate", "evidence"]
 

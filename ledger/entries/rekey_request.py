@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import Hash, MemberKeys, RekeyChange, Signature, Slug, Value
+from ledger.entries.operations.federation import RekeyChange
+from ledger.entries.operations.members import MemberKeys
+from ledger.entries.operations.values import Hash, Signature, Slug, Value
 from ledger.errors import BadSignature, MalformedInput, StoreUnusable
 from ledger.formats.keys import KeyRing, key_id, verify
 from ledger.formats.strict import canonical, parse_canonical

@@ -24,7 +24,7 @@ import orjson
 import stamina
 
 from ledger.copies.blobs import blob_ref
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import CoordinatorUnreachable, MalformedInput, RequestRefused
 from ledger.exchange.http_auth import sign
 from ledger.formats.keys import SigningKey

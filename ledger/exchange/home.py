@@ -34,7 +34,9 @@ from ledger.copies.succession import SuccessionFile
 from ledger.entries.author import Author
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.invitation import InvitationFile
-from ledger.entries.operations import BlobRef, Hash, ReceiptBroken, Role, Slug
+from ledger.entries.operations.log import ReceiptBroken
+from ledger.entries.operations.members import Role
+from ledger.entries.operations.values import BlobRef, Hash, Slug
 from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once

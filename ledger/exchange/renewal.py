@@ -29,7 +29,7 @@ from ledger.copies.replica import Replica
 from ledger.entries.author import take_lock
 from ledger.entries.entry import Entry, parse_leaf
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import KeyRotated
+from ledger.entries.operations.members import KeyRotated
 from ledger.errors import CannotOpen, CoordinatorUnreachable, RequestRefused, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once

@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ledger.entries.operations import RevealedShare
+from ledger.entries.operations.masking import RevealedShare
 from ledger.errors import MalformedInput
 from ledger.experiment.tensors import Int64Vector
 from ledger.rules.masking import SHARES_LINE, shares_bytes

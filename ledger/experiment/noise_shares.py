@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ledger.entries.operations import Plan, Purpose, SitePlan
+from ledger.entries.operations.plans import Plan, Purpose, SitePlan
 
 SHARED: Final[frozenset[Purpose]] = frozenset({"train", "evaluate", "baseline_evaluate"})
 """Releases that leave as one linear sum. A local baseline's steps stay inside, under full noise."""

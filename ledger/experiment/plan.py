@@ -20,19 +20,15 @@ from fractions import Fraction
 
 from pydantic import ValidationError
 
-from ledger.entries.operations import (
-    BlobRef,
+from ledger.entries.operations.datasets import (
     CellCharge,
     CellRegistered,
     CellUse,
     DatasetRegistered,
-    Engine,
-    Plan,
-    Purpose,
-    Release,
-    RoundKind,
-    SitePlan,
 )
+from ledger.entries.operations.plans import Engine, Plan, Purpose, Release, SitePlan
+from ledger.entries.operations.rounds import RoundKind
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.fast_clip import Limits, clip_norm
 from ledger.experiment.network_spec import Sequential, expand, parameter_count

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from ledger.entries.operations import Slug
+from ledger.entries.operations.values import Slug
 from ledger.formats.documents import plain_decimal
 
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]

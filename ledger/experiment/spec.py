@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from ledger.entries.operations import Slug
+from ledger.entries.operations.values import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.formats.documents import plain_decimal

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.entries.operations import CellCharge, CellRegistered
+from ledger.entries.operations.datasets import CellCharge, CellRegistered
 from ledger.errors import PlanRefused
 from ledger.experiment.schema import CategoryColumn, ColumnName, NumberColumn, Schema
 from privacy.calibrate import plan_noise

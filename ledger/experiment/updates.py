@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from ledger.entries.operations import BlobRef, Plan, RoundKind, SitePlan
+from ledger.entries.operations.plans import Plan, SitePlan
+from ledger.entries.operations.rounds import RoundKind
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput
 from ledger.experiment.average import within_l2
 from ledger.experiment.tensors import (

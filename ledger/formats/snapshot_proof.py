@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ledger.entries.operations import Count, Hash, Positive, Slug
+from ledger.entries.operations.values import Count, Hash, Positive, Slug
 from ledger.errors import NotConsistent
 from ledger.formats.merkle import leaf_hash, verify_inclusion
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ledger.entries.entry import Entry
-from ledger.entries.operations import EMPTY_HASH, GENESIS, MemberJoined
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.values import EMPTY_HASH
+from ledger.entries.operations.vocabulary import GENESIS
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id, verify
 from ledger.rules.fold import protocol_of

@@ -12,15 +12,9 @@ from collections.abc import Iterable
 
 from immutables import Map
 
-from ledger.entries.operations import (
-    BudgetRefused,
-    BudgetReserved,
-    BudgetSettled,
-    CellCharge,
-    Release,
-    SitePlan,
-    Used,
-)
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled, Used
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Release, SitePlan
 from ledger.rules.experiments import put, site_of, totals
 from ledger.rules.state import Cell, Experiment, Refusal, Reservation, Site, State, replace
 from ledger.rules.verdict import Step, Void

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ledger.entries.operations import CellRegistered, DatasetRegistered, DatasetWithdrawn
+from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
 from ledger.rules.blocks import overlap, quarters
 from ledger.rules.state import Cell, Dataset, State
 from ledger.rules.verdict import Step, Void

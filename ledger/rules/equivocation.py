@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
-from ledger.entries.operations import EMPTY_HASH, KeyConflicted
+from ledger.entries.operations.members import KeyConflicted
+from ledger.entries.operations.values import EMPTY_HASH
 from ledger.errors import BadSignature, MalformedInput, NotConsistent, UnknownKey
 from ledger.formats.keys import key_id
 from ledger.formats.strict import decode_b64, encode_b64

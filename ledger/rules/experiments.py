@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger.entries.operations import (
-    MAX_INT,
-    CellCharge,
+from ledger.entries.operations.audits import PrivacyAudited
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentProposed,
@@ -14,12 +14,10 @@ from ledger.entries.operations import (
     ExperimentStopped,
     ModelDownloaded,
     ModelReleased,
-    Plan,
-    Policy,
-    PrivacyAudited,
-    Release,
-    SitePlan,
 )
+from ledger.entries.operations.federation import Policy
+from ledger.entries.operations.plans import Plan, Release, SitePlan
+from ledger.entries.operations.values import MAX_INT
 from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH

@@ -17,7 +17,8 @@ from typing import Any
 from immutables import Map
 
 from ledger.entries.entry import Entry, federation_id
-from ledger.entries.operations import FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import NotAdmitted, ProtocolUnknown
 from ledger.formats.keys import key_id
 from ledger.rules import budget as rules_budget

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.entries.entry import NOTHING_SEEN, Entry, parse_leaf, verify_signature
-from ledger.entries.operations import EMPTY_HASH, FederationFounded, FederationSucceeded
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.succession import FederationSucceeded
+from ledger.entries.operations.values import EMPTY_HASH
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id
 from ledger.formats.merkle import MerkleTree, leaf_hash

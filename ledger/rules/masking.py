@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from ledger.entries.operations import (
+from ledger.entries.operations.masking import (
     LaterPhase,
     MaskingAdvanced,
     MaskingAdvertised,
@@ -24,10 +24,8 @@ from ledger.entries.operations import (
     MaskingPhase,
     MaskingRevealed,
     MaskingShared,
-    RoundOpened,
-    UpdateRefused,
-    UpdateSubmitted,
 )
+from ledger.entries.operations.rounds import RoundOpened, UpdateRefused, UpdateSubmitted
 from ledger.formats.strict import canonical
 from ledger.rules.experiments import put
 from ledger.rules.state import (

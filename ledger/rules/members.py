@@ -12,23 +12,20 @@ from dataclasses import replace
 
 from immutables import Map
 
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     Change,
     ChangeEndorsed,
     ChangeProposed,
     ExpelChange,
     Invitation,
     InviteChange,
-    KeyRevoked,
-    KeyRotated,
-    MemberJoined,
-    MemberKeys,
-    NodeReady,
     PolicyChange,
     RekeyChange,
-    Value,
     WithdrawChange,
 )
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import KeyRevoked, KeyRotated, MemberJoined, MemberKeys
+from ledger.entries.operations.values import Value
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
 from ledger.rules.state import (

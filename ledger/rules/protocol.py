@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger.entries.operations import ProtocolActivated
+from ledger.entries.operations.log import ProtocolActivated
 from ledger.formats.witness import quorum_size
 from ledger.rules.state import State, replace
 from ledger.rules.verdict import Step, Void

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from ledger.entries.operations import (
-    Plan,
-    Purpose,
+from ledger.entries.operations.plans import Plan, Purpose
+from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
     RoundKind,

@@ -25,26 +25,15 @@ import orjson
 from immutables import Map
 from pydantic import BaseModel
 
-from ledger.entries.operations import (
-    MAX_INT,
-    BlobRef,
-    CellCharge,
-    CellRegistered,
-    Change,
-    DatasetRegistered,
-    Invitation,
-    MaskingPhase,
-    MemberKeys,
-    Plan,
-    Policy,
-    Predecessor,
-    PublicKey,
-    RevealedShare,
-    Role,
-    RoundKind,
-    SitePlan,
-    StatisticsReserved,
-)
+from ledger.entries.operations.datasets import CellCharge, CellRegistered, DatasetRegistered
+from ledger.entries.operations.federation import Change, Invitation, Policy
+from ledger.entries.operations.masking import MaskingPhase, RevealedShare
+from ledger.entries.operations.members import MemberKeys, Role
+from ledger.entries.operations.plans import Plan, SitePlan
+from ledger.entries.operations.rounds import RoundKind
+from ledger.entries.operations.statistics import StatisticsReserved
+from ledger.entries.operations.succession import Predecessor
+from ledger.entries.operations.values import MAX_INT, BlobRef, PublicKey
 from privacy.filters import Spend
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ answers once; an answer that never came stays paid.
 
 from __future__ import annotations
 
-from ledger.entries.operations import StatisticsReleased, StatisticsReserved
+from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
 from ledger.rules.budget import gate
 from ledger.rules.state import Dataset, State, Statistics, replace
 from ledger.rules.verdict import Step, Void

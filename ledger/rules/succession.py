@@ -21,18 +21,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ledger.entries.entry import Body, Entry
-from ledger.entries.operations import (
-    EMPTY_HASH,
-    MAX_INT,
+from ledger.entries.operations.succession import (
     CarriedCell,
     CarriedDataset,
     CarriedKey,
     CarriedMember,
     FederationCarried,
     FederationSucceeded,
-    Hash,
-    Value,
 )
+from ledger.entries.operations.values import EMPTY_HASH, MAX_INT, Hash, Value
 from ledger.errors import SuccessionRefused
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from immutables import Map
 
-from ledger.entries.operations import CellRegistered, CellUse
+from ledger.entries.operations.datasets import CellRegistered, CellUse
 from ledger.experiment.plan import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import Schema
 from ledger.formats.snapshot_proof import salted

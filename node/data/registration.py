@@ -28,13 +28,8 @@ from immutables import Map
 from ledger.copies.blobs import blob_ref
 from ledger.copies.replica import Replica
 from ledger.entries.entry import parse_entry
-from ledger.entries.operations import (
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-    Operation,
-)
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CoordinatorUnreachable
 from ledger.exchange.home import Membership
 from ledger.experiment.plan import ACTUAL_OVER_DECLARED

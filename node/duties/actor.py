@@ -15,18 +15,12 @@ from dataclasses import replace
 import structlog
 from immutables import Map
 
-from ledger.entries.operations import (
-    BlobRef,
-    BudgetRefused,
-    BudgetReserved,
-    BudgetSettled,
-    CellCharge,
-    MaskedVector,
-    Operation,
-    Purpose,
-    SitePlan,
-    UpdateSubmitted,
-)
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Purpose, SitePlan
+from ledger.entries.operations.rounds import MaskedVector, UpdateSubmitted
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CallFailed
 from ledger.exchange.home import Membership
 from ledger.experiment.masked import vector_commitment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ledger.entries.operations import PrivacyAudited
+from ledger.entries.operations.audits import PrivacyAudited
 from privacy.selfaudit.checks import Report
 
 _PPM = 10**6

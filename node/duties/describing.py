@@ -19,7 +19,8 @@ import numpy as np
 
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
-from ledger.entries.operations import BlobRef, StatisticsReleased
+from ledger.entries.operations.statistics import StatisticsReleased
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.schema import Schema
 from ledger.experiment.statistics import Question, Shape, charges_of, shape_of

@@ -28,7 +28,10 @@ from typing import get_args
 
 from immutables import Map
 
-from ledger.entries.operations import BudgetRefusal, CellCharge, Purpose, RoundKind, SitePlan
+from ledger.entries.operations.budgets import BudgetRefusal
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Purpose, SitePlan
+from ledger.entries.operations.rounds import RoundKind
 from ledger.rules.budget import gate
 from ledger.rules.experiments import totals, was_held_back
 from ledger.rules.state import Dataset, Experiment, Masking, OpenRound, Reservation, State

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import structlog
 
-from ledger.entries.operations import (
+from ledger.entries.operations.masking import (
     MaskingAdvertised,
     MaskingAgreed,
     MaskingRevealed,
     MaskingShared,
-    PublicKey,
     RevealedShare,
 )
+from ledger.entries.operations.values import PublicKey
 from ledger.errors import CannotOpen, MalformedInput
 from ledger.exchange.home import Membership
 from ledger.experiment.masked import encode_shares, envelope_for, public_keys, roster_of

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ledger.entries.operations import Plan
+from ledger.entries.operations.plans import Plan
 from ledger.rules.masking import enough_agreed
 from ledger.rules.state import Masking, OpenRound
 from node.register.accounts import Key

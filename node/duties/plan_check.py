@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from ledger.copies.blobs import blob_ref
 from ledger.copies.replica import Replica
 from ledger.entries.entry import parse_entry
-from ledger.entries.operations import BlobRef, DatasetRegistered, FederationCarried, Operation
+from ledger.entries.operations.datasets import DatasetRegistered
+from ledger.entries.operations.succession import FederationCarried
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes

@@ -19,7 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from ledger.entries.entry import Body
-from ledger.entries.operations import CellCharge, NodeResumed, RoundOpened
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.rounds import RoundOpened
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.rounds import round_kind

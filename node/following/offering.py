@@ -10,7 +10,7 @@ from __future__ import annotations
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica, read_leaves
 from ledger.copies.store import LogStore
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, NotConsistent
 from ledger.exchange.client import CoordinatorClient, RefillPosition
 

@@ -13,7 +13,10 @@ from typing import Literal
 
 from immutables import Map
 
-from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose, Used
+from ledger.entries.operations.budgets import Used
+from ledger.entries.operations.datasets import CellCharge, CellRegistered
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.values import BlobRef
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, Limit, Spend, reserve, settle
 

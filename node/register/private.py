@@ -29,7 +29,9 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
-from ledger.entries.operations import BlobRef, CellCharge, CellRegistered, Purpose
+from ledger.entries.operations.datasets import CellCharge, CellRegistered
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import StoreError
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.strict import canonical, parse_canonical

@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.entries.operations import CellRegistered
+from ledger.entries.operations.datasets import CellRegistered
 from ledger.rules.datasets import DELTA_MAX_E15
 from node.errors import PromiseExceeded
 

@@ -27,7 +27,7 @@ from immutables import Map
 from ledger.copies.evidence import known_fork
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import Body, parse_entry, parse_leaf
-from ledger.entries.operations import ForkReported, NodeReady, NodeResumed
+from ledger.entries.operations.log import ForkReported, NodeReady, NodeResumed
 from ledger.errors import CallFailed, ForkDetected, LedgerError, RequestRefused
 from ledger.exchange.client import Followed
 from ledger.exchange.follow import REFILLING

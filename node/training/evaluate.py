@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ledger.entries.operations import Release
+from ledger.entries.operations.plans import Release
 from ledger.experiment.plan import metric_layout
 from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, RegressionTask
 from node.data.encode import Examples

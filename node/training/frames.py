@@ -17,7 +17,9 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ledger.entries.operations import EMPTY_HASH, Count, Hash, Positive, Purpose, RoundKind, Slug
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.rounds import RoundKind
+from ledger.entries.operations.values import EMPTY_HASH, Count, Hash, Positive, Slug
 from ledger.formats.strict import canonical
 from node.errors import (
     DatasetChanged,

@@ -15,7 +15,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
-from ledger.entries.operations import Purpose, Release, SitePlan
+from ledger.entries.operations.plans import Purpose, Release, SitePlan
 from ledger.experiment.average import averaged_rounds
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import Sequential, parameter_shapes

@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ledger.entries.operations import CellCharge, Engine, Purpose, Release, RoundKind, SitePlan
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Engine, Purpose, Release, SitePlan
+from ledger.entries.operations.rounds import RoundKind
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import metric_layout, network_of
 from ledger.experiment.schema import Schema

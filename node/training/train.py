@@ -39,7 +39,7 @@ from opacus.grad_sample.linear import compute_linear_grad_sample
 from torch import nn
 from torch.nn import functional
 
-from ledger.entries.operations import Purpose, Release
+from ledger.entries.operations.plans import Purpose, Release
 from ledger.experiment.average import within_l2
 from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from ledger.experiment.tensors import to_grid

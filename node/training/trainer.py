@@ -20,7 +20,8 @@ import numpy as np
 import structlog
 
 from ledger.copies.blobs import BlobStore
-from ledger.entries.operations import BlobRef, Plan, Purpose, SitePlan
+from ledger.entries.operations.plans import Plan, Purpose, SitePlan
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import LedgerError
 from ledger.experiment.tensors import encode_update
 from node.duties.duty import steps_of

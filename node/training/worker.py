@@ -27,7 +27,7 @@ from typing import Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from node.errors import WorkerDied, WorkerError, WorkerMisbehaved
 from node.training.frames import (
     Answer,

@@ -25,7 +25,7 @@ from typing import BinaryIO, NoReturn
 
 import orjson
 
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from ledger.errors import LedgerError
 from node.data.holdings import Holdings
 from node.errors import (

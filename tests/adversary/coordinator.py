@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ledger.copies.blobs import BlobStore
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, log_origin, parse_leaf, sign_entry, split_leaf
-from ledger.entries.operations import Operation
+from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, log_verifier, merge_cosignatures, sign_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import MerkleTree, leaf_hash

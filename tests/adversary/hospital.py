@@ -11,7 +11,8 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import BlobRef, Operation
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.receipts import ReceiptBook
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.documents import encode_document

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ledger.copies.broken_receipt import BrokenReceipt, judge_broken, read_broken
-from ledger.entries.operations import NodeResumed, ReceiptBroken, TimeNoted
+from ledger.entries.operations.log import NodeResumed, ReceiptBroken, TimeNoted
 from ledger.errors import NotConsistent, Refused
 from ledger.formats.keys import SigningKey
 from ledger.formats.proof import Proof

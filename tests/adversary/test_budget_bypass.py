@@ -20,19 +20,18 @@ import pytest
 from nacl.pwhash import argon2id
 
 from ledger.entries.entry import frame_leaf
-from ledger.entries.operations import (
-    BudgetReserved,
-    BudgetSettled,
-    CellCharge,
+from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
-    ExperimentStopped,
     Invitation,
     InviteChange,
-    Operation,
-    PublicKey,
     Seat,
 )
+from ledger.entries.operations.values import PublicKey
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.formats import keys

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ledger.entries.entry import federation_id, log_origin, parse_leaf, verify_signature
-from ledger.entries.operations import FederationFounded, MemberJoined, UpdateSubmitted
+from ledger.entries.operations.federation import FederationFounded
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import NotConsistent
 from ledger.formats.proof import Proof, verify_proof
 from tests.adversary.coordinator import Story

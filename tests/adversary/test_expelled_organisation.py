@@ -3,7 +3,7 @@ used: what an organisation may do ends at the index at which k others said so.""
 
 from __future__ import annotations
 
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
     ExpelChange,

@@ -10,7 +10,7 @@ from coordinator.errors import RolledBack
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.evidence import Fork, judge_fork, read_fork, split
 from ledger.copies.store import LogStore
-from ledger.entries.operations import ForkReported, TimeNoted
+from ledger.entries.operations.log import ForkReported, TimeNoted
 from ledger.errors import ForkDetected, NotAdmitted, NotConsistent
 from ledger.formats.checkpoint import open_checkpoint
 from tests.adversary.coordinator import Story, copy_home

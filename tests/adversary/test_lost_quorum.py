@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
     ExpelChange,
-    KeyRevoked,
-    KeyRotated,
-    NodeReady,
     RekeyChange,
 )
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import KeyRevoked, KeyRotated
 from ledger.errors import NotWitnessed
 from ledger.formats.checkpoint import log_verifier
 from ledger.rules.finality import judge_final, standing_quorum

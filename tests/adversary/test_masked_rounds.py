@@ -7,7 +7,9 @@ from copy import copy
 
 import numpy as np
 
-from ledger.entries.operations import MaskingRevealed, RevealedShare, RoundClosed, TimeNoted
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.masking import MaskingRevealed, RevealedShare
+from ledger.entries.operations.rounds import RoundClosed
 from node.duties.duty import Duty
 from node.duties.masking import Agree, Reveal
 from tests.adversary.coordinator import Story

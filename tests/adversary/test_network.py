@@ -6,7 +6,7 @@ import pytest
 
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations import NodeResumed
+from ledger.entries.operations.log import NodeResumed
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, Refused, UnknownKey
 from tests.adversary.coordinator import Story
 from tests.adversary.registry import attack

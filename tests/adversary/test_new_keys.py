@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from ledger.entries.entry import Body, Entry, Seen, sign_entry
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
-    KeyRotated,
-    NodeResumed,
     PolicyChange,
     RekeyChange,
-    TimeNoted,
 )
+from ledger.entries.operations.log import NodeResumed, TimeNoted
+from ledger.entries.operations.members import KeyRotated
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing
 from ledger.rules.equivocation import conflict_operation

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.entries.operations import ExperimentRefused, TimeNoted
+from ledger.entries.operations.experiments import ExperimentRefused
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import NotAdmitted, NotWitnessed
 from node.duties.duty import Refuse, Reserve, Wait
 from tests.adversary.registry import attack

@@ -8,7 +8,8 @@ import pytest
 from coordinator.errors import AccessDenied
 from coordinator.http.access import may_read
 from coordinator.sequencing.history import History
-from ledger.entries.operations import ExperimentProposed, Release
+from ledger.entries.operations.experiments import ExperimentProposed
+from ledger.entries.operations.plans import Release
 from ledger.rules.log import Log
 from node.duties.duty import Refuse
 from tests.adversary.registry import attack

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ledger.copies.blobs import BlobStore
-from ledger.entries.operations import UpdateRefused
+from ledger.entries.operations.rounds import UpdateRefused
 from ledger.experiment.updates import judge_update
 from ledger.rules.experiments import site_of
 from tests.adversary.registry import attack

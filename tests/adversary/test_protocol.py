@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.entries.operations import NodeReady, ProtocolActivated
+from ledger.entries.operations.log import NodeReady, ProtocolActivated
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import COORDINATOR

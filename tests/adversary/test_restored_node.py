@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from ledger.copies.evidence import frame, split
-from ledger.entries.operations import ExperimentStopped, NodeResumed
+from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.log import NodeResumed
 from ledger.errors import CopiedKey, NotAdmitted
 from node.duties.duty import Adopt, Refuse, Settle
 from node.register.accounts import Key

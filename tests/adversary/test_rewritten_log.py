@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import DatasetWithdrawn
+from ledger.entries.operations.datasets import DatasetWithdrawn
 from ledger.errors import BadSignature, ForkDetected, NotAdmitted, NotWitnessed
 from ledger.formats.checkpoint import cosign, open_checkpoint
 from ledger.formats.witness import witness_name

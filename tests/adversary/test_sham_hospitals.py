@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
     FederationFounded,
     Invitation,
     InviteChange,
-    MemberJoined,
-    NodeReady,
     PolicyChange,
-    PublicKey,
     Seat,
 )
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import MemberJoined
+from ledger.entries.operations.values import PublicKey
 from ledger.errors import NotAdmitted, NotWitnessed
 from ledger.rules.log import Log
 from ledger.rules.members import claim_bytes

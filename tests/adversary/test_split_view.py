@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from audit.witness.outside import OutsideWitness, add_log
 from ledger.copies.evidence import judge_fork, read_fork
-from ledger.entries.operations import ForkReported, NodeResumed, TimeNoted
+from ledger.entries.operations.log import ForkReported, NodeResumed, TimeNoted
 from ledger.errors import BadSignature, ForkDetected, NotConsistent, NotWitnessed
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.formats.merkle import MerkleTree, leaf_hash

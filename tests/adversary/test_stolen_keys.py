@@ -3,7 +3,8 @@ retroactive: a compromise date marks entries as disputed."""
 
 from __future__ import annotations
 
-from ledger.entries.operations import KeyRevoked, NodeResumed
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import KeyFileError, NotAdmitted, WrongPassphrase
 from ledger.formats.checkpoint import cosign
 from ledger.formats.keys import load_keyring, save_keyring

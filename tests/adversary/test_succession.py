@@ -22,7 +22,8 @@ from ledger.copies.succession import (
     last_final,
 )
 from ledger.entries.entry import federation_id, parse_leaf, sign_entry
-from ledger.entries.operations import FederationCarried, FederationSucceeded, TimeNoted
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.succession import FederationCarried, FederationSucceeded
 from ledger.errors import SuccessionRefused
 from ledger.formats import keys
 from ledger.formats.keys import KeyRing, load_keyring

@@ -3,13 +3,10 @@ a coordinator can make says otherwise."""
 
 from __future__ import annotations
 
-from ledger.entries.operations import (
-    BudgetRefused,
-    BudgetReserved,
-    DatasetWithdrawn,
-    ExperimentRefused,
-    RoundAggregated,
-)
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved
+from ledger.entries.operations.datasets import DatasetWithdrawn
+from ledger.entries.operations.experiments import ExperimentRefused
+from ledger.entries.operations.rounds import RoundAggregated
 from ledger.errors import BadSignature
 from ledger.rules.experiments import site_of, totals
 from node.duties.duty import CheckPlan, Refuse, Reserve

@@ -7,16 +7,10 @@ import hashlib
 
 import numpy as np
 
-from ledger.entries.operations import (
-    BudgetReserved,
-    BudgetSettled,
-    CellLimit,
-    CellRegistered,
-    DatasetRegistered,
-    ExperimentStopped,
-    RoundClosed,
-    Used,
-)
+from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled, Used
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, DatasetRegistered
+from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.rounds import RoundClosed
 from ledger.rules.experiments import site_of, totals
 from privacy.filters import limit_for
 from tests.adversary.registry import attack

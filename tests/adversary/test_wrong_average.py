@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ledger.entries.operations import (
-    ExperimentCompleted,
+from ledger.entries.operations.experiments import ExperimentCompleted
+from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundOpened,
     UpdateRefused,

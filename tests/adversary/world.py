@@ -17,7 +17,10 @@ import pytest
 from audit.verification.findings import Check, Verdicts
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import verify_all
-from ledger.entries.operations import ExperimentApproved, NodeReady, Policy, RoundOpened, TimeNoted
+from ledger.entries.operations.experiments import ExperimentApproved
+from ledger.entries.operations.federation import Policy
+from ledger.entries.operations.log import NodeReady, TimeNoted
+from ledger.entries.operations.rounds import RoundOpened
 from tests.adversary.coordinator import Coordinator
 from tests.adversary.hospital import Hospital
 from tests.adversary.registry import Exposure

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from audit.console.app import create_app
 from audit.console.render import stylesheet
-from ledger.entries.operations import TimeNoted
+from ledger.entries.operations.log import TimeNoted
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.note import parse_note
 from ledger.formats.proof import parse_proof

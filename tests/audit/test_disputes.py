@@ -15,15 +15,14 @@ from audit.reports.data_use import data_use_report
 from audit.verification.sources import open_copies
 from audit.verification.verify import Verification, verify
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
     ExpelChange,
-    KeyRevoked,
-    NodeResumed,
     RekeyChange,
-    TimeNoted,
 )
+from ledger.entries.operations.log import NodeResumed, TimeNoted
+from ledger.entries.operations.members import KeyRevoked
 from tests.audit.conftest import write
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
 from tests.ledger.test_fold_changes import conflict, two_entries

@@ -13,7 +13,8 @@ from audit.reports.sentences import tell
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import Verification, verify
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import RoundClosed, TimeNoted
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.rounds import RoundClosed
 from tests.federation import COORDINATOR, Federation
 from tests.masked import MaskedRound, play_masked
 

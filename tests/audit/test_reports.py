@@ -29,14 +29,10 @@ from audit.reports.standing import ERASED, report_bytes, sealed_json
 from audit.verification.sources import open_copies
 from audit.verification.verify import Verification, verify
 from ledger.entries.cards import Contact, DatasetCard, open_card, seal_card
-from ledger.entries.operations import (
-    DatasetRegistered,
-    DatasetWithdrawn,
-    ExperimentRefused,
-    LedgerReviewed,
-    ModelDownloaded,
-    UpdateSubmitted,
-)
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.datasets import DatasetRegistered, DatasetWithdrawn
+from ledger.entries.operations.experiments import ExperimentRefused, ModelDownloaded
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import MalformedInput
 from ledger.experiment.spec import Baseline, Privacy
 from ledger.formats.keys import SigningKey

@@ -16,7 +16,8 @@ from audit.verification.sources import parse_trust
 from audit.verification.verify import verify_at
 from ledger.copies.evidence import Fork
 from ledger.copies.store import LogStore
-from ledger.entries.operations import ModelReleased, RoundAggregated
+from ledger.entries.operations.experiments import ModelReleased
+from ledger.entries.operations.rounds import RoundAggregated
 from ledger.experiment.tensors import encode_update
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from tests.audit.conftest import World, write

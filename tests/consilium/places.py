@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consilium.cli import main
-from ledger.entries.operations import LedgerReviewed
+from ledger.entries.operations.audits import LedgerReviewed
 from ledger.exchange.home import MemberConfig
 from ledger.formats.checkpoint import log_verifier
 from ledger.formats.keys import save_keyring

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.entries.operations import LedgerReviewed
+from ledger.entries.operations.audits import LedgerReviewed
 from ledger.formats.note import parse_vkey, verify_note
 from ledger.formats.witness import checkpoint_path
 from tests.consilium.conftest import Run

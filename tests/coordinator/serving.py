@@ -18,7 +18,7 @@ from typing import Any, Self
 from coordinator.service import Coordinator, Server
 from coordinator.settings import CoordinatorSettings
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import Operation
+from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.client import CoordinatorClient, Receipt
 from ledger.formats.checkpoint import cosign
 from ledger.formats.witness import witness_name

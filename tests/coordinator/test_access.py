@@ -7,7 +7,7 @@ import pytest
 from coordinator.errors import AccessDenied
 from coordinator.http.access import may_read
 from coordinator.sequencing.history import History
-from ledger.entries.operations import RoundAggregated, UpdateSubmitted
+from ledger.entries.operations.rounds import RoundAggregated, UpdateSubmitted
 from ledger.rules.log import Log
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 

@@ -10,7 +10,7 @@ import pytest
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.sequencing.history import History
 from ledger.copies.blobs import BlobStore
-from ledger.entries.operations import RoundAggregated
+from ledger.entries.operations.rounds import RoundAggregated
 from ledger.errors import BlobMissing, LedgerError, PlanRefused
 from ledger.experiment.plan import compile_plan, sites_from
 from ledger.experiment.tensors import decode_update

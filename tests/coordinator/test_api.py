@@ -15,7 +15,9 @@ import pytest
 
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations import KeyRevoked, LedgerReviewed, TimeNoted
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import CoordinatorUnreachable, MalformedInput, NotWitnessed, RequestRefused
 from ledger.exchange.client import CHUNK, CoordinatorClient
 from ledger.exchange.follow import follow_once

@@ -13,7 +13,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import LedgerReviewed
+from ledger.entries.operations.audits import LedgerReviewed
 from ledger.errors import LedgerError, NotAdmitted
 from ledger.exchange.client import Receipt
 from ledger.formats.checkpoint import cosign

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entries.operations import (
-    BudgetRefused,
-    BudgetReserved,
-    ExperimentApproved,
-    RoundAggregated,
-    UpdateRefused,
-)
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved
+from ledger.entries.operations.experiments import ExperimentApproved
+from ledger.entries.operations.rounds import RoundAggregated, UpdateRefused
 from ledger.experiment.spec import Baseline, ExperimentSpec, Privacy
 from ledger.rules.experiments import site_of, totals
 from tests.coordinator.serving import Serving

@@ -12,7 +12,8 @@ from coordinator.service import Coordinator
 from coordinator.settings import load_settings
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.invitation import join_operation
-from ledger.entries.operations import Seat, TimeNoted
+from ledger.entries.operations.federation import Seat
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import AlreadyRunning, MalformedInput
 from ledger.formats.keys import KeyRing, load_keyring
 from ledger.rules.log import Log

@@ -18,7 +18,7 @@ import pytest
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.entry import Entry
-from ledger.entries.operations import LedgerReviewed
+from ledger.entries.operations.audits import LedgerReviewed
 from ledger.errors import CallFailed
 from tests.federation import Federation, steward_of
 

@@ -14,7 +14,7 @@ from coordinator.refilling.refill import Refill, prepare_home
 from coordinator.service import Coordinator
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, CoordinatorSettings
 from ledger.copies.store import Conflict, StoredNote
-from ledger.entries.operations import TimeNoted
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BlobMissing, ForkDetected
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey

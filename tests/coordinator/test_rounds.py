@@ -16,16 +16,15 @@ from coordinator.rounds.actions import (
     next_actions,
     next_wake_ms,
 )
-from ledger.entries.operations import (
-    BudgetRefused,
-    DatasetWithdrawn,
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.datasets import DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentRefused,
     ExperimentStopped,
     ModelReleased,
-    RoundClosed,
-    RoundOpened,
-    TimeNoted,
 )
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.rounds import RoundClosed, RoundOpened
 from tests.federation import COORDINATOR, HOUR_MS, Federation, node_of, steward_of
 
 THREE = ("basel", "bern", "chur")

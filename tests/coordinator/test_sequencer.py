@@ -18,7 +18,8 @@ from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.evidence import frame, judge_equivocation, split
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations import LedgerReviewed, NodeReady, TimeNoted
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.log import NodeReady, TimeNoted
 from ledger.errors import (
     BadSignature,
     LedgerError,

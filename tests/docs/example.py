@@ -24,17 +24,11 @@ from ledger.entries.entry import (
     log_origin,
     sign_entry,
 )
-from ledger.entries.operations import (
-    FederationFounded,
-    Invitation,
-    MemberJoined,
-    MemberKeys,
-    NodeReady,
-    Operation,
-    Policy,
-    PublicKey,
-    Seat,
-)
+from ledger.entries.operations.federation import FederationFounded, Invitation, Policy, Seat
+from ledger.entries.operations.log import NodeReady
+from ledger.entries.operations.members import MemberJoined, MemberKeys
+from ledger.entries.operations.values import PublicKey
+from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.tensors import encode_update, pack_model
 from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, sign_checkpoint
 from ledger.formats.keys import SealingKey, SigningKey, key_id

@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
-from ledger.entries import operations
+from ledger.entries.operations import values
 from ledger.experiment import schema, spec
 
 _TEXTS: dict[tuple[str | None, int | None], str] = {}
 for _name, _alias in (
-    ("slug", operations.Slug),
-    ("organisation", operations.Organisation),
-    ("hash", operations.Hash),
-    ("key id", operations.KeyId),
-    ("signature", operations.Signature),
-    ("share", operations.Share),
-    ("leaf", operations.LeafText),
+    ("slug", values.Slug),
+    ("organisation", values.Organisation),
+    ("hash", values.Hash),
+    ("key id", values.KeyId),
+    ("signature", values.Signature),
+    ("share", values.Share),
+    ("leaf", values.LeafText),
     ("column name", schema.ColumnName),
     ("text", schema.Text),
     ("label", schema.Label),
@@ -104,7 +104,7 @@ def _range(metadata: tuple[Any, ...], low: str, high: str) -> str:
         return ""
     bottom = limits.get(low, 0)
     top = limits.get(high)
-    if top in (None, operations.MAX_INT):
+    if top in (None, values.MAX_INT):
         return f"{bottom:,} or more "
     return f"{bottom:,} to {top:,} "
 

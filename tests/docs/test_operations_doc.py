@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from typing import get_args
 
 from ledger.entries import operations
-from ledger.entries.operations import Operation, Value
+from ledger.entries.operations.values import Value
+from ledger.entries.operations.vocabulary import Operation
 from ledger.rules.fold import PERMISSIONS, RULES
 from ledger.rules.verdict import EXPLANATIONS
 from tests.docs import pages
@@ -40,7 +43,8 @@ def test_every_field_of_every_operation_is_documented_with_its_type_and_no_other
 def test_every_part_of_an_operation_is_documented_with_its_types_and_no_other() -> None:
     parts = {
         name: model
-        for name, model in vars(operations).items()
+        for module in pkgutil.iter_modules(operations.__path__, f"{operations.__name__}.")
+        for name, model in vars(importlib.import_module(module.name)).items()
         if inspect.isclass(model)
         and issubclass(model, Value)
         and model is not Value

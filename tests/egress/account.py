@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from ledger.entries.entry import Entry, log_origin, parse_leaf
-from ledger.entries.operations import UpdateSubmitted
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import LedgerError
 from ledger.experiment.tensors import UPDATE_MAGIC
 from ledger.formats.checkpoint import Checkpoint, verify_cosignature

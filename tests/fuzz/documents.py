@@ -19,7 +19,7 @@ from consilium.errors import InputError
 from consilium.experiment import Experiment, imagined_site
 from ledger.copies.blobs import blob_ref
 from ledger.entries.cards import Card, DatasetCard, MemberCard, open_card, seal_card
-from ledger.entries.operations import Plan
+from ledger.entries.operations.plans import Plan
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.network_spec import Linear, Mlp, Sequential, expand, parameter_shapes
 from ledger.experiment.plan import check_plan, compile_plan, network_of, sites_from

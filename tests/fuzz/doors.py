@@ -20,7 +20,7 @@ from coordinator.errors import HomeUnusable
 from coordinator.settings import load_settings as load_coordinator_settings
 from ledger.entries.author import Author
 from ledger.entries.invitation import InvitationFile, load_invitation
-from ledger.entries.operations import Seat
+from ledger.entries.operations.federation import Seat
 from ledger.entries.rekey_request import RekeyRequest, load_request
 from ledger.errors import (
     BadSignature,

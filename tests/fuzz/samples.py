@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import export_bundle
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.formats.checkpoint import log_verifier
 from ledger.formats.note import VerifierKey
 from ledger.formats.strict import canonical

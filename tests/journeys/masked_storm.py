@@ -31,7 +31,8 @@ import structlog
 
 from audit.verification.verify import verify_at
 from ledger.entries.entry import parse_entry
-from ledger.entries.operations import MaskingAdvertised, RoundAggregated, UpdateSubmitted
+from ledger.entries.operations.masking import MaskingAdvertised
+from ledger.entries.operations.rounds import RoundAggregated, UpdateSubmitted
 from node.service.settings import TEST_FEDERATION
 from tests.federation_log import HOSPITALS, node_of
 from tests.journeys.node_storm import HOSPITAL, NodeStorm, Scene

@@ -14,7 +14,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ledger.entries.entry import Body, Entry, Seen, log_origin, sign_entry
-from ledger.entries.operations import LedgerReviewed, NodeResumed, Operation
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import cosign, log_verifier, open_checkpoint
 from ledger.formats.keys import KeyRing
 from ledger.formats.witness import witness_name

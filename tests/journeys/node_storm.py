@@ -40,7 +40,7 @@ from pathlib import Path
 import structlog
 
 from ledger.entries.entry import frame_leaf, parse_leaf
-from ledger.entries.operations import UpdateSubmitted
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import LedgerError
 from ledger.exchange.home import MEMBER, MemberHome
 from ledger.experiment.spec import Privacy

@@ -12,29 +12,20 @@ from functools import cache
 from typing import Any
 
 from ledger.entries.entry import Body, Entry, Seen
-from ledger.entries.operations import (
-    EMPTY_HASH,
-    BlobRef,
-    BudgetReserved,
-    BudgetSettled,
+from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled, Used
+from ledger.entries.operations.datasets import (
     CellCharge,
     CellLimit,
     CellRegistered,
     CellUse,
     DatasetRegistered,
-    ExperimentApproved,
-    ExperimentProposed,
-    MemberKeys,
-    Operation,
-    Plan,
-    PublicKey,
-    Release,
-    RoundAggregated,
-    RoundOpened,
-    SitePlan,
-    UpdateSubmitted,
-    Used,
 )
+from ledger.entries.operations.experiments import ExperimentApproved, ExperimentProposed
+from ledger.entries.operations.members import MemberKeys
+from ledger.entries.operations.plans import Plan, Release, SitePlan
+from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
+from ledger.entries.operations.values import EMPTY_HASH, BlobRef, PublicKey
+from ledger.entries.operations.vocabulary import Operation
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.fold import step
 from ledger.rules.rounds import round_kind

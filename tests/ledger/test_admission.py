@@ -8,7 +8,8 @@ import pytest
 
 from ledger.entries.entry import Body, Entry, Seen, sign_entry
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import ForkReported, KeyRotated, MemberJoined, NodeResumed
+from ledger.entries.operations.log import ForkReported, NodeResumed
+from ledger.entries.operations.members import KeyRotated, MemberJoined
 from ledger.errors import BadSignature, NotAdmitted
 from ledger.formats.keys import SigningKey, key_id
 from ledger.formats.merkle import EMPTY_ROOT

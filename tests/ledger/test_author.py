@@ -15,14 +15,11 @@ from ledger.copies.store import LogStore
 from ledger.entries.author import Author, clock_ms
 from ledger.entries.entry import Entry, parse_leaf
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
-    EMPTY_HASH,
-    BlobRef,
-    KeyRotated,
-    NodeResumed,
-    Operation,
-    RoundAggregated,
-)
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.members import KeyRotated
+from ledger.entries.operations.rounds import RoundAggregated
+from ledger.entries.operations.values import EMPTY_HASH, BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import (
     AlreadyRunning,
     CoordinatorUnreachable,

@@ -19,7 +19,7 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.entry import Entry, parse_leaf
-from ledger.entries.operations import NodeResumed
+from ledger.entries.operations.log import NodeResumed
 from tests.federation import Federation, node_of, ring_of
 from tests.ledger.facts import h
 from tests.ledger.test_author import Receipt

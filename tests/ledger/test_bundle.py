@@ -10,7 +10,7 @@ import pytest
 from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import MAGIC, Bundle, export_bundle, read_bundle, scan_bundle
 from ledger.copies.store import LogStore
-from ledger.entries.operations import BlobRef
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobMissing, MalformedInput
 from tests.federation import Federation
 

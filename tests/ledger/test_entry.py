@@ -24,7 +24,10 @@ from ledger.entries.entry import (
     split_leaf,
     verify_signature,
 )
-from ledger.entries.operations import BlobRef, NodeResumed, Operation, RoundAggregated, TimeNoted
+from ledger.entries.operations.log import NodeResumed, TimeNoted
+from ledger.entries.operations.rounds import RoundAggregated
+from ledger.entries.operations.values import BlobRef
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import BadSignature, MalformedInput
 from ledger.formats.keys import SigningKey, verify
 from ledger.formats.merkle import leaf_hash

@@ -10,47 +10,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import (
-    EMPTY_HASH,
-    GENESIS,
-    MAX_INT,
-    BlobRef,
-    BudgetRefused,
-    BudgetReserved,
-    BudgetSettled,
-    CellCharge,
-    ChangeEndorsed,
-    ChangeProposed,
-    DatasetWithdrawn,
+from ledger.entries.operations.audits import LedgerReviewed, PrivacyAudited
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled, Used
+from ledger.entries.operations.datasets import CellCharge, DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentRefused,
     ExperimentStopped,
-    ForkReported,
-    Invitation,
-    InviteChange,
-    KeyRevoked,
-    KeyRotated,
-    LedgerReviewed,
     ModelDownloaded,
     ModelReleased,
-    NodeReady,
-    NodeResumed,
-    Operation,
+)
+from ledger.entries.operations.federation import (
+    ChangeEndorsed,
+    ChangeProposed,
+    Invitation,
+    InviteChange,
     Policy,
     PolicyChange,
-    PrivacyAudited,
-    PublicKey,
     RekeyChange,
+    Seat,
+)
+from ledger.entries.operations.log import ForkReported, NodeReady, NodeResumed, TimeNoted
+from ledger.entries.operations.members import KeyRevoked, KeyRotated
+from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
     RoundOpened,
-    Seat,
-    TimeNoted,
     UpdateRefused,
     UpdateSubmitted,
-    Used,
 )
+from ledger.entries.operations.values import EMPTY_HASH, MAX_INT, BlobRef, PublicKey
+from ledger.entries.operations.vocabulary import GENESIS, Operation
 from ledger.rules.experiments import totals
 from ledger.rules.fold import PERMISSIONS, RULES, found, is_stale, step
 from ledger.rules.state import State, TimeMark, digest, encode

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.entries.operations import (
-    MAX_INT,
-    BudgetRefused,
-    CellCharge,
-    DatasetWithdrawn,
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.datasets import CellCharge, DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentRefused,
     ExperimentStopped,
 )
+from ledger.entries.operations.values import MAX_INT
 from ledger.rules.budget import gate, refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.fold import step

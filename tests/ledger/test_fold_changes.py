@@ -8,14 +8,9 @@ from hypothesis import strategies as st
 
 from ledger.entries.entry import Entry, parse_leaf, sign_entry
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
-    ExpelChange,
-    KeyConflicted,
-    NodeReady,
-    NodeResumed,
-    RekeyChange,
-    WithdrawChange,
-)
+from ledger.entries.operations.federation import ExpelChange, RekeyChange, WithdrawChange
+from ledger.entries.operations.log import NodeReady, NodeResumed
+from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import MalformedInput, NotAdmitted
 from ledger.formats.keys import SigningKey, key_id
 from ledger.formats.strict import MAX_ENTRY, encode_b64

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.entries.operations import CellRegistered, CellUse, DatasetWithdrawn
+from ledger.entries.operations.datasets import CellRegistered, CellUse, DatasetWithdrawn
 from ledger.rules.state import State
 from tests.federation import Federation, node_of, steward_of
 from tests.ledger.facts import HOSPITALS, base, cell_of, dataset_of, fold

@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 
-from ledger.entries.operations import (
-    MAX_INT,
-    BlobRef,
-    CellCharge,
-    CellUse,
-    DatasetWithdrawn,
+from ledger.entries.operations.datasets import CellCharge, CellUse, DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentCompleted,
     ExperimentProposed,
@@ -20,9 +16,9 @@ from ledger.entries.operations import (
     ExperimentStopped,
     ModelDownloaded,
     ModelReleased,
-    Plan,
-    Release,
 )
+from ledger.entries.operations.plans import Plan, Release
+from ledger.entries.operations.values import MAX_INT, BlobRef
 from ledger.rules.experiments import last_round, totals
 from ledger.rules.state import State
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of

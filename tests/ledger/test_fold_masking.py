@@ -6,22 +6,19 @@ from typing import Any
 
 import pytest
 
-from ledger.entries.operations import (
-    BlobRef,
-    BudgetRefused,
-    ExperimentApproved,
-    MaskedVector,
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.experiments import ExperimentApproved
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.masking import (
     MaskingAdvanced,
     MaskingAdvertised,
     MaskingAgreed,
     MaskingRevealed,
     MaskingShared,
-    PublicKey,
     RevealedShare,
-    RoundClosed,
-    TimeNoted,
-    UpdateRefused,
 )
+from ledger.entries.operations.rounds import MaskedVector, RoundClosed, UpdateRefused
+from ledger.entries.operations.values import BlobRef, PublicKey
 from ledger.rules import masking as rules
 from ledger.rules.fold import step
 from ledger.rules.state import Masking, State

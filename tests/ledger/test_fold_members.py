@@ -8,22 +8,19 @@ import pytest
 
 from ledger.entries.entry import Body, sign_entry
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import (
+from ledger.entries.operations.federation import (
     Change,
     ChangeEndorsed,
     ChangeProposed,
     Invitation,
     InviteChange,
-    KeyRevoked,
-    KeyRotated,
-    MemberJoined,
-    NodeReady,
-    NodeResumed,
     Policy,
     PolicyChange,
     RekeyChange,
     Seat,
 )
+from ledger.entries.operations.log import NodeReady, NodeResumed
+from ledger.entries.operations.members import KeyRevoked, KeyRotated, MemberJoined
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing, SigningKey, key_id
 from ledger.rules.members import claim_bytes, open_seat

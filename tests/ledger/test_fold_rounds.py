@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 
-from ledger.entries.operations import (
-    MAX_INT,
-    BlobRef,
-    BudgetRefused,
-    DatasetWithdrawn,
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.datasets import DatasetWithdrawn
+from ledger.entries.operations.experiments import (
     ExperimentApproved,
     ExperimentRefused,
     ExperimentStopped,
-    RoundClosed,
-    TimeNoted,
-    UpdateRefused,
 )
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.rounds import RoundClosed, UpdateRefused
+from ledger.entries.operations.values import MAX_INT, BlobRef
 from ledger.rules.fold import step
 from ledger.rules.rounds import round_kind, waiting_for
 from ledger.rules.state import State, Vectors

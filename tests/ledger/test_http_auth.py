@@ -9,7 +9,7 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ledger.entries.operations import KeyRevoked
+from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import BadSignature, UnknownKey
 from ledger.exchange.http_auth import (
     FEDERATION_HEADER,

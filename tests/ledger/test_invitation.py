@@ -18,7 +18,7 @@ from ledger.entries.invitation import (
     new_invitation,
     save_invitation,
 )
-from ledger.entries.operations import Seat
+from ledger.entries.operations.federation import Seat
 from ledger.errors import MalformedInput, StoreUnusable
 from ledger.exchange.home import MemberHome
 from ledger.formats.keys import SigningKey, key_id, verify

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
-from ledger.entries.operations import FederationFounded, Invitation, Seat, TimeNoted
+from ledger.entries.operations.federation import FederationFounded, Invitation, Seat
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted
 from ledger.formats.keys import SigningKey
 from ledger.rules.log import Log

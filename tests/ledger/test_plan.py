@@ -10,17 +10,9 @@ from typing import Any
 import pytest
 
 from ledger.copies.blobs import blob_ref
-from ledger.entries.operations import (
-    MAX_INT,
-    BlobRef,
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-    Plan,
-    Release,
-    SitePlan,
-)
+from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.plans import Plan, Release, SitePlan
+from ledger.entries.operations.values import MAX_INT, BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.plan import (
     Site,

@@ -16,14 +16,9 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
 from ledger.entries.entry import chain_position, frame_leaf, parse_leaf
-from ledger.entries.operations import (
-    KeyRevoked,
-    LedgerReviewed,
-    NodeReady,
-    NodeResumed,
-    ProtocolActivated,
-    TimeNoted,
-)
+from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.log import NodeReady, NodeResumed, ProtocolActivated, TimeNoted
+from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import MalformedInput, NotAdmitted, NotConsistent, ProtocolUnknown
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.merkle import MerkleTree, leaf_hash

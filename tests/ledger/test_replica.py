@@ -11,7 +11,8 @@ import pytest
 from ledger.copies.evidence import Fork, judge_fork, read_fork, split
 from ledger.copies.replica import Replica, read_leaves
 from ledger.copies.store import LogStore, Row
-from ledger.entries.operations import KeyRevoked, NodeReady, NodeResumed, TimeNoted
+from ledger.entries.operations.log import NodeReady, NodeResumed, TimeNoted
+from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import (
     BadSignature,
     ForkDetected,

@@ -14,7 +14,7 @@ from ledger.copies import snapshot as snapshots
 from ledger.copies.replica import Replica
 from ledger.copies.snapshot import FILE, Snapshot, SnapshotFile
 from ledger.copies.store import LogStore
-from ledger.entries.operations import NodeResumed, TimeNoted
+from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
 from ledger.rules.state import digest

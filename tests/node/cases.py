@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ledger.entries.operations import CellCharge, Engine, Purpose, Release, SitePlan
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Engine, Purpose, Release, SitePlan
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan import network_of

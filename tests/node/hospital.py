@@ -6,7 +6,7 @@ from pathlib import Path
 
 from immutables import Map
 
-from ledger.entries.operations import NodeResumed
+from ledger.entries.operations.log import NodeResumed
 from ledger.formats.documents import encode_document
 from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
 from node.duties.recovery import account_for_earlier_lives

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.entries.operations import CellUse
+from ledger.entries.operations.datasets import CellUse
 from ledger.errors import PlanRefused, StoreUnusable
 from ledger.experiment.plan import Site, check_plan, compile_plan
 from ledger.experiment.schema import Schema

@@ -10,7 +10,9 @@ import pytest
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.author import Author
-from ledger.entries.operations import BlobRef, CellCharge, NodeResumed
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import LedgerError, StoreUnusable
 from ledger.exchange.receipts import ReceiptBook
 from ledger.formats.documents import encode_document

@@ -6,15 +6,11 @@ import pytest
 from immutables import Map
 
 from ledger.copies.blobs import blob_ref
-from ledger.entries.operations import (
-    BudgetRefused,
-    BudgetSettled,
-    DatasetWithdrawn,
-    ExperimentRefused,
-    ExperimentStopped,
-    RoundClosed,
-    TimeNoted,
-)
+from ledger.entries.operations.budgets import BudgetRefused, BudgetSettled
+from ledger.entries.operations.datasets import DatasetWithdrawn
+from ledger.entries.operations.experiments import ExperimentRefused, ExperimentStopped
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.rounds import RoundClosed
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from node.duties.duty import (
@@ -139,7 +135,7 @@ def test_a_round_that_nobody_approved_is_refused(tmp_path: Path) -> None:
     federation.approve(experiment, "bern-heart")
     basel = Hospital(federation, "basel", tmp_path)
     basel.own(MINE)
-    from ledger.entries.operations import RoundOpened
+    from ledger.entries.operations.rounds import RoundOpened
 
     op = RoundOpened(
         type="round.opened",

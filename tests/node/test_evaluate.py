@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from ledger.experiment.network_spec import LogisticRegression, expand
 from ledger.experiment.plan import metric_layout
 from ledger.experiment.spec import ExperimentSpec

@@ -12,15 +12,9 @@ import pytest
 from nacl.pwhash import argon2id
 
 from ledger.entries.entry import parse_entry
-from ledger.entries.operations import (
-    MaskingAdvanced,
-    MaskingAgreed,
-    MaskingRevealed,
-    Operation,
-    RoundAggregated,
-    RoundClosed,
-    UpdateSubmitted,
-)
+from ledger.entries.operations.masking import MaskingAdvanced, MaskingAgreed, MaskingRevealed
+from ledger.entries.operations.rounds import RoundAggregated, RoundClosed, UpdateSubmitted
+from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.tensors import decode_update
 from ledger.formats import keys
 from node.errors import RoundFailed

@@ -6,7 +6,9 @@ import pytest
 
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations import BlobRef, DatasetWithdrawn, ExperimentProposed
+from ledger.entries.operations.datasets import DatasetWithdrawn
+from ledger.entries.operations.experiments import ExperimentProposed
+from ledger.entries.operations.values import BlobRef
 from node.duties.plan_check import CheckedPlan, check
 from tests.federation import RESEARCHER, Federation, steward_of
 

@@ -7,7 +7,7 @@ import pytest
 from immutables import Map
 
 from ledger.copies.blobs import blob_ref
-from ledger.entries.operations import CellCharge, CellLimit, CellRegistered
+from ledger.entries.operations.datasets import CellCharge, CellLimit, CellRegistered
 from ledger.errors import StoreConflict, StoreUnusable
 from ledger.formats.merkle import EMPTY_ROOT
 from node.errors import IntentsClosed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.entries.operations import CellLimit, CellRegistered
+from ledger.entries.operations.datasets import CellLimit, CellRegistered
 from node.errors import PromiseExceeded
 from node.register.promises import PromiseBook, Share
 from privacy.filters import limit_for

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from ledger.copies.blobs import blob_ref
-from ledger.entries.operations import CellRegistered, DatasetRegistered, Invitation, Operation
+from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
+from ledger.entries.operations.federation import Invitation
+from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.formats.keys import SealingKey
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ledger.entries.operations import Purpose, RoundKind
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.rounds import RoundKind
 from ledger.errors import LedgerError
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import encode_document

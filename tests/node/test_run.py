@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from ledger.entries.operations import UpdateSubmitted
+from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.experiment.tensors import decode_update
 from node.service.local_api import LOCAL_FILE
 from tests.node.cases import heart_file, heart_schema, heart_spec

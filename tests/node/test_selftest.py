@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.self_audit import FAULTS, honest, shared_seed, undeclared
-from ledger.entries.operations import BudgetRefused, PrivacyAudited
+from ledger.entries.operations.audits import PrivacyAudited
+from ledger.entries.operations.budgets import BudgetRefused
 from node.duties.audited import residuals_audited
 from node.errors import SelfTestFailed
 from node.service.local_api import _illness

@@ -16,20 +16,18 @@ from coordinator.sequencing.promises import Place, Promises
 from ledger.copies.evidence import frame
 from ledger.copies.store import LogStore
 from ledger.entries.entry import NOTHING_SEEN, Body, parse_entry, sign_entry
-from ledger.entries.operations import (
-    BudgetRefused,
-    ExperimentProposed,
-    ExperimentStopped,
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.experiments import ExperimentProposed, ExperimentStopped
+from ledger.entries.operations.log import (
     ForkReported,
-    KeyConflicted,
     NodeReady,
     NodeResumed,
-    Operation,
     ReceiptBroken,
-    RoundOpened,
     TimeNoted,
-    UpdateSubmitted,
 )
+from ledger.entries.operations.members import KeyConflicted
+from ledger.entries.operations.rounds import RoundOpened, UpdateSubmitted
+from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.client import Followed, Receipt
 from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint

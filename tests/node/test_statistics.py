@@ -17,7 +17,8 @@ from audit.verification.verify import verify
 from consilium.actions.describing import Description, as_html, as_json, as_lines, told_of
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
-from ledger.entries.operations import BlobRef, StatisticsReleased, StatisticsReserved
+from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.schema import Schema
 from ledger.experiment.statistics import (

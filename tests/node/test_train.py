@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from ledger.experiment.network_spec import Linear, LogisticRegression, Mlp, Sequential, expand
 from ledger.experiment.spec import BinaryTask, MulticlassTask
 from ledger.experiment.tensors import to_grid

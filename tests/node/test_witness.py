@@ -7,7 +7,7 @@ import pytest
 from ledger.copies.evidence import judge_fork, read_fork
 from ledger.copies.replica import Final, Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations import TimeNoted
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import ForkDetected
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.note import parse_note

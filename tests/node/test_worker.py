@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entries.operations import Purpose
+from ledger.entries.operations.plans import Purpose
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import encode_document
 from node.errors import (

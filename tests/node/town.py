@@ -20,13 +20,9 @@ from coordinator.found import found_federation
 from coordinator.service import Coordinator, Server
 from coordinator.settings import CoordinatorSettings
 from ledger.entries.invitation import InvitationFile, join_operation
-from ledger.entries.operations import (
-    ExperimentApproved,
-    ExperimentProposed,
-    Operation,
-    Policy,
-    Seat,
-)
+from ledger.entries.operations.experiments import ExperimentApproved, ExperimentProposed
+from ledger.entries.operations.federation import Policy, Seat
+from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.home import MemberHome, Membership
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes

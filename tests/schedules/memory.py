@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 from immutables import Map
 
-from ledger.entries.operations import BlobRef, CellCharge, Purpose
+from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.plans import Purpose
+from ledger.entries.operations.values import BlobRef
 from node.errors import IntentsClosed
 from node.register.accounts import (
     Key,

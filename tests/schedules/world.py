@@ -26,17 +26,16 @@ from typing import Any
 
 from immutables import Map
 
-from ledger.entries.operations import (
-    BlobRef,
-    BudgetReserved,
-    BudgetSettled,
-    ExperimentStopped,
-    NodeResumed,
+from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled
+from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
     RoundOpened,
     UpdateSubmitted,
 )
+from ledger.entries.operations.values import BlobRef
 from ledger.rules import budget, experiments, rounds
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of

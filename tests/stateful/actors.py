@@ -20,7 +20,9 @@ from ledger.copies.store import StoredNote
 from ledger.entries.author import Author
 from ledger.entries.entry import parse_leaf
 from ledger.entries.invitation import member_keys
-from ledger.entries.operations import KeyRotated, NodeResumed, Operation
+from ledger.entries.operations.log import NodeResumed
+from ledger.entries.operations.members import KeyRotated
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CoordinatorUnreachable
 from ledger.exchange.client import Receipt
 from ledger.formats.checkpoint import open_checkpoint

@@ -26,7 +26,7 @@ from ledger.copies.evidence import FORK, ROLLBACK, judge_fork, read_fork, split
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.entry import parse_leaf
-from ledger.entries.operations import NodeResumed, TimeNoted
+from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import (
     CoordinatorUnreachable,
     ForkDetected,
