@@ -44,7 +44,7 @@ from ledger.entries.operations.rounds import RoundAggregated, RoundKind, UpdateS
 from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.home import Membership
 from ledger.experiment.noise_shares import site_in_round
-from ledger.experiment.plan import metric_layout
+from ledger.experiment.plan.shape import metric_layout
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import decode_update

@@ -21,7 +21,9 @@ from ledger.entries.operations.experiments import ExperimentProposed
 from ledger.entries.operations.plans import Plan
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import Site, compile_plan, network_of, sites_from
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import Site, sites_from
 from ledger.experiment.recipe import resolve
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec

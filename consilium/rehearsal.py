@@ -25,7 +25,7 @@ from ledger.entries.operations.plans import Plan, Purpose, SitePlan
 from ledger.entries.operations.rounds import RoundKind
 from ledger.experiment.average import ExactSum, final_model, server_step
 from ledger.experiment.noise_shares import site_in_round
-from ledger.experiment.plan import metric_layout
+from ledger.experiment.plan.shape import metric_layout
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.tensors import Int64Vector, decode_update, pack_model, unpack_model
 from ledger.formats.documents import encode_document

@@ -33,7 +33,9 @@ from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, Updat
 from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import LogisticRegression, parameter_shapes
-from ledger.experiment.plan import compile_plan, network_of, sites_from
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.spec import BinaryTask, ExperimentSpec, Privacy
 from ledger.experiment.spec import Federation as FederationPart

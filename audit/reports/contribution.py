@@ -24,7 +24,7 @@ from audit.verification.history import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations.plans import Purpose
 from ledger.experiment.noise_shares import site_in_round
-from ledger.experiment.plan import metric_layout
+from ledger.experiment.plan.shape import metric_layout
 from ledger.rules.experiments import site_of
 from ledger.rules.state import State
 from privacy.errors import PrivacyError

@@ -21,7 +21,8 @@ from audit.verification.replay import Replay
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Release, SitePlan
 from ledger.errors import PlanRefused
-from ledger.experiment.plan import Site, check_plan
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.sites import Site
 from ledger.experiment.statistics import Question, shape_of
 from ledger.formats.documents import parse_document
 from ledger.rules.budget import steps_stated

@@ -12,7 +12,7 @@ from ledger.entries.cards import DatasetCard, MemberCard, open_card
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput
 from ledger.experiment.network_spec import Sequential, parameter_shapes
-from ledger.experiment.plan import network_of
+from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Float64Vector, Int64Vector, decode_update, unpack_model

@@ -11,7 +11,7 @@ The list (``findings.STEPS`` has the same, in a reader's words):
 6.  the tree and every stored signed checkpoint     (RFC 9162 2.1, C2SP tlog-checkpoint)
 7.  cosignatures and finality                       (C2SP tlog-cosignature, floor(2w/3)+1)
 8.  the fold's verdict on every entry               (``ledger.rules.fold``)
-9.  plans recompiled from specification and schemas (``ledger.experiment.plan.check_plan``)
+9.  plans recompiled from specification and schemas (``ledger.experiment.plan.check.check_plan``)
 10. charges from noise; reserved >= settled >= used (``privacy.filters.step_charge``), on approvals
     that hospitals cosigned while they were young  (``ledger.rules.experiments.was_held_back``)
 11. promises by closed form and by PLD              (Balle & Wang 2018; dp-accounting)

@@ -20,7 +20,9 @@ from ledger.entries.operations.plans import Plan
 from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.noise_shares import share_sd
-from ledger.experiment.plan import Site, compile_plan, network_of, site_limits
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import Site, site_limits
 from ledger.experiment.recipe import HOUSE, Recipe, recipe, resolve, signal
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec

@@ -29,7 +29,9 @@ from ledger.entries.operations.plans import Plan
 from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import Site, compile_plan, metric_layout, network_of
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import metric_layout, network_of
+from ledger.experiment.plan.sites import Site
 from ledger.experiment.recipe import resolve
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec

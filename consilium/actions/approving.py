@@ -13,7 +13,8 @@ from consilium.commands.summaries import epsilon_after, epsilon_spent
 from consilium.errors import InputError
 from ledger.entries.operations.plans import SitePlan
 from ledger.exchange.home import Membership
-from ledger.experiment.plan import check_plan, sites_from
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import parse_document

@@ -21,7 +21,9 @@ from ledger.errors import BlobError, MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import check_plan, network_of, sites_from
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Float64Vector, Shapes, encode_update, pack_model, unpack_model

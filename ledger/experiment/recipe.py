@@ -24,14 +24,10 @@ from typing import Final
 
 from ledger.errors import PlanRefused
 from ledger.experiment.network_spec import LogisticRegression, parameter_count
-from ledger.experiment.plan import (
-    Site,
-    cells_of,
-    narrowed,
-    network_of,
-    noise_shares,
-    target_limit,
-)
+from ledger.experiment.plan.calibration import target_limit
+from ledger.experiment.plan.quantities import noise_shares
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import Site, cells_of, narrowed
 from ledger.experiment.spec import Baseline, ExperimentSpec, FedSgd, RegressionTask
 from privacy.events import CHARGE_UNIT
 

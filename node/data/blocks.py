@@ -24,7 +24,7 @@ import numpy.typing as npt
 from immutables import Map
 
 from ledger.entries.operations.datasets import CellRegistered, CellUse
-from ledger.experiment.plan import ACTUAL_OVER_DECLARED
+from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import Schema
 from ledger.formats.snapshot_proof import salted
 from ledger.rules.blocks import ALL, Period, block_of, covers, overlap, period_of

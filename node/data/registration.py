@@ -32,7 +32,7 @@ from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUs
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CoordinatorUnreachable
 from ledger.exchange.home import Membership
-from ledger.experiment.plan import ACTUAL_OVER_DECLARED
+from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES

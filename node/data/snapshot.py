@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ledger.experiment.plan import ACTUAL_OVER_DECLARED
+from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.snapshot_proof import (

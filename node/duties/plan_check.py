@@ -19,7 +19,9 @@ from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import Site, check_plan, network_of
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import Site
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import pack_model

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ledger.entries.operations.plans import Release
-from ledger.experiment.plan import metric_layout
+from ledger.experiment.plan.shape import metric_layout
 from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, RegressionTask
 from node.data.encode import Examples
 from node.errors import JobRefused

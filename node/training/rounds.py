@@ -5,7 +5,7 @@ file) fails before the first intent; after it, a vector leaves whatever the rows
 a fresh generator per purpose, closed at the end. What is drawn, with which sensitivity and deviation,
 is the plan's, never computed here.
 
-The caller owes: approval, reservation, and a plan that ``ledger.experiment.plan.check_plan`` accepted.
+The caller owes: approval, reservation, and a plan that ``ledger.experiment.plan.check.check_plan`` accepted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ledger.entries.operations.plans import Purpose, Release, SitePlan
 from ledger.experiment.average import averaged_rounds
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import Sequential, parameter_shapes
-from ledger.experiment.plan import network_of, site_limits
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import site_limits
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.tensors import encode_update, unpack_model

@@ -26,7 +26,7 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Engine, Purpose, Release, SitePlan
 from ledger.entries.operations.rounds import RoundKind
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import metric_layout, network_of
+from ledger.experiment.plan.shape import metric_layout, network_of
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import decode_update, pack_model

@@ -12,7 +12,8 @@ from coordinator.sequencing.history import History
 from ledger.copies.blobs import BlobStore
 from ledger.entries.operations.rounds import RoundAggregated
 from ledger.errors import BlobMissing, LedgerError, PlanRefused
-from ledger.experiment.plan import compile_plan, sites_from
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.tensors import decode_update
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Log

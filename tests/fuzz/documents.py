@@ -22,7 +22,10 @@ from ledger.entries.cards import Card, DatasetCard, MemberCard, open_card, seal_
 from ledger.entries.operations.plans import Plan
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.network_spec import Linear, Mlp, Sequential, expand, parameter_shapes
-from ledger.experiment.plan import check_plan, compile_plan, network_of, sites_from
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model

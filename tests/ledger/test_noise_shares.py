@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from ledger.errors import PlanRefused
 from ledger.experiment.noise_shares import SHARED, share_sd, site_in_round
-from ledger.experiment.plan import check_plan, compile_plan
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.spec import Federation as FederationPart
 from privacy.noise import SecureRandom
 from tests.ledger.test_plan import MODEL, cell, site, spec

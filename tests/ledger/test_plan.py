@@ -14,19 +14,12 @@ from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUs
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT, BlobRef
 from ledger.errors import PlanRefused
-from ledger.experiment.plan import (
-    Site,
-    cells_of,
-    check_plan,
-    clip_units,
-    compile_plan,
-    metric_layout,
-    network_of,
-    sampling_units,
-    sites_from,
-    steps_per_round,
-    target_limit,
-)
+from ledger.experiment.plan.calibration import target_limit
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.quantities import clip_units, sampling_units, steps_per_round
+from ledger.experiment.plan.shape import metric_layout, network_of
+from ledger.experiment.plan.sites import Site, cells_of, sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiments import totals

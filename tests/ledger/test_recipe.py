@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import PlanRefused
-from ledger.experiment.plan import check_plan, compile_plan
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.recipe import (
     FASTEST,
     HOUSE,

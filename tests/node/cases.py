@@ -12,7 +12,7 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Engine, Purpose, Release, SitePlan
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import network_of
+from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import pack_model

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from ledger.entries.operations.datasets import CellUse
 from ledger.errors import PlanRefused, StoreUnusable
-from ledger.experiment.plan import Site, check_plan, compile_plan
+from ledger.experiment.plan.check import check_plan
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.sites import Site
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document

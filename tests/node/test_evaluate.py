@@ -10,7 +10,7 @@ import torch
 
 from ledger.entries.operations.plans import Purpose
 from ledger.experiment.network_spec import LogisticRegression, expand
-from ledger.experiment.plan import metric_layout
+from ledger.experiment.plan.shape import metric_layout
 from ledger.experiment.spec import ExperimentSpec
 from node.errors import JobRefused
 from node.training.evaluate import noisy_histogram, score

@@ -26,7 +26,9 @@ from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.home import MemberHome, Membership
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
-from ledger.experiment.plan import compile_plan, network_of, sites_from
+from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import pack_model
