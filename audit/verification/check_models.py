@@ -211,7 +211,7 @@ class _Experiment:
         return found if isinstance(found, str) else None
 
     def _last(self, shapes: Shapes) -> Iterator[Check]:
-        """The model that was evaluated or completed is the mean of the late rounds' models."""
+        """The model that was evaluated or completed is the average of the late rounds' models."""
         experiment = self._experiment
         rounds = experiment.plan.rounds
         trained = [op.model for record, op in experiment.aggregates() if op.round <= rounds]
@@ -236,7 +236,7 @@ class _Experiment:
             pack_model(shapes, flat),
             wanted,
             place,
-            f"{self._name}: the final model is not the mean of the late rounds' models",
+            f"{self._name}: the final model is not the average of the late rounds' models",
         )
 
     def _same(self, data: bytes, ref: BlobRef, place: str, otherwise: str) -> Iterator[Check]:

@@ -126,14 +126,55 @@ def averaged_rounds(spec: ExperimentSpec, rounds: int) -> int:
     return math.ceil(Fraction(spec.federation.strategy.average_last) * rounds)
 
 
-def final_model(spec: ExperimentSpec, round_models: Sequence[Float64Vector]) -> Float64Vector:
-    """Return the model that the experiment releases: the mean of the late rounds' models.
+class LateAverage:
+    """The average of the late models of a run, given one after the other.
 
-    The last ``averaged_rounds`` models are summed in the order of their rounds (the first one,
-    plus the second, and so on), then divided by ``float64`` of their number.
+    Of ``rounds`` models the last ``averaged_rounds`` count, in their order m_1, ..., m_k:
+
+    - without ``ema``: m_1 + m_2 + ... from the left, then divided by ``float64(k)``;
+    - with ``ema``, b its float64: e_1 = m_1, then e_j = (b * e_(j-1)) + ((1 - b) * m_j); the result
+      is e_k. What 1 - b rounds to is used, too.
 
     Args:
-        spec: says which part of the rounds counts.
+        spec: says which part counts, and how.
+        rounds: models in the whole run, at least 1.
+    """
+
+    def __init__(self, spec: ExperimentSpec, rounds: int) -> None:
+        if rounds < 1:
+            raise ValueError("an average needs at least one train round")
+        ema = spec.federation.strategy.ema
+        self._decay = None if ema is None else float(ema)
+        self.counted = averaged_rounds(spec, rounds)
+        self._value: Float64Vector | None = None
+        self._seen = 0
+
+    def add(self, model: Float64Vector) -> None:
+        """Take the next model that counts, float64 ``[n]``."""
+        self._seen += 1
+        if self._value is None:
+            self._value = np.array(model, dtype=np.float64)
+        elif self._decay is None:
+            self._value += model
+        else:
+            self._value *= self._decay
+            self._value += (1.0 - self._decay) * model
+
+    def result(self) -> Float64Vector:
+        """Return the average, once all that count were given."""
+        if self._value is None or self._seen != self.counted:
+            raise ValueError(f"{self._seen} of {self.counted} models were given")
+        if self._decay is not None:
+            return self._value
+        mean: Float64Vector = self._value / float(self.counted)
+        return mean
+
+
+def final_model(spec: ExperimentSpec, round_models: Sequence[Float64Vector]) -> Float64Vector:
+    """Return the model that the experiment releases: the average of the late rounds' models.
+
+    Args:
+        spec: says which part of the rounds counts, and how (``LateAverage``).
         round_models: the model after each train round, in order, float64 ``[n]``. Each one that
             counts is indexed once, so that a lazy sequence keeps two models in memory.
 
@@ -141,14 +182,10 @@ def final_model(spec: ExperimentSpec, round_models: Sequence[Float64Vector]) -> 
         ValueError: no round.
     """
     rounds = len(round_models)
-    if rounds == 0:
-        raise ValueError("a final model needs at least one train round")
-    counted = averaged_rounds(spec, rounds)
-    total = np.array(round_models[rounds - counted], dtype=np.float64)
-    for index in range(rounds - counted + 1, rounds):
-        total += round_models[index]
-    mean: Float64Vector = total / float(counted)
-    return mean
+    average = LateAverage(spec, rounds)
+    for index in range(rounds - average.counted, rounds):
+        average.add(round_models[index])
+    return average.result()
 
 
 def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:

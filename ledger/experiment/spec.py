@@ -117,16 +117,27 @@ Model = Annotated[
 ]
 
 
+Decay = Annotated[Decimal, Field(gt=0, lt=1, max_digits=12, allow_inf_nan=False), _Plain]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class FedSgd(SpecPart):
     """One noisy gradient sum a round; the released model is the mean of the late rounds' models.
 
     Attributes:
         learning_rate: of the server's step; ``auto`` until ``recipe.resolve`` has chosen it.
+        average_last: the part of the rounds whose models count.
+        ema: weighs those models by an exponential moving average with this decay, instead of alike;
+            absent from a canonical spec that does not choose it.
     """
 
     name: Literal["fedsgd"] = "fedsgd"
     learning_rate: Literal["auto"] | Rate = "auto"
     average_last: Fraction = Decimal("0.5")
+    ema: Decay | None = Field(default=None, exclude_if=_is_none)
 
 
 class FedAvg(SpecPart):
@@ -139,6 +150,7 @@ class FedAvg(SpecPart):
         1
     )
     average_last: Fraction = Decimal("0.5")
+    ema: Decay | None = Field(default=None, exclude_if=_is_none)
 
 
 class SecureAggregation(SpecPart):

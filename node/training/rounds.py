@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ledger.entries.operations.plans import Purpose, Release, SitePlan
-from ledger.experiment.average import averaged_rounds
+from ledger.experiment.average import LateAverage
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import Sequential, parameter_shapes
 from ledger.experiment.plan.shape import network_of
@@ -150,7 +150,7 @@ class _Work:
                 self._release("baseline_train"),
                 steps=planned.rounds,
                 learning_rate=float(planned.learning_rate or self._spec.learning_rate),
-                averaged=averaged_rounds(self._spec, planned.rounds),
+                average=LateAverage(self._spec, planned.rounds),
                 rng=rng,
                 before_noise=self._before_noise,
             )

@@ -40,7 +40,7 @@ from torch import nn
 from torch.nn import functional
 
 from ledger.entries.operations.plans import Purpose, Release
-from ledger.experiment.average import within_l2
+from ledger.experiment.average import LateAverage, within_l2
 from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from ledger.experiment.tensors import to_grid
 from node.data.encode import Examples
@@ -291,7 +291,7 @@ def local_baseline(
     *,
     steps: int,
     learning_rate: float,
-    averaged: int,
+    average: LateAverage,
     rng: Randomness,
     before_noise: BeforeNoise,
 ) -> FloatVector:
@@ -303,7 +303,7 @@ def local_baseline(
         release: the baseline's mechanism.
         steps: noisy steps.
         learning_rate: of each step, as in ``fedavg_round``.
-        averaged: how many of the last steps' models are averaged, 1 .. steps.
+        average: of the last steps' models; made for ``steps``.
         rng: secret draws.
         before_noise: records the intent for all steps.
 
@@ -311,13 +311,12 @@ def local_baseline(
         float64 [d].
     """
     before_noise(release.purpose, steps)
-    total = np.zeros_like(model)
     for number, weights in enumerate(
         _descend(training, model, release, steps, learning_rate, rng), start=1
     ):
-        if number > steps - averaged:
-            total += weights
-    return total / averaged
+        if number > steps - average.counted:
+            average.add(weights)
+    return average.result()
 
 
 def rehearse(training: Training) -> None:

@@ -134,7 +134,7 @@ def test_a_sum_that_leaves_an_update_out_is_void(world: World) -> None:
 @attack(
     name="coordinator has another model evaluated and completed than the rounds made",
     exposed_by=SCEPTIC,
-    evidence="the mean of the late rounds' models is another blob",
+    evidence="the average of the late rounds' models is another blob",
 )
 def test_a_final_model_from_elsewhere_is_refuted(world: World) -> None:
     federation = world.federation
@@ -163,8 +163,43 @@ def test_a_final_model_from_elsewhere_is_refuted(world: World) -> None:
     federation.say(COORDINATOR, done)
     verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
     assert refuted(verdicts) == [(12, f"entry {said.index}")]
-    assert "is not the mean of the late rounds' models" in verdicts.best.refuted[0].detail
+    assert "is not the average of the late rounds' models" in verdicts.best.refuted[0].detail
     world.exposed(SCEPTIC)
+
+
+@attack(
+    name="coordinator releases the plain mean of the late models where the spec asks for another average",
+    exposed_by=SCEPTIC,
+    evidence="the spec's exponential moving average of the rounds' models is another blob",
+)
+def test_another_average_than_the_specs_is_refuted(world: World) -> None:
+    federation = world.federation
+    strategy = {"name": "fedsgd", "learning_rate": "2", "average_last": "1", "ema": "0.9"}
+    experiment = world.experiment(strategy=strategy)
+    federation.play_round(experiment)
+    federation.play_round(experiment)
+    spec = federation.spec_of(experiment)
+    plain = spec.federation.strategy.model_copy(update={"ema": None})
+    other = spec.federation.model_copy(update={"strategy": plain})
+    false = federation.final_model(experiment, spec.model_copy(update={"federation": other}))
+    world.attack_begins()
+    said = federation.open_round(experiment, model=false)  # the lie
+    for dataset in said.cohort:
+        federation.submit(experiment, dataset)
+    federation.aggregate(experiment)
+    done = ExperimentCompleted(type="experiment.completed", experiment=experiment, model=false)
+    federation.say(COORDINATOR, done)
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert verdicts.exit_code != 0
+    assert "is not the average of the late rounds' models" in verdicts.best.refuted[0].detail
+    world.exposed(SCEPTIC)
+
+
+def test_a_moving_average_is_recomputed(world: World) -> None:
+    strategy = {"name": "fedavg", "average_last": "1", "ema": "0.25"}
+    experiment = world.experiment(strategy=strategy)
+    world.federation.play(experiment)
+    assert world.audit(world.coordinator.write(world.directory / "hub")).exit_code == 0
 
 
 def refuse(world: World, experiment: str, reason: str) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.experiment.average import (
     ExactSum,
+    LateAverage,
     averaged_rounds,
     final_model,
     initial_model,
@@ -22,6 +23,7 @@ from ledger.experiment.average import (
 from ledger.experiment.network_spec import expand, parameter_shapes
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Float64Vector, Int64Vector
+from ledger.formats.documents import encode_document, parse_document
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VECTORS = st.integers(1, 6).flatmap(
@@ -238,6 +240,33 @@ def test_the_final_model_is_the_mean_of_the_late_rounds(
     assert final_model(made, lazy).tolist() == [value / counted for value in total]
     assert lazy.asked == list(range(rounds - counted, rounds))
     assert models[-counted].tolist() != final_model(made, models).tolist() or counted == 1
+
+
+@pytest.mark.parametrize(("part", "ema"), [("0.5", "0.9"), ("1", "0.999"), ("1", "0.1")])
+def test_a_moving_average_weighs_the_late_rounds_in_the_stated_order(part: str, ema: str) -> None:
+    made = spec({"name": "fedsgd", "average_last": part, "ema": ema})
+    random = np.random.Generator(np.random.PCG64(3))
+    models = [random.normal(size=3) for _ in range(7)]
+    late = [m.tolist() for m in models[-averaged_rounds(made, 7) :]]
+    decay, expected = float(Decimal(ema)), late[0]
+    for model in late[1:]:
+        rest = 1.0 - decay
+        expected = [decay * e + rest * m for e, m in zip(expected, model, strict=True)]
+    assert final_model(made, Counting(models)).tolist() == expected
+
+
+def test_an_average_wants_exactly_the_models_that_count() -> None:
+    average = LateAverage(spec({"name": "fedsgd", "average_last": "1"}), 3)
+    average.add(np.zeros(2))
+    with pytest.raises(ValueError, match="1 of 3 models"):
+        average.result()
+
+
+def test_a_spec_without_a_moving_average_does_not_name_it() -> None:
+    assert b'"ema"' not in encode_document(spec())
+    made = spec({"name": "fedsgd", "ema": "0.90"})
+    assert b'"ema":"0.9"' in encode_document(made)
+    assert parse_document(encode_document(made), ExperimentSpec) == made
 
 
 def test_a_final_model_needs_a_round() -> None:

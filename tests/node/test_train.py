@@ -14,6 +14,7 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 
 from ledger.entries.operations.plans import Purpose
+from ledger.experiment.average import LateAverage
 from ledger.experiment.network_spec import Linear, LogisticRegression, Mlp, Sequential, expand
 from ledger.experiment.spec import BinaryTask, MulticlassTask
 from ledger.experiment.tensors import to_grid
@@ -38,7 +39,7 @@ from node.training.train import (
 )
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import TestRng
-from tests.node.cases import CLIP, NOISE, random_examples, release
+from tests.node.cases import CLIP, NOISE, heart_spec, random_examples, release
 
 start_torch()
 BINARY = BinaryTask(kind="binary", target="y", positive=("1",))
@@ -296,20 +297,27 @@ def test_a_local_baseline_averages_its_late_steps() -> None:
     training, weights = training_of("logistic", random_examples(10, 50, WIDTH))
     intents, record = recorded()
 
-    def run(steps: int, averaged: int) -> FloatVector:
+    def run(steps: int, averaged: int, ema: str | None = None) -> FloatVector:
+        strategy = {
+            "name": "fedsgd",
+            "average_last": str(round((averaged - 0.5) / steps, 3)),
+            "ema": ema,
+        }
+        made = heart_spec(federation={"datasets": ["a"], "strategy": strategy, "rounds": steps})
         return local_baseline(
             training,
             weights,
             release("baseline_train"),
             steps=steps,
             learning_rate=1.0,
-            averaged=averaged,
+            average=LateAverage(made, steps),
             rng=TestRng(4),
             before_noise=record,
         )
 
     third, second = run(3, 1), run(2, 1)
     np.testing.assert_allclose(run(3, 2), (second + third) / 2)
+    np.testing.assert_allclose(run(3, 2, "0.9"), 0.9 * second + 0.1 * third)
     assert intents[0] == ("baseline_train", 3)
 
 
