@@ -28,6 +28,8 @@ from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
 
 _MAX_DRAW: Final = 2**31
 _ZERO_BLOCK: Final = bytes(16)
+_ZEROS: Final = bytes(2**16)
+"""What the key stream is added to, at most so many bytes of it a call."""
 
 
 class Randomness(Protocol):
@@ -136,7 +138,8 @@ class _Draws:
             raise RandomnessClosed(
                 "this generator was closed and its key dropped; open a new one for each purpose"
             )
-        return self._stream.update(bytes(count))
+        zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
+        return self._stream.update(zeros)
 
 
 class SecureRandom(_Draws):

@@ -77,11 +77,10 @@ def test_the_table_is_ten_times_better_than_assumed() -> None:
     drawn = np.random.default_rng(8).integers(0, 2**63, 300_000, dtype=np.uint64)
     cells = np.concatenate([drawn >> np.uint64(shift) for shift in range(17)])
     cells = cells[cells >= 2**46].astype(np.float64)
-    pattern = cells.view(np.int64)
-    cubic = rounded_gaussian._table()[(pattern >> 43) & (2**15 - 1)].T
-    within = (pattern & (2**43 - 1)).astype(np.float64)
-    z = cubic[0] + within * (cubic[1] + within * (cubic[2] + within * cubic[3]))
-    assert np.abs(z + ndtri(cells * 2.0**-64)).max() < 2.0**-42 / 10
+    for sd in (1, 2**20 + 1):
+        cubic = rounded_gaussian._scaled_table(sd)[(cells.view(np.int64) >> 43) & (2**15 - 1)].T
+        z = cubic[0] + cells * (cubic[1] + cells * (cubic[2] + cells * cubic[3]))
+        assert np.abs(z / sd + ndtri(cells * 2.0**-64)).max() < 2.0**-42 / 10
 
 
 def test_a_far_tail_is_decided_in_double_precision_as_in_decimal_arithmetic() -> None:
