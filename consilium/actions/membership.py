@@ -147,7 +147,7 @@ def forget_secret(settings: Settings, dataset: str, registration: str | None) ->
         with closing(PrivateRegister.open(path)) as private:
             record = _version(private, dataset, registration)
             assert record.registration is not None
-            private.forget_salt(record.registration)
+            private.datasets.forget_salt(record.registration)
         empty_journal(path)
     return record.registration
 
@@ -159,7 +159,7 @@ def _version(private: PrivateRegister, dataset: str, registration: str | None) -
         if record is None:
             raise UnknownName("dataset", dataset, sorted(known))
         return record
-    record = private.registered_dataset(registration)
+    record = private.datasets.registered(registration)
     if record is None or record.name != dataset:
         raise InputError(f"{dataset} was never registered here by entry {registration}")
     return record

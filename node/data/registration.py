@@ -209,32 +209,32 @@ def register(
     name = prepared.record.name
     known = register.view.datasets.get(name)
     if known is not None and _says_nothing_new(prepared, known, state()):
-        return register.move_dataset(known, prepared.record.path)
+        return register.datasets.move(known, prepared.record.path)
     for terms, _ in prepared.cells:
         _check_known(prepared, terms, state())
     if book is not None:
         promised = [cell.terms for cell in register.view.cells.values()]
         book.allot(state().federation, [*promised, *(terms for terms, _ in prepared.cells)])
-    register.note_dataset(prepared.record)
+    register.datasets.note(prepared.record)
     if prepared.enrolment is not None:
         enrol(prepared.enrolment)
     publish(prepared.record.schema_document)
     for terms, test_percent in prepared.cells:
         void = None if terms.cell in state().cells else say(terms)
         if void is not None:
-            register.forget_dataset(prepared.record.snapshot)
+            register.datasets.forget(prepared.record.snapshot)
             raise RegistrationRefused(name, f"cell {terms.cell}: {EXPLANATIONS[void]}")
         try:
             _check_known(prepared, terms, state())
         except RegistrationRefused:
-            register.forget_dataset(prepared.record.snapshot)
+            register.datasets.forget(prepared.record.snapshot)
             raise
         register.add_cell(
             terms, test_percent, state().cells[terms.cell].spend, counted_in(state(), terms.cell)
         )
     void = say(prepared.dataset)
     if void is not None:
-        register.forget_dataset(prepared.record.snapshot)
+        register.datasets.forget(prepared.record.snapshot)
         raise RegistrationRefused(name, EXPLANATIONS[void])
     finished = finish_registrations(register, state())
     found = next((r for r in finished if r.snapshot == prepared.record.snapshot), None)
@@ -246,7 +246,7 @@ def register(
 def finish_registrations(register: PrivateRegister, state: State) -> tuple[DatasetRecord, ...]:
     """Complete what a crash left unfinished and the log has all the same."""
     finished = []
-    for record in register.unfinished_datasets():
+    for record in register.datasets.unfinished():
         dataset = state.datasets.get(record.name)
         if dataset is None or dataset.terms.snapshot != record.snapshot:
             continue
@@ -254,7 +254,7 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
             cell = state.cells[use.cell]
             percent = None if cell.terms.half == "both" else _percent_of(record)
             register.add_cell(cell.terms, percent, cell.spend, counted_in(state, use.cell))
-        finished.append(register.finish_dataset(record.snapshot, dataset.registration))
+        finished.append(register.datasets.finish(record.snapshot, dataset.registration))
     return tuple(finished)
 
 

@@ -101,7 +101,7 @@ def answer_statistics(
         with closing(open_noise()) as rng:
             noise = rng.gaussian_integers(held.terms.noise_sd, shape.size)
         kept = blobs.put(encode_update((exact + noise).astype(np.int64)))
-        register.store_update(*key, _ROUND, kept)
+        register.outbox.store(*key, _ROUND, kept)
     said = StatisticsReleased(type="statistics.released", reservation=identity, result=kept)
     return said, blobs.get(kept)
 

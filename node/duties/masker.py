@@ -112,9 +112,9 @@ class Masker:
             except MaskingRefused as refused:
                 raise RoundFailed(str(refused)) from None
             if experiment.plan.noise_shares > 1:
-                private.note_masked(*key, current.number, masking.context)
+                private.outbox.note_masked(*key, current.number, masking.context)
             if kept != secrets:
-                private.keep_masks(*key, masking.context, self._sealed(kept))
+                private.outbox.keep_masks(*key, masking.context, self._sealed(kept))
             return encode_update(masked)
 
         return run
@@ -203,7 +203,7 @@ class Masker:
 
     def _secrets(self, key: Key, masking: Masking) -> Secrets:
         try:
-            opened = self._membership.keyring.sealing.open(self._private.masks_of(*key))
+            opened = self._membership.keyring.sealing.open(self._private.outbox.masks_of(*key))
             secrets = Secrets.decode(opened)
         except (CannotOpen, MaskingRefused):
             raise RoundFailed("the round's secrets do not open with this node's key") from None
@@ -212,7 +212,7 @@ class Masker:
         return secrets
 
     def _keep(self, key: Key, secrets: Secrets) -> None:
-        self._private.keep_masks(*key, secrets.context.hex(), self._sealed(secrets))
+        self._private.outbox.keep_masks(*key, secrets.context.hex(), self._sealed(secrets))
 
     def _sealed(self, secrets: Secrets) -> bytes:
         return seal(self._membership.keyring.sealing.public, secrets.encode())

@@ -260,14 +260,14 @@ class TrainingThread:
 
     def _do(self, task: Task) -> BlobRef | None:
         if task.fresh:
-            self._register.drop_update(*task.key)
+            self._register.outbox.drop(*task.key)
         ref = self._register.view.outbox.get(task.key)
         if ref is None:
             if task.job is None:
                 return None
             update = self._train(task, task.job(self._model(task.model)))
             ref = self._blobs.put(update)
-            self._register.store_update(*task.key, ref)
+            self._register.outbox.store(*task.key, ref)
         else:
             update = self._blobs.get(ref)
         if task.mask is not None:

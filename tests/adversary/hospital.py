@@ -127,7 +127,7 @@ class Hospital:
         for use in registered.terms.cells:
             self.register.add_cell(state.cells[use.cell].terms, None)
         schema = federation.schema(dataset)
-        self.register.note_dataset(
+        self.register.datasets.note(
             DatasetRecord(
                 name=dataset,
                 path="/nowhere/table.csv",
@@ -140,7 +140,7 @@ class Hospital:
                 salt=bytes(32),
             )
         )
-        self.register.finish_dataset(registered.terms.snapshot, registered.registration)
+        self.register.datasets.finish(registered.terms.snapshot, registered.registration)
 
     def check_plan(self, experiment: str) -> CheckedPlan:
         """Compare a plan with its spec, and remember the outcome."""

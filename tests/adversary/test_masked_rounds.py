@@ -28,7 +28,7 @@ def begun(world: World) -> MaskedRound:
         hospital, key = world.hospital(name), (experiment, f"{name}-heart")
         hospital.reserve(*key)
         hospital.register.record_intent(*key, "train", round_number=1, steps=1, at_ms=0)
-        hospital.register.keep_masks(*key, masked.masking.context, b"sealed")
+        hospital.register.outbox.keep_masks(*key, masked.masking.context, b"sealed")
     world.attack_begins()
     return masked
 

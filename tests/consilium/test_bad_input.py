@@ -178,7 +178,7 @@ def test_nothing_is_half_registered_or_half_proposed(run: Run, live: Live, tmp_p
     with closing(PrivateRegister.open(basel / "node" / PRIVATE)) as private:
         assert not private.view.datasets
         assert not private.view.cells
-        assert not private.unfinished_datasets()
+        assert not private.datasets.unfinished()
 
     said = run(
         "dataset", "register", "--data", data, "--schema", schema, "--epsilon", 8, "--home", basel,

@@ -32,7 +32,7 @@ class Hospital:
         for use in registered.terms.cells:
             self.register.add_cell(state.cells[use.cell].terms, None)
         schema = self.federation.schema(dataset)
-        self.register.note_dataset(
+        self.register.datasets.note(
             DatasetRecord(
                 name=dataset,
                 path="/nowhere/table.csv",
@@ -45,7 +45,7 @@ class Hospital:
                 salt=bytes(32),
             )
         )
-        self.register.finish_dataset(registered.terms.snapshot, registered.registration)
+        self.register.datasets.finish(registered.terms.snapshot, registered.registration)
 
     def checked(self, experiment: str, good: bool = True) -> None:
         """Remember that the plan was compared with its spec."""

@@ -72,25 +72,25 @@ class RegisterStory:
             self.root = register.intents_root(*key)
 
         return [
-            lambda r: r.note_dataset(self._record("0" * 64)),
-            lambda r: r.forget_dataset("0" * 64),
-            lambda r: r.note_dataset(self._record(dataset.terms.snapshot)),
-            lambda r: r.finish_dataset(dataset.terms.snapshot, dataset.registration),
-            lambda r: r.move_dataset(r.view.datasets[self.dataset], "/elsewhere/table.csv"),
+            lambda r: r.datasets.note(self._record("0" * 64)),
+            lambda r: r.datasets.forget("0" * 64),
+            lambda r: r.datasets.note(self._record(dataset.terms.snapshot)),
+            lambda r: r.datasets.finish(dataset.terms.snapshot, dataset.registration),
+            lambda r: r.datasets.move(r.view.datasets[self.dataset], "/elsewhere/table.csv"),
             *[lambda r, terms=terms: r.add_cell(terms, None) for terms in cells],  # type: ignore[misc]
             lambda r: r.reserve(self.federation, *key, self.charges),
             lambda r: r.adopt(self.federation, LOST_EXPERIMENT, self.dataset, self.charges),
             lambda r: r.record_intent(*key, "train", round_number=1, steps=1, at_ms=1),
-            lambda r: r.keep_masks(*key, "context", b"sealed"),
-            lambda r: r.store_update(*key, 1, ref) if (*key, 1) not in r.view.outbox else None,
-            lambda r: r.note_masked(*key, 1, "context"),
+            lambda r: r.outbox.keep_masks(*key, "context", b"sealed"),
+            lambda r: r.outbox.store(*key, 1, ref) if (*key, 1) not in r.view.outbox else None,
+            lambda r: r.outbox.note_masked(*key, 1, "context"),
             lambda r: r.record_intent(*key, "train", round_number=2, steps=1, at_ms=2),
-            lambda r: r.store_update(*key, 2, ref) if (*key, 2) not in r.view.outbox else None,
-            lambda r: r.drop_update(*key, 2),
+            lambda r: r.outbox.store(*key, 2, ref) if (*key, 2) not in r.view.outbox else None,
+            lambda r: r.outbox.drop(*key, 2),
             root,
             lambda r: r.close_intents(*key),
             lambda r: r.settle(*key, refunds),
-            lambda r: r.forget_salt(dataset.registration),
+            lambda r: r.datasets.forget_salt(dataset.registration),
             lambda r: r.note_restart(3),
         ]
 

@@ -54,7 +54,7 @@ class Scene:
 
     def trained(self, number: int = 1) -> None:
         self.basel.intend(self.experiment, MINE, "train", number, 1)
-        self.basel.register.store_update(self.experiment, MINE, number, blob_ref(b"noise"))
+        self.basel.register.outbox.store(self.experiment, MINE, number, blob_ref(b"noise"))
 
     def stop(self) -> None:
         op = ExperimentStopped(

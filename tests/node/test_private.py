@@ -145,9 +145,9 @@ def test_a_settlement_gives_back_no_more_than_was_charged(path: Path) -> None:
 def test_a_round_sends_one_update_only(path: Path) -> None:
     register = PrivateRegister.open(path)
     register.reserve(FEDERATION, FIRST, DATASET, part(1, 4))
-    register.store_update(FIRST, DATASET, 1, blob_ref(b"first"))
+    register.outbox.store(FIRST, DATASET, 1, blob_ref(b"first"))
     with pytest.raises(StoreConflict):
-        register.store_update(FIRST, DATASET, 1, blob_ref(b"second"))
+        register.outbox.store(FIRST, DATASET, 1, blob_ref(b"second"))
     register.close()
     assert PrivateRegister.open(path).view.outbox[(FIRST, DATASET, 1)] == blob_ref(b"first")
 

@@ -105,7 +105,7 @@ def test_a_hospital_without_patient_ids_is_one_cell(
     assert (cell.half, cell.declared_patients, cell.delta_e15) == ("both", 100, 10**10)
     dataset = saying.federation.state.datasets["basel-heart"]
     assert private.view.datasets["basel-heart"].registration == dataset.registration
-    assert private.unfinished_datasets() == ()
+    assert private.datasets.unfinished() == ()
 
 
 def test_patient_ids_make_a_cell_of_each_half(tmp_path: Path, private: PrivateRegister) -> None:
@@ -142,8 +142,8 @@ def test_the_same_bytes_are_not_said_again_and_may_lie_elsewhere(
     assert saying.said == ["cell.registered", "dataset.registered"]  # a plan that waits stays good
     assert saying.federation.state.datasets["basel-heart"].registration == first
     assert private.view.datasets["basel-heart"].path == str(elsewhere)
-    assert private.registered_dataset(first) == private.view.datasets["basel-heart"]
-    assert private.unfinished_datasets() == ()
+    assert private.datasets.registered(first) == private.view.datasets["basel-heart"]
+    assert private.datasets.unfinished() == ()
 
 
 def test_another_declaration_or_a_forgotten_secret_makes_a_new_version(
@@ -153,7 +153,7 @@ def test_another_declaration_or_a_forgotten_secret_makes_a_new_version(
     saying.register(prepared(private, path, schema()), private)
     saying.register(prepared(private, path, schema(declared=90), None), private)
     second = saying.federation.state.datasets["basel-heart"].registration
-    private.forget_salt(second)
+    private.datasets.forget_salt(second)
     saying.register(prepared(private, path, schema(declared=90), None), private)
     assert saying.said.count("dataset.registered") == 3
     assert saying.federation.state.datasets["basel-heart"].registration != second
@@ -241,7 +241,7 @@ def test_what_the_log_refuses_leaves_nothing_half_registered(
     saying.federation.register_dataset("bern", "basel-heart")
     with pytest.raises(RegistrationRefused, match="belongs to another hospital"):
         saying.register(prepared(private, table(tmp_path), schema()), private)
-    assert private.unfinished_datasets() == ()
+    assert private.datasets.unfinished() == ()
     assert "basel-heart" not in private.view.datasets
 
 
@@ -263,7 +263,7 @@ def test_a_crash_after_it_was_said_is_completed_from_the_log(
 ) -> None:
     saying = Saying()
     given = prepared(private, table(tmp_path), schema())
-    private.note_dataset(given.record)
+    private.datasets.note(given.record)
     for terms, _ in given.cells:
         saying.say(terms)
     saying.say(given.dataset)
@@ -314,7 +314,7 @@ def test_a_strangers_cell_of_the_same_name_is_refused(
         )
     assert saying.said == []
     assert not private.view.cells
-    assert private.unfinished_datasets() == ()
+    assert private.datasets.unfinished() == ()
 
 
 @pytest.mark.parametrize(("epsilon", "declared"), [(9.0, 100), (5.0, 90)])
@@ -328,7 +328,7 @@ def test_another_promise_than_the_logs_is_refused(
     with pytest.raises(RegistrationRefused, match=r"promised its 100 patients epsilon 5.*for ever"):
         saying.register(given, private)
     assert not private.view.cells
-    assert private.unfinished_datasets() == ()
+    assert private.datasets.unfinished() == ()
 
 
 def test_cell_names_stay_within_a_slug() -> None:

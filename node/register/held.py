@@ -1,0 +1,66 @@
+"""The register's file and what memory holds of it, under one lock.
+
+Promise: after a write that failed, memory is read again from the file before anything is decided.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.engine import Connection
+
+from ledger.copies.database import Database
+from ledger.errors import StoreError
+from ledger.formats.merkle import MerkleTree
+from node.register import rows
+from node.register.accounts import (
+    Key,
+    PrivateView,
+)
+
+
+class Held:
+    """One file, one view of it, one lock. A writer changes the file first, and then the view.
+
+    Attributes:
+        database: the file.
+        lock: taken by whoever writes; the same thread may take it again.
+        view: what decides, as the file had it.
+        trees: over the intents of reservations that were asked for, by reservation.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.lock = threading.RLock()
+        self.view = PrivateView()
+        self.trees: dict[Key, MerkleTree] = {}
+        self._stale = True
+        with self.current():
+            pass
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The lock, with memory as new as the file."""
+        with self.lock:
+            self._catch_up()
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One durable transaction. After one that failed only the file says what it holds."""
+        try:
+            with self.database.write() as connection:
+                yield connection
+        except StoreError:
+            self._stale = True
+            raise
+
+    def _catch_up(self) -> None:
+        """Read the file again where memory may be behind it."""
+        if self._stale:
+            self.trees.clear()
+            with self.database.read() as connection:
+                self.view = rows.load(connection)
+            self._stale = False
