@@ -74,6 +74,11 @@ def measure(url: str, entries: int, say: Say) -> LogFigures:
     with tempfile.TemporaryDirectory() as folder:
         replayed = _probe("replay", folder, federation, url)
         opened = replayed if entries < WORTH else _probe("open", folder, federation, url)
+    with tempfile.TemporaryDirectory() as folder:
+        hub_replayed = _probe("coordinator-replay", folder, federation, url)
+        hub = hub_replayed
+        if entries >= WORTH:
+            hub = _probe("coordinator-open", folder, federation, url)
     figures = LogFigures(
         verify_per_s_1=timed / seconds[1],
         verify_per_s_2=timed / seconds[2],
@@ -92,6 +97,9 @@ def measure(url: str, entries: int, say: Say) -> LogFigures:
         say(f"{kind}: peak memory, verify {size:,} entries", mib, "MiB")
     say(f"{kind}: opening {entries:,} entries, all replayed", figures.replay_s, "s")
     say(f"{kind}: opening {entries:,} entries, from a snapshot", figures.open_s, "s")
+    say(f"{kind}: its coordinator opening, all replayed", hub_replayed["seconds"], "s")
+    say(f"{kind}: its coordinator opening, from a snapshot", hub["seconds"], "s")
+    say(f"{kind}: its snapshot's size", hub["snapshot_mib"], "MiB")
     say(f"{kind}: bytes on disk per entry", figures.bytes_per_entry, "bytes")
     return figures
 
@@ -104,7 +112,7 @@ def fill(url: str, entries: int) -> str:
     Raises:
         RuntimeError: something else is there.
     """
-    work = Workload(_HOSPITALS, _MANY_ROUNDS)
+    work = filled()
     store = LogStore.open(url)
     size = store.size()
     if size:
@@ -124,6 +132,11 @@ def fill(url: str, entries: int) -> str:
         store.append(size - len(rows), rows, (size, work.note_at(size)))
     store.close()
     return work.federation
+
+
+def filled() -> Workload:
+    """The workload that `fill` stores, before anything was drawn from it."""
+    return Workload(_HOSPITALS, _MANY_ROUNDS)
 
 
 def _probe(*arguments: object) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
     python -m benchmarks.ledger_probe verify CORES ENTRIES FEDERATION DATABASE-URL
     python -m benchmarks.ledger_probe replay|open FOLDER FEDERATION DATABASE-URL
+    python -m benchmarks.ledger_probe coordinator-replay|coordinator-open FOLDER FEDERATION DATABASE-URL
 
 ``verify`` checks a log's first entries from their rows: strict parse, admission, signature, fold, tree.
 Raw Ed25519 checks of the same entries, with key objects kept, are timed before and after, in seconds of
 processor time as well, since other work on the machine comes and goes. ``replay`` opens a copy from its first byte, on all cores,
-and writes its snapshot into FOLDER; ``open`` opens it from there.
+and writes its snapshot into FOLDER; ``open`` opens it from there. ``coordinator-`` before either opens the
+log as its coordinator does, which keeps more beside the state and signs nothing here.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from pathlib import Path
 
 from nacl.signing import VerifyKey
 
+from benchmarks.ledger_log import filled
+from benchmarks.ledger_workload import COORDINATOR
+from coordinator.sequencing.sequencer import Sequencer
+from coordinator.settings import HEAD
 from ledger.copies.replica import Replica
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
@@ -70,6 +76,21 @@ def open_copy(folder: Path, federation: str, url: str, *, resume: bool) -> dict[
     return {"seconds": spent, "rss_mib": _peak_mib(), "entries": replica.size}
 
 
+def open_coordinator(folder: Path, federation: str, url: str, *, resume: bool) -> dict[str, float]:
+    """Open a log for writing, and leave its snapshot; ``ledger_log.fill`` made it."""
+    keyring = filled().ring(COORDINATOR)
+    snapshots = SnapshotFile.of(folder, keyring.entry)
+    if resume != snapshots.path.exists():
+        raise RuntimeError(f"{snapshots.path} is {'not ' if resume else ''}there")
+    store = LogStore.open(url)
+    began = time.perf_counter()
+    sequencer = Sequencer(store, keyring, federation, head=folder / HEAD, snapshots=snapshots)
+    spent = time.perf_counter() - began
+    sequencer.close()
+    size = snapshots.path.stat().st_size / 2**20 if snapshots.path.exists() else 0.0
+    return {"seconds": spent, "rss_mib": _peak_mib(), "snapshot_mib": size}
+
+
 def _raw(store: LogStore) -> float:
     rows = list(islice(store.rows(), RAW))
     state = replay_rows(rows).state
@@ -95,5 +116,8 @@ if __name__ == "__main__":
     what, first, second, *rest = sys.argv[1:]
     if what == "verify":
         print(json.dumps(verify(int(first), int(second), rest[-1])))
+    elif what.startswith("coordinator-"):
+        resume = what == "coordinator-open"
+        print(json.dumps(open_coordinator(Path(first), second, rest[0], resume=resume)))
     else:
         print(json.dumps(open_copy(Path(first), second, rest[0], resume=what == "open")))

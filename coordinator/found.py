@@ -7,6 +7,7 @@
     genesis.leaf        entry 0: what every member trusts from the start
     ledger.db           the log (or another database by URL)
     head.note           the newest signed checkpoint (``head.py``)
+    snapshot            of a large log, for a fast start (``opening.py``); none at first
     blobs/              documents, updates, models
 
 The invitations' one-time secrets are returned and kept nowhere here.

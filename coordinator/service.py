@@ -33,6 +33,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker
 from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
+from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored_tiles import StoredTiles
 from ledger.exchange.http_auth import NonceCache
@@ -65,6 +66,7 @@ class Coordinator:
                 keyring,
                 settings.federation,
                 head=settings.home / HEAD,
+                snapshots=SnapshotFile.of(settings.home, keyring.entry),
                 quota=settings.quota,
                 final_interval_s=settings.final_interval_s,
                 merge_delay_s=settings.merge_delay_s,

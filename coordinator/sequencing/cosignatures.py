@@ -69,6 +69,14 @@ class Cosignatures:
         if item.entry.body.op.type in URGENT and item.index >= self.final.size:
             self._urgent.append(item.index)
 
+    def urge(self, size: int) -> None:
+        """Let the next final checkpoint over so many entries wait for nothing.
+
+        After an opening: whether somebody waits for one of them was not looked up.
+        """
+        if size > self.final.size:
+            self._urgent.append(size - 1)
+
     def open(self, state: State, size: int, note: bytes) -> None:
         """Begin to collect for a checkpoint that was just signed and stored."""
         self._keep(size, note, frozenset())

@@ -1,19 +1,24 @@
 """What a log says beyond its state: who named which blob, and what came before.
 
-The state holds what is; a coordinator also needs when an experiment was completed, the model after
-each training round, who took a released model, and what older versions of a dataset declared. Filled
-entry by entry, in order, by one thread; values are replaced and never changed, so that other threads
-may read.
+The state holds what is; a coordinator also needs why an entry was void, when an experiment was
+completed, the model after each training round, who took a released model, and what older versions of a
+dataset declared. Filled entry by entry, in order, by one thread; values are replaced and never changed,
+so that other threads may read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
 from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.experiments import ExperimentCompleted, ModelDownloaded
-from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
+from ledger.entries.operations.rounds import (
+    RoundAggregated,
+    RoundKind,
+    RoundOpened,
+    UpdateSubmitted,
+)
 from ledger.entries.operations.succession import FederationCarried
 from ledger.entries.operations.values import BlobRef
 from ledger.rules.log import Sequenced
@@ -34,21 +39,45 @@ class BlobUse:
     author: str
 
 
-class History:
-    """See the module's first lines."""
+@dataclass(slots=True)
+class Facts:
+    """What a `History` holds; ``history_bytes`` writes it into a snapshot.
 
-    def __init__(self) -> None:
-        self._uses: dict[str, tuple[BlobUse, ...]] = {}
-        self._completed_at: dict[str, int] = {}
-        self._models: dict[str, tuple[BlobRef, ...]] = {}
-        self._downloads: set[tuple[str, str]] = set()
-        self._kinds: dict[tuple[str, int], str] = {}
-        self._declared_test: dict[str, int] = {}
+    Attributes:
+        uses: what entries say that a blob is, by its hash.
+        voids: why the entry at an index is void.
+        completed_at: index of the entry that completed an experiment.
+        models: the models after an experiment's training rounds, in order.
+        downloads: experiments, and who took their models.
+        kinds: kinds of the rounds that are open, by experiment and number.
+        declared_test: declared test patients, by registration.
+    """
+
+    uses: dict[str, tuple[BlobUse, ...]] = field(default_factory=dict)
+    voids: dict[int, str] = field(default_factory=dict)
+    completed_at: dict[str, int] = field(default_factory=dict)
+    models: dict[str, tuple[BlobRef, ...]] = field(default_factory=dict)
+    downloads: set[tuple[str, str]] = field(default_factory=set)
+    kinds: dict[tuple[str, int], RoundKind] = field(default_factory=dict)
+    declared_test: dict[str, int] = field(default_factory=dict)
+
+
+class History:
+    """See the module's first lines.
+
+    Args:
+        facts: to go on with, from a snapshot; by default those of an empty log.
+    """
+
+    def __init__(self, facts: Facts | None = None) -> None:
+        self.facts = Facts() if facts is None else facts
 
     def observe(self, item: Sequenced) -> None:
         """Take in one entry; a void one changes nothing, but an update stays one (``access.py``)."""
         op, author = item.entry.body.op, item.entry.body.author
-        if not item.outcome.applied:
+        facts = self.facts
+        if item.outcome.void is not None:
+            facts.voids[item.index] = item.outcome.void
             # Whoever could name the hash before its author did knows the bytes; so a public document
             # is not hidden by calling it an update.
             if isinstance(op, UpdateSubmitted) and not self.uses(op.update.sha256):
@@ -66,41 +95,45 @@ class History:
         if card is not None:
             self._add(card, BlobUse("card", None, author))
         if isinstance(op, RoundOpened):
-            self._kinds[(op.experiment, op.round)] = op.kind
+            facts.kinds[(op.experiment, op.round)] = op.kind
         elif isinstance(op, RoundAggregated):
-            if self._kinds.pop((op.experiment, op.round), None) == "train":
-                self._models[op.experiment] = (*self._models.get(op.experiment, ()), op.model)
+            if facts.kinds.pop((op.experiment, op.round), None) == "train":
+                facts.models[op.experiment] = (*facts.models.get(op.experiment, ()), op.model)
         elif isinstance(op, ExperimentCompleted):
-            self._completed_at[op.experiment] = item.index
+            facts.completed_at[op.experiment] = item.index
         elif isinstance(op, ModelDownloaded):
-            self._downloads.add((op.experiment, op.reader))
+            facts.downloads.add((op.experiment, op.reader))
         elif isinstance(op, FederationCarried):
             for dataset in op.datasets:
-                self._declared_test[dataset.registration] = dataset.terms.declared_test
+                facts.declared_test[dataset.registration] = dataset.terms.declared_test
         elif isinstance(op, DatasetRegistered):
-            self._declared_test[item.entry.hash] = op.declared_test
+            facts.declared_test[item.entry.hash] = op.declared_test
 
     def uses(self, sha256: str) -> tuple[BlobUse, ...]:
         """What entries say that a blob is; empty for one that none names."""
-        return self._uses.get(sha256, ())
+        return self.facts.uses.get(sha256, ())
+
+    def void(self, index: int) -> str | None:
+        """Why the entry at an index is void; None for one that is applied."""
+        return self.facts.voids.get(index)
 
     def completed_at(self, experiment: str) -> int | None:
         """Index of the entry that completed an experiment."""
-        return self._completed_at.get(experiment)
+        return self.facts.completed_at.get(experiment)
 
     def round_models(self, experiment: str) -> tuple[BlobRef, ...]:
         """The model after each training round, in order."""
-        return self._models.get(experiment, ())
+        return self.facts.models.get(experiment, ())
 
     def declared_test(self, registration: str) -> int:
         """Declared test patients of a dataset's version, by its entry's hash; not of a newer one."""
-        return self._declared_test[registration]
+        return self.facts.declared_test[registration]
 
     def downloaded(self, experiment: str, reader: str) -> bool:
         """Whether the log says that a member took an experiment's model."""
-        return (experiment, reader) in self._downloads
+        return (experiment, reader) in self.facts.downloads
 
     def _add(self, sha256: str, use: BlobUse) -> None:
-        known = self._uses.get(sha256, ())
+        known = self.facts.uses.get(sha256, ())
         if use not in known:
-            self._uses[sha256] = (*known, use)
+            self.facts.uses[sha256] = (*known, use)

@@ -4,8 +4,9 @@ Promise: an entry is answered for only when it is durable, together with the sig
 it (group commit: all that waits goes into one transaction). The same bytes again get the same
 answer. A checkpoint is shown to nobody before it is stored; when storing fails, memory goes back to
 what is stored, nothing more is signed, and a restart begins with what the store holds: so a write
-that was lost and one that was stored but reported lost both end well. Opening replays the store by
-the same path that live entries take, and refuses a database that was rolled back.
+that was lost and one that was stored but reported lost both end well. Opening takes in what is stored
+by the same path that live entries take, all or what came after a snapshot (``opening``), and refuses a
+database that was rolled back.
 
 Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
 a place of a chain that another one has, the bytes are kept as evidence, once a key, and the
@@ -33,12 +34,12 @@ from coordinator.sequencing.checking import Checker
 from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
-from coordinator.sequencing.history import History
-from coordinator.sequencing.opening import check_signed, newest_note, replay_store
+from coordinator.sequencing.opening import Snapshots, check_signed, newest_note, open_log
 from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from ledger.copies.evidence import ROLLBACK, Equivocations
 from ledger.copies.replica import leaf_at, read_leaves
+from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore, Row
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import (
@@ -120,6 +121,7 @@ class Sequencer:
         keyring: the coordinator's keys, the log key among them.
         federation: the id that the store must hold.
         head: a file outside the database that remembers the newest signed checkpoint.
+        snapshots: a file that spares the next opening most of the replay, or None for none.
         quota: what a member may say, or None for as much as it likes.
         final_interval_s: seconds between final checkpoints that nobody waits for.
         merge_delay_s: seconds within which a receipt promises an entry under a checkpoint.
@@ -138,6 +140,7 @@ class Sequencer:
         federation: str,
         *,
         head: Path,
+        snapshots: SnapshotFile | None = None,
         quota: Quota | None = None,
         final_interval_s: float = 0.5,
         merge_delay_s: float = 60.0,
@@ -152,20 +155,22 @@ class Sequencer:
         self._buckets = None if quota is None else TokenBuckets(quota)
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._voids: dict[int, str] = {}
-        self.history = History()
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
         self._promises = Promises(keyring.log, self.origin, merge_delay_s, now_ms)
         self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
         self._equivocations = Equivocations(store)
-        self._log = replay_store(store, federation, self._observe)
+        opened = open_log(store, federation, snapshots)
+        self._log, self.history = opened.log, opened.history
         protocol_of(self._log.state)
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
         note = newest_note(self._log, store, self._verifier, head)
         self._head = HeadFile(head)
         self._head.write(note)
+        self._snapshots = Snapshots(snapshots, opened.resumed)
+        self._snapshots.grown(self._log, self.history)
+        self._cosignatures.urge(self._log.size)
         self._cosignatures.open(self._log.state, self._log.size, note)
         self._cosignatures.finalize(self._log.state, time.monotonic())
         self._view = self._look(note)
@@ -190,6 +195,8 @@ class Sequencer:
             self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        if self._view.stopped is None:  # what is in memory is then what is stored
+            self._snapshots.save(self._log, self.history)
         self._checker.close()
         self._head.close()
 
@@ -357,6 +364,7 @@ class Sequencer:
             future.set_result(receipt)
         for heard, answer in spoken:
             heard.set_result(answer)
+        self._snapshots.grown(self._log, self.history)
 
     def _take(self, entry: Entry, batch: _Taken) -> Receipt:
         """Append an entry in memory, or find it where it is."""
@@ -369,7 +377,7 @@ class Sequencer:
             if index is None:
                 self._notice(entry, batch)
                 raise
-            reason = batch.voids.get(index, self._voids.get(index))
+            reason = batch.voids.get(index, self.history.void(index))
             return Receipt(index, reason is None, reason)
         if batch.checked.get(entry.hash) != public:
             verify_signature(entry, public)
@@ -430,8 +438,6 @@ class Sequencer:
         self._show(self._look(note))
 
     def _observe(self, item: Sequenced) -> None:
-        if item.outcome.void is not None:
-            self._voids[item.index] = item.outcome.void
         self.history.observe(item)
         self._cosignatures.observe(item)
 

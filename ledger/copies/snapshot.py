@@ -1,7 +1,8 @@
 """A snapshot of a verified log, so that opening a large copy need not replay it.
 
-It is a cache in a file beside the copy: the fold's state and what the tree needs at one size. Whoever
-opens the copy with the same keys finds what it verified itself, and replays only what came after.
+It is a cache in a file beside the copy: the fold's state and what the tree needs at one size, and what
+else its owner keeps beside them. Whoever opens the copy with the same keys finds what it verified
+itself, and replays only what came after.
 
 Promise: a snapshot is believed only under a key of the owner's (HMAC-SHA-256, of a key derived from
 the entry key), only of this federation and this release, and only where the tree that it leads to has
@@ -12,8 +13,9 @@ either way: same state, same digest, same verdicts.
 Not promised, unlike by a replay: that the entries before it are still in the store unchanged. Who
 reads them checks them against the tree; verification (``audit``) never uses a snapshot.
 
-File: ``consilium snapshot v1`` LF, u32 length and canonical JSON of `Head`, the state's bytes
-(``state.encode``), the tree's tiles, HMAC-SHA-256 over all before it. Integers are big-endian.
+File: ``consilium snapshot v2`` LF, u32 length and canonical JSON of `Head`, the state's bytes
+(``state.encode``), the tree's tiles, the owner's own bytes, HMAC-SHA-256 over all before it. Integers
+are big-endian.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ EVERY = 50_000
 WORTH = 20_000
 """Entries below which none is written: replaying them takes about a second."""
 
-_MAGIC = b"consilium snapshot v1\n"
+_MAGIC = b"consilium snapshot v2\n"
 _MAC_BYTES = 32
 _MAX_HEAD = 64 * 2**20
-_MAX_FILE = MAX_STATE + 2 * _MAX_HEAD
+_MAX_BESIDE = 512 * 2**20
+_MAX_FILE = MAX_STATE + 2 * _MAX_HEAD + _MAX_BESIDE
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Head(Value):
         size, root: of the log.
         digest: SHA-256 of the state's bytes.
         state_bytes: their number.
+        beside_bytes: number of the owner's own.
         final, final_before: sizes of the newest final checkpoint and of the one before it; 0 for none.
         cosigned_sizes, cosigned_s: final checkpoints, and when a quorum had cosigned each.
     """
@@ -71,6 +75,7 @@ class Head(Value):
     root: Hash
     digest: Hash
     state_bytes: Count
+    beside_bytes: Count
     final: Count
     final_before: Count
     cosigned_sizes: tuple[Count, ...]
@@ -94,12 +99,14 @@ class Snapshot:
     Attributes:
         root: over its first ``state.size`` entries.
         tiles: as ``MerkleTree.tiles``.
+        beside: what its owner keeps beside a log, in bytes that mean something to the owner alone.
     """
 
     state: State
     root: bytes
     tiles: bytes
-    finals: Finals
+    finals: Finals = Finals()
+    beside: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +155,15 @@ class SnapshotFile:
                 root=snapshot.root.hex(),
                 digest=sha256(state).hexdigest(),
                 state_bytes=len(state),
+                beside_bytes=len(snapshot.beside),
                 final=snapshot.finals.newest,
                 final_before=snapshot.finals.before,
                 cosigned_sizes=snapshot.finals.cosigned_sizes,
                 cosigned_s=snapshot.finals.cosigned_s,
             )
         )
-        data = b"".join((_MAGIC, len(head).to_bytes(4, "big"), head, state, snapshot.tiles))
+        length = len(head).to_bytes(4, "big")
+        data = b"".join((_MAGIC, length, head, state, snapshot.tiles, snapshot.beside))
         new = self.path.with_name(self.path.name + ".new")
         try:
             with open(new, "wb", opener=_private) as file:
@@ -205,8 +214,9 @@ def _parse(data: bytes, key: bytes, federation: str) -> Snapshot:
         raise NotConsistent("snapshot", "it is of another federation")
     if head.release != _release():
         raise NotConsistent("snapshot", f"release {head.release} wrote it, and this is another")
-    encoded = bytes(body[end : end + head.state_bytes])
-    tiles = bytes(body[end + head.state_bytes :])
+    tiles_at, beside_at = end + head.state_bytes, max(end, len(body) - head.beside_bytes)
+    encoded = bytes(body[end:tiles_at])
+    tiles = bytes(body[tiles_at:beside_at])
     state = decode(encoded)
     if sha256(encoded).hexdigest() != head.digest:
         raise NotConsistent("snapshot", "its state has not the digest that it names")
@@ -215,7 +225,7 @@ def _parse(data: bytes, key: bytes, federation: str) -> Snapshot:
     if len(tiles) != (head.size >> TILE_LEVEL) * HASH_BYTES:
         raise MalformedInput("snapshot", f"{len(tiles)} bytes of tiles are not those of its size")
     finals = Finals(head.final, head.final_before, head.cosigned_sizes, head.cosigned_s)
-    return Snapshot(state, bytes.fromhex(head.root), tiles, finals)
+    return Snapshot(state, bytes.fromhex(head.root), tiles, finals, bytes(body[beside_at:]))
 
 
 def _private(path: str, flags: int) -> int:
