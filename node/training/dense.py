@@ -27,21 +27,21 @@ Not promised: the same bits as another machine or the exact engine; both agree t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ledger.experiment.fast_clip import BLOCK_ROWS, MIXED_ROWS, Limits, clip_norm, norm_error
-from ledger.experiment.network_spec import LayerNorm, Linear, Sequential
+from ledger.experiment.network_spec import Linear, Sequential
 from ledger.experiment.network_spec import parameter_count as count_of
 from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training.elementwise import Task, loss_slope
 from node.training.network import FloatVector
-from node.training.tape import FloatMatrix, Tape, count_outputs, room_for
+from node.training.parameters import count_outputs, pieces_of, places_in, room_for
+from node.training.tape import Tape
 from privacy.events import GRID
 from privacy.rounding import CANCELLATION
 
@@ -82,14 +82,15 @@ class DenseSum:
         self._counts = np.bincount(examples.patients, minlength=examples.units)
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._alone = bool((self._counts == 1).all())
-        self._sums = [room_for(layer, torch.float64).numpy() for layer in tree.layers]
+        self.parameters = count_of(tree)
+        self._sum = np.zeros(self.parameters)
+        self._sums = pieces_of(tree, self._sum)
         self._norm_error = norm_error(tree, limits)
         self._bounds: dict[int, float] = {}
         self._sizes = [_FILLED_ROWS]
-        width = examples.features.shape[1] + sum(len(matrix) for matrix in self._sums)
+        width = examples.features.shape[1] + sum(len(p[0]) for p in self._sums if p)
         while 2 * self._sizes[-1] <= BLOCK_ROWS and 2 * self._sizes[-1] * width <= _CACHED_VALUES:
             self._sizes.append(2 * self._sizes[-1])
-        self.parameters = count_of(tree)
         self._take_precision(examples)
 
     def load(self, weights: FloatVector) -> None:
@@ -102,8 +103,9 @@ class DenseSum:
             raise JobRefused(
                 f"the model has {self.parameters} parameters, the weights {weights.shape}"
             )
-        for flat, matrix in _pairs(self._tree, weights, self._matrices):
-            matrix[...] = flat
+        for pieces, matrix in zip(pieces_of(self._tree, weights), self._places, strict=True):
+            for piece, place in zip(pieces, matrix, strict=True):
+                place[...] = piece
 
     def clipped_sum(self, taken: npt.NDArray[np.bool_] | None, sensitivity: int) -> IntVector:
         """Sum the clipped gradients of the units that ``taken`` says, WITHOUT noise.
@@ -123,7 +125,7 @@ class DenseSum:
             self._bounds[sensitivity] = clip_norm(self._tree, sensitivity, self._limits) / GRID
         total = self.float_sum(taken, self._bounds[sensitivity])
         total *= GRID
-        return np.rint(total).astype(np.int64)
+        return np.rint(total, out=total).astype(np.int64)
 
     def float_sum(self, taken: npt.NDArray[np.bool_] | None, bound: float) -> FloatVector:
         """Sum gradients clipped to a norm of ``bound``, before the grid: float64 [d]."""
@@ -132,13 +134,9 @@ class DenseSum:
             if self._alone and (units is None or len(units)) and len(self._counts):
                 self._add_single_rows(units, bound)
             else:
-                for matrix in self._sums:
-                    matrix[...] = 0.0
+                self._sum[...] = 0.0
                 self._add_patients(units, bound)
-        flat = np.empty(self.parameters)
-        for piece, matrix in _pairs(self._tree, flat, self._sums):
-            piece[...] = matrix
-        return flat
+        return self._sum.copy()
 
     def _add_single_rows(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
         rows = len(self._counts) if units is None else len(units)
@@ -176,17 +174,16 @@ class DenseSum:
     def _add_long_patient(self, unit: int, bound: float, error: float) -> None:
         """Add a patient whose rows are many: its gradient is formed, alone."""
         start, count = int(self._starts[unit]), int(self._counts[unit])
-        mean = [np.zeros_like(matrix) for matrix in self._sums]
+        mean = np.zeros(self.parameters)
+        pieces = pieces_of(self._tree, mean)
         length = 0.0
         for low in range(start, start + count, _FILLED_ROWS):
             rows = slice(low, min(low + _FILLED_ROWS, start + count))
             tape = self._run(rows, np.full(rows.stop - low, 1.0 / count))
             length += float(tape.norms().sum())
-            tape.add_weighted(np.ones(tape.size), mean)
-        square = sum(float(np.vdot(matrix, matrix)) for matrix in mean)
-        factor = _factors(np.array([square]), np.array([length]), bound, error)[0]
-        for total, matrix in zip(self._sums, mean, strict=True):
-            total += factor * matrix
+            tape.add_weighted(np.ones(tape.size), pieces)
+        square = float(np.vdot(mean, mean))
+        self._sum += _factors(np.array([square]), np.array([length]), bound, error)[0] * mean
 
     def _run(self, rows: slice | npt.NDArray[np.intp], weights: FloatVector | None) -> Tape:
         """Take rows forward and back; ``weights`` multiply their losses (None: 1)."""
@@ -229,6 +226,10 @@ class DenseSum:
             self._tapes: dict[int, Tape] = {}
             self._weights = [room_for(layer, dtype) for layer in self._tree.layers]
             self._matrices = [matrix.numpy() for matrix in self._weights]
+            self._places = [
+                places_in(layer, matrix)
+                for layer, matrix in zip(self._tree.layers, self._matrices, strict=True)
+            ]
             if self._places_agree(examples.features.shape[1], dtype):
                 break
         else:
@@ -298,22 +299,3 @@ def _rows(starts: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> npt.NDA
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rows: npt.NDArray[np.intp] = np.arange(int(sizes.sum())) + np.repeat(starts - first, sizes)
     return rows
-
-
-def _pairs(
-    tree: Sequential, flat: FloatVector, matrices: Sequence[npt.NDArray[Any]]
-) -> Iterator[tuple[FloatMatrix, npt.NDArray[Any]]]:
-    """Pieces of a flat vector beside the parts of the matrices that hold the same parameters."""
-    at = 0
-    for layer, matrix in zip(tree.layers, matrices, strict=True):
-        if isinstance(layer, Linear):
-            size = layer.out_features * layer.in_features
-            piece = flat[at : at + size].reshape(layer.out_features, layer.in_features)
-            yield piece, matrix[:, : layer.in_features]
-            at += size
-            if layer.bias:
-                yield flat[at : at + layer.out_features], matrix[:, -1]
-                at += layer.out_features
-        elif isinstance(layer, LayerNorm):
-            yield flat[at : at + matrix.size].reshape(matrix.shape), matrix
-            at += matrix.size

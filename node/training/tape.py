@@ -14,14 +14,15 @@ zeroed by ``norms`` before anything is made of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
-from node.errors import JobRefused
 from node.training.elementwise import FUNCTIONS, IN_PLACE
+from node.training.parameters import Pieces, width_in
 
 FloatMatrix = npt.NDArray[np.float64]
 FloatVector = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ class Tape:
 
     Args:
         tree: the model.
-        weights: one matrix a layer, as ``room_for`` makes them; read at each pass.
+        weights: one matrix a layer, as ``parameters.room_for`` makes them; read at each pass.
         size: columns.
         input_squares: whether the caller writes the squared norm of what a first linear layer reads,
             its ones included, to ``input_squares`` before ``norms``.
@@ -136,9 +137,9 @@ class Tape:
         return total
 
     def add_weighted(
-        self, factors: FloatVector, sums: Sequence[FloatMatrix], anew: bool = False
+        self, factors: FloatVector, sums: Sequence[Pieces], anew: bool = False
     ) -> None:
-        """Add the columns' gradients times ``factors`` [size] to ``sums``, or write them there."""
+        """Add the columns' gradients times ``factors`` [size] to ``parameters.pieces_of``, or write them there."""
         for index, step in self._trained:
             step.add_weighted(factors, sums[index], anew)
 
@@ -245,20 +246,16 @@ class _LinearStep:
         product = self._wide_gradient[:, None, :rows] * self._wide_values[None, :, :rows]
         yield product.reshape(-1, rows)
 
-    def add_weighted(self, factors: FloatVector, total: FloatMatrix, anew: bool) -> None:
+    def add_weighted(self, factors: FloatVector, sums: Pieces, anew: bool) -> None:
         values, gradient = self._wide_values[: self._width], self._wide_gradient
-        weights, biases = total[:, : self._width], total[:, self._width :]
-        if anew:
-            total[...] = 0.0
-        biases += (gradient @ factors)[:, None]
+        weights = sums[0]
+        for biases in sums[1:]:
+            _sum_into(gradient, factors, biases, anew)
         if len(values) < len(gradient):
             values = np.multiply(values, factors, out=self._scaled)
         else:
             gradient *= factors
-        if anew:
-            np.matmul(gradient, values.T, out=weights)
-        else:
-            weights += gradient @ values.T
+        _sum_into(gradient, values.T, weights, anew)
 
 
 class _NormStep:
@@ -317,11 +314,9 @@ class _NormStep:
         yield self._wide_products[:, :rows]
         yield self._wide_gradient[:, :rows]
 
-    def add_weighted(self, factors: FloatVector, total: FloatMatrix, anew: bool) -> None:
-        if anew:
-            total[...] = 0.0
-        total[0] += self._wide_products @ factors
-        total[1] += self._wide_gradient @ factors
+    def add_weighted(self, factors: FloatVector, sums: Pieces, anew: bool) -> None:
+        _sum_into(self._wide_products, factors, sums[0], anew)
+        _sum_into(self._wide_gradient, factors, sums[1], anew)
 
 
 class _ActivationStep:
@@ -342,33 +337,12 @@ class _ActivationStep:
         self._backward(self.values, self.results, self.gradient)
 
 
-def room_for(layer: Linear | LayerNorm | Activation, dtype: torch.dtype) -> torch.Tensor:
-    """Room for a layer's parameters: [W b] of a linear layer, [w; b] of a norm, nothing otherwise."""
-    if isinstance(layer, Linear):
-        return torch.zeros((layer.out_features, layer.in_features + layer.bias), dtype=dtype)
-    if isinstance(layer, LayerNorm):
-        return torch.zeros((2, layer.normalized_shape), dtype=dtype)
-    return torch.zeros((0, 1), dtype=dtype)
-
-
-def width_in(tree: Sequential) -> int:
-    """Number of inputs of a tree that has at least one layer with a width."""
-    for layer in tree.layers:
-        if isinstance(layer, Linear):
-            return layer.in_features
-        if isinstance(layer, LayerNorm):
-            return layer.normalized_shape
-    raise JobRefused("the model has no parameters to train")
-
-
-def count_outputs(tree: Sequential) -> int:
-    """Number of outputs of a tree that has at least one layer with a width."""
-    for layer in reversed(tree.layers):
-        if isinstance(layer, Linear):
-            return layer.out_features
-        if isinstance(layer, LayerNorm):
-            return layer.normalized_shape
-    raise JobRefused("the model has no parameters to train")
+def _sum_into(a: FloatMatrix, b: npt.NDArray[Any], into: npt.NDArray[Any], anew: bool) -> None:
+    """Multiply a by b, in place of ``into`` or added to it."""
+    if anew:
+        np.matmul(a, b, out=into)
+    else:
+        into += a @ b
 
 
 def _multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:

@@ -1,0 +1,77 @@
+"""Where a network's parameters lie: in matrices that a pass multiplies by, and in one flat vector.
+
+Promise: the flat vector is in torch's order, weights before biases, layer after layer; the pieces are
+views, so that what is written to them stands in it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
+from node.errors import JobRefused
+
+Pieces = list[npt.NDArray[Any]]
+"""A layer's parameters, or the like of them, one array each."""
+
+
+def room_for(layer: Linear | LayerNorm | Activation, dtype: torch.dtype) -> torch.Tensor:
+    """Room for a layer's parameters: [W b] of a linear layer, [w; b] of a norm, nothing otherwise."""
+    if isinstance(layer, Linear):
+        return torch.zeros((layer.out_features, layer.in_features + layer.bias), dtype=dtype)
+    if isinstance(layer, LayerNorm):
+        return torch.zeros((2, layer.normalized_shape), dtype=dtype)
+    return torch.zeros((0, 1), dtype=dtype)
+
+
+def places_in(layer: Linear | LayerNorm | Activation, matrix: npt.NDArray[Any]) -> Pieces:
+    """Where a layer's parameters lie in ``room_for``, one place each, in torch's order."""
+    if isinstance(layer, Linear):
+        weights = matrix[:, : layer.in_features]
+        return [weights, matrix[:, layer.in_features]] if layer.bias else [weights]
+    return list(matrix)
+
+
+def pieces_of(tree: Sequential, flat: npt.NDArray[np.float64]) -> list[Pieces]:
+    """Each layer's parameters in a flat vector of all, one view each, in torch's order."""
+    found: list[Pieces] = []
+    at = 0
+    for layer in tree.layers:
+        shapes: list[tuple[int, ...]] = []
+        if isinstance(layer, Linear):
+            shapes = [(layer.out_features, layer.in_features)]
+            shapes += [(layer.out_features,)] * layer.bias
+        elif isinstance(layer, LayerNorm):
+            shapes = [(layer.normalized_shape,)] * 2
+        pieces: Pieces = []
+        for shape in shapes:
+            size = math.prod(shape)
+            pieces.append(flat[at : at + size].reshape(shape))
+            at += size
+        found.append(pieces)
+    return found
+
+
+def width_in(tree: Sequential) -> int:
+    """Number of inputs of a tree that has at least one layer with a width."""
+    for layer in tree.layers:
+        if isinstance(layer, Linear):
+            return layer.in_features
+        if isinstance(layer, LayerNorm):
+            return layer.normalized_shape
+    raise JobRefused("the model has no parameters to train")
+
+
+def count_outputs(tree: Sequential) -> int:
+    """Number of outputs of a tree that has at least one layer with a width."""
+    for layer in reversed(tree.layers):
+        if isinstance(layer, Linear):
+            return layer.out_features
+        if isinstance(layer, LayerNorm):
+            return layer.normalized_shape
+    raise JobRefused("the model has no parameters to train")
