@@ -67,7 +67,7 @@ def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNois
         JobRefused, LedgerError: spec, schema, plan and model do not fit together.
         DatasetError, DatasetChanged: the file is not what was registered.
     """
-    work = _Work(job, holdings, noise, before_noise)
+    work = PreparedRound(job, holdings, noise, before_noise)
     if job.kind == "train":
         vector = work.train()
     elif job.kind == "evaluate":
@@ -78,8 +78,12 @@ def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNois
     return encode_update(vector)
 
 
-class _Work:
-    """A job whose parts were found to fit together."""
+class PreparedRound:
+    """A job whose parts were found to fit together; ``model`` may be set anew between releases.
+
+    A round of a federation makes one and uses it once (``run_round``). Audits on made-up rows
+    (``node.training.attack``) play many rounds of one.
+    """
 
     def __init__(self, job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNoise) -> None:
         self._spec = parse_document(job.spec, ExperimentSpec)
@@ -115,6 +119,7 @@ class _Work:
         rehearse(self.training)
 
     def train(self) -> IntVector:
+        """Make the round's private vector at ``model``: int64 [d], grid units."""
         release = self._release("train")
         strategy = self._spec.federation.strategy
         with closing(self._noise(f"{self._context}/train")) as rng:
@@ -140,6 +145,7 @@ class _Work:
             )
 
     def baseline(self) -> IntVector:
+        """Train on this site alone and measure the result: a histogram, int64, grid units."""
         planned = self._spec.privacy.baseline
         if planned is None:
             raise JobRefused("the spec asks for no baseline")
@@ -158,6 +164,7 @@ class _Work:
         return self.measure("baseline_evaluate")
 
     def measure(self, purpose: Purpose) -> IntVector:
+        """Measure the model that the engine holds: a histogram, int64, grid units."""
         examples: Examples = self._test
         with closing(self._noise(f"{self._context}/{purpose}")) as rng:
             return noisy_histogram(

@@ -21,22 +21,10 @@ from privacy.curves import (
     true_positive_rate,
 )
 from privacy.errors import InvalidParameter
+from privacy.selfaudit.known_answers import DELTAS, GATE_EPSILONS, GATE_ERROR, GATES, RENYI
 
 
-@pytest.mark.parametrize(
-    ("mu", "epsilon", "delta"),
-    [
-        (1e-3, 0.001, 8.335713212520849e-5),
-        (0.05, 0.2, 3.947243281789342e-7),
-        (0.3, 1, 5.488749644612939e-5),
-        (1, 1, 0.1269367375066439),
-        (2, 8, 0.0004954017389387454),
-        (6, 3, 0.9891178547178487),
-        (40, 700, 0.993323245009655),
-        (1, 30, 4.709326318097522e-193),
-        (100, 1000, 1.0),
-    ],
-)
+@pytest.mark.parametrize(("mu", "epsilon", "delta"), DELTAS)
 def test_delta_of_the_gaussian_mechanism_is_right_to_eleven_digits(
     mu: float, epsilon: float, delta: float
 ) -> None:
@@ -51,18 +39,10 @@ def test_delta_has_its_limits() -> None:
     assert gaussian_delta(1e-12, 0.0) == pytest.approx(1e-12 / math.sqrt(2 * math.pi), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("delta", "expected"),
-    [
-        (1e-5, [0.0719, 0.517, 1.257, 2.776, 4.002]),
-        (5e-6, [0.0663, 0.484, 1.184, 2.631, 3.806]),
-        (1e-4, [0.0985, 0.668, 1.579, 3.391, 4.825]),
-        (5e-5, [0.0888, 0.615, 1.467, 3.180, 4.544]),
-    ],
-)
-def test_the_largest_mu2_of_epsilon_1_3_5_8_10(delta: float, expected: list[float]) -> None:
-    found = [mu2_max(epsilon, delta) for epsilon in (1, 3, 5, 8, 10)]
-    assert found == pytest.approx(expected, abs=6e-4)
+@pytest.mark.parametrize(("delta", "expected"), GATES)
+def test_the_largest_mu2_of_epsilon_1_3_5_8_10(delta: float, expected: tuple[float, ...]) -> None:
+    found = [mu2_max(epsilon, delta) for epsilon in GATE_EPSILONS]
+    assert found == pytest.approx(list(expected), abs=GATE_ERROR)
 
 
 budgets = st.tuples(
@@ -106,21 +86,7 @@ def test_epsilon_of_nothing_is_zero_and_of_no_noise_infinite() -> None:
     assert gaussian_epsilon(1e6, 1e-5) == pytest.approx(5e11, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("q", "noise_multiplier", "order", "exact"),
-    [
-        (0.2, 1, 1.8, 0.05676066341536261),
-        (0.2, 1, 1.1, 0.02952954181511214),
-        (64 / 303, 1, 1.8, 0.06299735409524189),
-        (0.01, 1, 2.5, 0.0002175753322818805),
-        (0.001, 0.7, 30, 23.46629116108111),
-        (0.5, 0.3, 5, 26.91134380207785),
-        (0.02, 10, 17.8, 3.589069389033101e-5),
-        (0.9, 3, 3.85, 0.1780041487100616),
-        (1e-4, 2, 7.5, 1.065277466318956e-8),
-        (0.25, 0.5, 1.05, 0.2579896845766766),
-    ],
-)
+@pytest.mark.parametrize(("q", "noise_multiplier", "order", "exact"), RENYI)
 def test_the_sampled_renyi_curve_bounds_the_integral_from_just_above(
     q: float, noise_multiplier: float, order: float, exact: float
 ) -> None:

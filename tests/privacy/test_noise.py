@@ -10,25 +10,14 @@ import pytest
 from privacy.errors import InvalidEvent, InvalidParameter, RandomnessClosed
 from privacy.events import FULL_BATCH
 from privacy.noise import Randomness, SecureRandom, TestRng, keystream
+from privacy.selfaudit.known_answers import AES_CIPHER, AES_COUNTER, AES_KEY, AES_PLAIN
 
 SOURCES: list[Any] = [SecureRandom, lambda: TestRng(1)]
 
 
 def test_the_key_stream_is_aes_256_in_counter_mode() -> None:
-    # NIST SP 800-38A, F.5.5 CTR-AES256.Encrypt, four blocks.
-    stream = keystream(
-        bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"),
-        bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"),
-    )
-    plain = (
-        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
-        "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
-    )
-    cipher = (
-        "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
-        "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
-    )
-    assert stream.update(bytes.fromhex(plain)).hex() == cipher
+    stream = keystream(bytes.fromhex(AES_KEY), bytes.fromhex(AES_COUNTER))
+    assert stream.update(bytes.fromhex(AES_PLAIN)).hex() == AES_CIPHER
 
 
 def test_the_key_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
