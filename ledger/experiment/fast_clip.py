@@ -10,10 +10,11 @@ Promise: the same numbers at the researcher, the node and the auditor, before an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.experiment.network_spec import LayerNorm, Linear, Sequential, parameter_count
+from ledger.experiment.network_spec import LayerNorm, Linear, Sequential, parameter_shapes
 from privacy.rounding import clip_within, gamma
 
 BLOCK_ROWS: Final = 4096
@@ -35,13 +36,15 @@ class Limits:
     rows: int
 
 
-def clip_norm(tree: Sequential, sensitivity: int, limits: Limits) -> float:
+def clip_norm(tree: Sequential, sensitivity: int, limits: Limits, per_layer: bool = False) -> float:
     """Return the norm that the fast engine clips to.
 
     Args:
         tree: the model.
         sensitivity: what is charged, grid units.
         limits: of the site.
+        per_layer: each of the L parameter tensors is clipped by itself, to that norm over sqrt(L):
+            the sum of a tensor is then a sum of its own, with sensitivity floor(sensitivity / sqrt(L)).
 
     Returns:
         Grid units, below ``sensitivity``.
@@ -50,13 +53,17 @@ def clip_norm(tree: Sequential, sensitivity: int, limits: Limits) -> float:
         InvalidParameter: rounding would take more than half of the sensitivity.
         InvalidEvent: a number is out of range.
     """
-    return clip_within(
-        sensitivity,
-        parameters=parameter_count(tree),
+    sizes = [math.prod(shape) for _, shape in parameter_shapes(tree)]
+    tensors = len(sizes) if per_layer else 1
+    norm = clip_within(
+        math.isqrt(sensitivity * sensitivity // tensors),
+        parameters=max(sizes) if per_layer else sum(sizes),
         terms=_terms(tree, limits),
         depth=_depth(limits),
         patients=limits.patients,
     )
+    # The margin outweighs what the root and the division by it round.
+    return norm * math.sqrt(tensors) * (1.0 - 2.0**-50) if per_layer else norm
 
 
 def norm_error(tree: Sequential, limits: Limits) -> float:

@@ -124,6 +124,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_flat(value: object) -> bool:
+    return value == "flat"
+
+
 class FedSgd(SpecPart):
     """One noisy gradient sum a round; the released model is the mean of the late rounds' models.
 
@@ -302,6 +306,9 @@ class Privacy(SpecPart):
         epsilon: target of the whole run per dataset, metrics and baseline included, at the
             dataset's own lifetime delta.
         clip_norm: L2 bound on one patient's gradient.
+        clipping: ``flat``, the whole gradient to ``clip_norm``; ``per_layer``, each of the L parameter
+            tensors to ``clip_norm / sqrt(L)``, at the same charge. Absent from a canonical spec that
+            does not choose it.
         engine: how clipped sums are made: ``exact``, from integer vectors of each patient; ``fast``,
             by book-keeping in float64, clipped lower by all that rounding may add; ``auto``, fast
             where a node takes several steps in a round, exact where it takes one.
@@ -311,6 +318,7 @@ class Privacy(SpecPart):
 
     epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), _Plain]
     clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("0.5")
+    clipping: Literal["flat", "per_layer"] = Field(default="flat", exclude_if=_is_flat)
     engine: Literal["auto", "exact", "fast"] = "auto"
     metrics: Metrics | None = Metrics()
     baseline: Baseline | None = None

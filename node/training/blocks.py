@@ -7,8 +7,10 @@ every batch; a patient is never split, unless it has more rows than a block, and
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -50,7 +52,7 @@ class ClippedSum(Protocol):
         Args:
             inputs: [n, ...], rows first.
             targets: [n, ...].
-            bound: above 0.
+            bound: above 0; of the whole gradient, also where its tensors are clipped each by itself.
             patients: int64 [n], never falling: whose row each is; None where each is its own.
 
         Returns:
@@ -68,9 +70,12 @@ class Blocks:
 
     path = ""
 
-    def __init__(self, module: nn.Module, loss: RowLoss, rows: int) -> None:
+    def __init__(
+        self, module: nn.Module, loss: RowLoss, rows: int, *, per_layer: bool = False
+    ) -> None:
         self._module = module
         self._loss = loss
+        self.per_layer = per_layer
         self._parameters = list(module.parameters())
         self.parameters = sum(p.numel() for p in self._parameters)
         self.block = ADDED_ROWS
@@ -98,13 +103,23 @@ class Blocks:
 
     def clip_norm(self, sensitivity: int, patients: int) -> float:
         """As ``ClippedSum.clip_norm``."""
-        return clip_within_blocks(
-            sensitivity,
-            parameters=self.parameters,
+        sizes = [p.numel() for p in self._parameters] if self.per_layer else [self.parameters]
+        norm = clip_within_blocks(
+            math.isqrt(sensitivity * sensitivity // len(sizes)),
+            parameters=max(sizes),
             added=ADDED_ROWS,
             kept=self._kept_size(),
             patients=patients,
         )
+        # The margin outweighs what the root and the division by it round.
+        return norm * math.sqrt(len(sizes)) * (1.0 - 2.0**-50) if self.per_layer else norm
+
+    def shares(self, bound: float) -> list[tuple[slice, float]]:
+        """What is clipped by itself, as its place in the flat vector, and to what."""
+        if not self.per_layer:
+            return [(slice(0, self.parameters), bound)]
+        edges = pairwise(accumulate((p.numel() for p in self._parameters), initial=0))
+        return [(slice(low, high), bound / math.sqrt(len(self._parameters))) for low, high in edges]
 
     @abstractmethod
     def _kept_size(self) -> int:

@@ -24,6 +24,7 @@ than the ones measured (benchmarks/README.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,13 +49,16 @@ _REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.R
 Pieces = list[torch.Tensor]
 
 
-def clipped_sum_of(module: nn.Module, loss: RowLoss, example: torch.Tensor) -> ClippedSum:
+def clipped_sum_of(
+    module: nn.Module, loss: RowLoss, example: torch.Tensor, *, per_layer: bool = False
+) -> ClippedSum:
     """Make the fastest engine that is exact for a module.
 
     Args:
         module: float32 or float64, on the CPU; its parameters are read at each call.
         loss: one loss a row.
         example: rows for their shape, as many as a batch is expected to have: a public number.
+        per_layer: clip each parameter tensor by itself, from rows' own gradients of it.
 
     Raises:
         JobRefused: the module mixes rows, uses chance or reduced precision, or this machine rounds
@@ -64,9 +68,9 @@ def clipped_sum_of(module: nn.Module, loss: RowLoss, example: torch.Tensor) -> C
     unroll(module)
     engine: Blocks
     if _has_rules(module) and _used_once(module, example):
-        engine = BookKeeping(module, loss, len(example))
+        engine = BookKeeping(module, loss, len(example), per_layer=per_layer)
     else:
-        engine = VmapSum(module, loss, len(example))
+        engine = VmapSum(module, loss, len(example), per_layer=per_layer)
     engine.check_places(example)
     return engine
 
@@ -108,8 +112,10 @@ class BookKeeping(Blocks):
 
     path = "book-keeping"
 
-    def __init__(self, module: nn.Module, loss: RowLoss, rows: int) -> None:
-        super().__init__(module, loss, rows)
+    def __init__(
+        self, module: nn.Module, loss: RowLoss, rows: int, *, per_layer: bool = False
+    ) -> None:
+        super().__init__(module, loss, rows, per_layer=per_layer)
         self._rules: dict[nn.Module, Rule] = {}
         at = {id(p): i for i, p in enumerate(self._parameters)}
         starts = np.cumsum([0, *(p.numel() for p in self._parameters)])
@@ -125,7 +131,7 @@ class BookKeeping(Blocks):
         return max([1, *(r.size for r in self._rules.values() if self._keeps(r))])
 
     def _keeps(self, rule: Rule) -> bool:
-        return rule.keeps(_KEPT_VALUES, ADDED_ROWS)
+        return self.per_layer or rule.keeps(_KEPT_VALUES, ADDED_ROWS)
 
     def check_places(self, example: torch.Tensor) -> None:
         """As ``Blocks.check_places``: values, gradients and kept vectors, permuted."""
@@ -187,6 +193,9 @@ class BookKeeping(Blocks):
                     0, owner, lengths
                 )
                 kept = [pieces and _sum_by(owner, pieces, len(lengths)) for pieces in kept]
+            if self.per_layer:
+                self._add_tensors([rule for rule, _, _ in layers], kept, bound, total)
+                return
             squares = torch.zeros(len(lengths), dtype=torch.float64)
             for (rule, a, g), pieces in zip(layers, kept, strict=True):
                 if pieces is not None:
@@ -202,6 +211,18 @@ class BookKeeping(Blocks):
                     rule.add_weighted(a, g, factors[owner], total)
                 else:
                     rule.add([weighted(piece, factors) for piece in pieces], total)
+
+    def _add_tensors(
+        self, rules: list[Rule], kept: Sequence[Pieces | None], bound: float, total: torch.Tensor
+    ) -> None:
+        """Add units' gradients, each parameter tensor clipped by itself."""
+        share = bound / math.sqrt(len(self._parameters))
+        for rule, pieces in zip(rules, kept, strict=True):
+            sums = []
+            for piece in pieces or ():
+                norms = torch.linalg.vector_norm(piece, dim=1).double()
+                sums.append(weighted(piece, share / norms.clamp_min_(share)))
+            rule.add(sums, total)
 
     def _add_long(
         self, inputs: torch.Tensor, targets: torch.Tensor, bound: float, total: torch.Tensor
@@ -220,8 +241,11 @@ class BookKeeping(Blocks):
                 length += float(_silence(layers, [None] * len(layers)).sqrt_().sum())
                 for rule, a, g in layers:
                     rule.add_weighted(a, g, ones, mean)
-        norm = max(float(torch.linalg.vector_norm(mean)), length / BLOCK_CANCELLATION, bound)
-        total += mean * (bound / norm)
+        # A tensor's own part was formed from this patient's rows alone: its norm is all that counts.
+        least = 0.0 if self.per_layer else length / BLOCK_CANCELLATION
+        for slot, share in self.shares(bound):
+            norm = float(torch.linalg.vector_norm(mean[slot]))
+            total[slot] += mean[slot] * (share / max(norm, least, share))
 
 
 def _refuse(module: nn.Module) -> None:

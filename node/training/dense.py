@@ -47,7 +47,7 @@ from privacy.rounding import CANCELLATION
 
 _LANES = 64
 """Blocks have a multiple of so many columns, which fill a processor's vectors."""
-_FILLED_ROWS = 512
+FILLED_ROWS = 512
 """Up to here a block has any multiple of ``_LANES``; beyond, a power of two, for narrow networks."""
 _CACHED_VALUES = 2**16
 """Of a block's columns, that a processor's cache holds."""
@@ -71,6 +71,9 @@ class DenseSum:
         JobRefused: this machine rounds a row differently by its place.
     """
 
+    per_layer = False
+    """Whether each parameter tensor is clipped by itself."""
+
     def __init__(self, tree: Sequential, task: Task, examples: Examples, limits: Limits) -> None:
         self._tree = tree
         self._task = task
@@ -87,7 +90,7 @@ class DenseSum:
         self._sums = pieces_of(tree, self._sum)
         self._norm_error = norm_error(tree, limits)
         self._bounds: dict[int, float] = {}
-        self._sizes = [_FILLED_ROWS]
+        self._sizes = [FILLED_ROWS]
         width = examples.features.shape[1] + sum(len(p[0]) for p in self._sums if p)
         while 2 * self._sizes[-1] <= BLOCK_ROWS and 2 * self._sizes[-1] * width <= _CACHED_VALUES:
             self._sizes.append(2 * self._sizes[-1])
@@ -122,7 +125,8 @@ class DenseSum:
             InvalidParameter: rounding would take more than half of the sensitivity.
         """
         if sensitivity not in self._bounds:
-            self._bounds[sensitivity] = clip_norm(self._tree, sensitivity, self._limits) / GRID
+            norm = clip_norm(self._tree, sensitivity, self._limits, self.per_layer)
+            self._bounds[sensitivity] = norm / GRID
         total = self.float_sum(taken, self._bounds[sensitivity])
         total *= GRID
         return np.rint(total, out=total).astype(np.int64)
@@ -157,18 +161,18 @@ class DenseSum:
         counts = self._counts[chosen]
         self._check_size(len(chosen), int(counts.sum()))
         error = self._norm_error
-        for low, high in _blocks(counts):
+        for low, high in blocks_of(counts):
             sizes = counts[low:high]
             if sizes[0] > MIXED_ROWS:
                 self._add_long_patient(int(chosen[low]), bound, error)
                 continue
-            rows = _rows(self._starts[chosen[low:high]], sizes)
+            rows = rows_of(self._starts[chosen[low:high]], sizes)
             tape = self._run(rows, np.repeat(1.0 / sizes, sizes))
             first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
             lengths = np.add.reduceat(tape.norms()[: len(rows)], first)
             squares = tape.unit_squares(first, len(rows))
             factors = np.zeros(tape.size)
-            factors[: len(rows)] = np.repeat(_factors(squares, lengths, bound, error), sizes)
+            factors[: len(rows)] = np.repeat(factors_of(squares, lengths, bound, error), sizes)
             tape.add_weighted(factors, self._sums)
 
     def _add_long_patient(self, unit: int, bound: float, error: float) -> None:
@@ -177,13 +181,13 @@ class DenseSum:
         mean = np.zeros(self.parameters)
         pieces = pieces_of(self._tree, mean)
         length = 0.0
-        for low in range(start, start + count, _FILLED_ROWS):
-            rows = slice(low, min(low + _FILLED_ROWS, start + count))
+        for low in range(start, start + count, FILLED_ROWS):
+            rows = slice(low, min(low + FILLED_ROWS, start + count))
             tape = self._run(rows, np.full(rows.stop - low, 1.0 / count))
             length += float(tape.norms().sum())
             tape.add_weighted(np.ones(tape.size), pieces)
         square = float(np.vdot(mean, mean))
-        self._sum += _factors(np.array([square]), np.array([length]), bound, error)[0] * mean
+        self._sum += factors_of(np.array([square]), np.array([length]), bound, error)[0] * mean
 
     def _run(self, rows: slice | npt.NDArray[np.intp], weights: FloatVector | None) -> Tape:
         """Take rows forward and back; ``weights`` multiply their losses (None: 1)."""
@@ -263,7 +267,7 @@ class DenseSum:
             else:
                 target = torch.from_numpy(source.normal(size=1)).to(dtype)
             expected: list[npt.NDArray[np.floating]] = []
-            for size in (*range(_LANES, _FILLED_ROWS, _LANES), *self._sizes):
+            for size in (*range(_LANES, FILLED_ROWS, _LANES), *self._sizes):
                 tape = self._tape(size)
                 tape.inputs[...] = row
                 tape.forward()
@@ -276,14 +280,16 @@ class DenseSum:
         return True
 
 
-def _factors(squares: FloatVector, lengths: FloatVector, bound: float, error: float) -> FloatVector:
+def factors_of(
+    squares: FloatVector, lengths: FloatVector, bound: float, error: float
+) -> FloatVector:
     """Clip factors of patients with several rows; ``lengths`` are the sums of their rows' norms."""
     norms = np.sqrt(np.maximum(squares, 0.0) + error * lengths * lengths)
     norms = np.maximum(norms, lengths / CANCELLATION)
     return bound / np.maximum(norms, bound)
 
 
-def _blocks(counts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def blocks_of(counts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Split units into runs of at most ``MIXED_ROWS`` rows; a longer unit stands alone."""
     ends = np.cumsum(counts)
     low = 0
@@ -294,7 +300,7 @@ def _blocks(counts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         low = high
 
 
-def _rows(starts: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+def rows_of(starts: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """Row numbers of units that begin at ``starts``, one after the other."""
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rows: npt.NDArray[np.intp] = np.arange(int(sizes.sum())) + np.repeat(starts - first, sizes)

@@ -10,6 +10,7 @@ The caller owes: approval, reservation, and a plan that ``ledger.experiment.plan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from hashlib import sha256
@@ -29,9 +30,11 @@ from ledger.formats.strict import parse_canonical
 from node.data.encode import Examples
 from node.data.holdings import Halves
 from node.errors import JobRefused
+from node.training.clipping import FLAT, Clipping, PerLayer
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
 from node.training.frames import Job
+from node.training.layerwise import LayerwiseSum
 from node.training.network import FloatVector, build, load_flat
 from node.training.train import (
     BeforeNoise,
@@ -115,6 +118,7 @@ class PreparedRound:
             train,
             self._site.divisor,
             self._fast_engine(tree, train, job.kind),
+            self._clipping(tree),
         )
         rehearse(self.training)
 
@@ -183,10 +187,17 @@ class PreparedRound:
         fast = [release for release in asked if release.engine == "fast"]
         if not fast:
             return None
+        engine = LayerwiseSum if self._spec.privacy.clipping == "per_layer" else DenseSum
         limits = site_limits(self._site.divisor, self._schema.declared_rows)
         for release in fast:
-            clip_norm(tree, release.sensitivity, limits)  # raises here, before any intent
-        return DenseSum(tree, self._spec.task, train, limits)
+            # Raises here, before any intent.
+            clip_norm(tree, release.sensitivity, limits, engine.per_layer)
+        return engine(tree, self._spec.task, train, limits)
+
+    def _clipping(self, tree: Sequential) -> Clipping:
+        if self._spec.privacy.clipping == "flat":
+            return FLAT
+        return PerLayer([math.prod(shape) for _, shape in parameter_shapes(tree)])
 
     def _release(self, purpose: Purpose) -> Release:
         release = self._releases.get(purpose)

@@ -25,8 +25,10 @@ class VmapSum(Blocks):
 
     path = "vmap"
 
-    def __init__(self, module: nn.Module, loss: RowLoss, rows: int) -> None:
-        super().__init__(module, loss, rows)
+    def __init__(
+        self, module: nn.Module, loss: RowLoss, rows: int, *, per_layer: bool = False
+    ) -> None:
+        super().__init__(module, loss, rows, per_layer=per_layer)
         names = [name for name, _ in module.named_parameters()]
 
         def row_loss(values: tuple[torch.Tensor, ...], x: torch.Tensor, y: torch.Tensor) -> Any:
@@ -79,8 +81,9 @@ class VmapSum(Blocks):
             weights = torch.from_numpy(np.repeat(1.0 / counts, counts)).to(vectors.dtype)
             summed = torch.zeros((len(counts), self.parameters), dtype=vectors.dtype)
             vectors = summed.index_add_(0, owner, vectors * weights[:, None])
-        norms = torch.linalg.vector_norm(vectors, dim=1).double()
-        total += weighted(vectors, bound / norms.clamp_min_(bound))
+        for slot, share in self.shares(bound):
+            norms = torch.linalg.vector_norm(vectors[:, slot], dim=1).double()
+            total[slot] += weighted(vectors[:, slot], share / norms.clamp_min_(share))
 
     def _add_long(
         self, inputs: torch.Tensor, targets: torch.Tensor, bound: float, total: torch.Tensor
@@ -90,5 +93,6 @@ class VmapSum(Blocks):
             part = inputs[low : low + self.block]
             vectors = self._vectors(self._pad(part), self._pad(targets[low : low + self.block]))
             mean += vectors[: len(part)].sum(dim=0, dtype=torch.float64) / len(inputs)
-        norm = max(float(torch.linalg.vector_norm(mean)), bound)
-        total += mean * (bound / norm)
+        for slot, share in self.shares(bound):
+            norm = max(float(torch.linalg.vector_norm(mean[slot])), share)
+            total[slot] += mean[slot] * (share / norm)

@@ -27,6 +27,9 @@ from node.training.parameters import Pieces, width_in
 FloatMatrix = npt.NDArray[np.float64]
 FloatVector = npt.NDArray[np.float64]
 
+Tensor = tuple[FloatMatrix, FloatMatrix | None]
+"""Of a parameter tensor: g [p, size] and a [q, size] of rows' gradients g a^T, or g alone."""
+
 _BOUND = 2.0**800
 """On squares of norms."""
 _NORM_EPSILON = 1e-5
@@ -143,6 +146,11 @@ class Tape:
         for index, step in self._trained:
             step.add_weighted(factors, sums[index], anew)
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what makes the gradients of each parameter tensor, in torch's order; after ``norms``."""
+        for _, step in self._trained:
+            yield from step.tensors()
+
     def everything(self) -> list[npt.NDArray[np.floating]]:
         """All values and gradients, for a check of places."""
         found = [self.outputs, self.gradient]
@@ -242,6 +250,11 @@ class _LinearStep:
         product *= g.T @ g
         return product
 
+    def tensors(self) -> Iterator[Tensor]:
+        yield self._wide_gradient, self._wide_values[: self._width]
+        if len(self._wide_values) > self._width:
+            yield self._wide_gradient, None
+
     def vectors(self, rows: int) -> Iterator[FloatMatrix]:
         product = self._wide_gradient[:, None, :rows] * self._wide_values[None, :, :rows]
         yield product.reshape(-1, rows)
@@ -309,6 +322,10 @@ class _NormStep:
     def silence(self, broken: npt.NDArray[np.bool_]) -> None:
         self._wide_products[:, broken] = 0.0
         self._wide_gradient[:, broken] = 0.0
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self._wide_products, None
+        yield self._wide_gradient, None
 
     def vectors(self, rows: int) -> Iterator[FloatMatrix]:
         yield self._wide_products[:, :rows]

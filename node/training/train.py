@@ -8,7 +8,8 @@ patient, in this order:
 1. the gradients of the patient's rows, by Opacus' ``GradSampleModule``, float32; a gradient with a
    value that is not finite becomes 0;
 2. their mean over the patient's rows, float64: one vector a patient, however many rows;
-3. clipped to L2 norm C = sensitivity / 2^20, scaled by 2^20, truncated toward zero;
+3. clipped to L2 norm C = sensitivity / 2^20, as a whole or tensor by tensor (``node.training.clipping``),
+   scaled by 2^20, truncated toward zero;
 4. checked in integers: a vector whose sum of squares exceeds sensitivity^2 becomes 0.
 
 The vectors are summed in int64 exactly, and an independent rounded Gaussian integer is added to each
@@ -45,6 +46,7 @@ from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from ledger.experiment.tensors import to_grid
 from node.data.encode import Examples
 from node.errors import JobRefused
+from node.training.clipping import FLAT, Clipping
 from node.training.dense import DenseSum
 from node.training.network import FloatVector, RowLinear, load_flat
 from privacy.events import FULL_BATCH, GRID
@@ -77,6 +79,7 @@ class Training:
         examples: the training half.
         declared: the public number of training units, the divisor.
         fast: the same model and examples in the fast engine, where a release asks for it.
+        clipping: of the exact engine; the fast one has its own.
     """
 
     engine: nn.Module
@@ -84,6 +87,7 @@ class Training:
     examples: Examples
     declared: int
     fast: DenseSum | None = None
+    clipping: Clipping = FLAT
 
 
 def per_sample(module: nn.Module) -> nn.Module:
@@ -150,6 +154,7 @@ def noisy_gradient_sum(training: Training, release: Release, rng: Randomness) ->
                 sensitivity=release.sensitivity,
                 loss=training.loss,
                 block=block_rows(training.declared, release.sampling, parameters),
+                clipping=training.clipping,
             )
     except FAILURES:
         # The engine passed ``rehearse``, so this is about these rows. To stop now would tell;
@@ -173,7 +178,13 @@ def load_weights(training: Training, release: Release, weights: FloatVector) -> 
 
 
 def exact_sum(
-    engine: nn.Module, batch: Examples, *, sensitivity: int, loss: Loss, block: int
+    engine: nn.Module,
+    batch: Examples,
+    *,
+    sensitivity: int,
+    loss: Loss,
+    block: int,
+    clipping: Clipping = FLAT,
 ) -> IntVector:
     """Sum the clipped integer vectors of a batch's patients, WITHOUT noise: never leaves this room.
 
@@ -186,7 +197,7 @@ def exact_sum(
         raise ValueError(f"sensitivity {sensitivity} is not in 1..{MAX_SENSITIVITY}")
     total = np.zeros(_parameters(engine), dtype=np.int64)
     for gradients in patient_gradients(engine, batch, loss=loss, block=block):
-        total += clip_to_grid(gradients, sensitivity).sum(axis=0, dtype=np.int64)
+        total += clipping.on_grid(gradients, sensitivity).sum(axis=0, dtype=np.int64)
     return total
 
 
@@ -217,24 +228,6 @@ def patient_gradients(
             open_sum, sums = sums[-1].copy(), sums[:-1]
         yield sums / counts[first : first + len(sums), None]
         start = stop
-
-
-def clip_to_grid(gradients: FloatMatrix, sensitivity: int) -> npt.NDArray[np.int64]:
-    """Clip each row to the sensitivity and put it on the grid.
-
-    Args:
-        gradients: finite float64 [u, d].
-        sensitivity: L2 bound, grid units, 1 .. 2^30.
-
-    Returns:
-        int64 [u, d]; every row's sum of squares is at most sensitivity^2, checked in integers.
-    """
-    norms = np.sqrt((gradients * gradients).sum(axis=1)) * GRID
-    factors = np.where(norms > sensitivity, sensitivity / np.maximum(norms, 1.0), 1.0) * GRID
-    vectors: npt.NDArray[np.int64] = np.trunc(gradients * factors[:, None]).astype(np.int64)
-    too_long = (vectors * vectors).sum(axis=1) > sensitivity * sensitivity
-    vectors[too_long] = 0
-    return vectors
 
 
 def fedsgd_round(
@@ -336,7 +329,14 @@ def rehearse(training: Training) -> None:
     )
     block = block_rows(training.declared, FULL_BATCH, _parameters(training.engine))
     try:
-        exact_sum(training.engine, blank, sensitivity=GRID, loss=training.loss, block=block)
+        exact_sum(
+            training.engine,
+            blank,
+            sensitivity=GRID,
+            loss=training.loss,
+            block=block,
+            clipping=training.clipping,
+        )
         if training.fast is not None:
             training.fast.clipped_sum(np.zeros(training.examples.units, dtype=bool), GRID)
     except FAILURES as error:

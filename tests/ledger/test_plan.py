@@ -22,6 +22,7 @@ from ledger.experiment.plan.shape import metric_layout, network_of
 from ledger.experiment.plan.sites import Site, cells_of, sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.documents import encode_document
 from ledger.rules.experiments import totals
 from privacy.events import GRID, Gaussian
 from privacy.filters import Limit, limit_for, step_charge
@@ -610,6 +611,18 @@ def test_the_fast_engine_is_refused_where_rounding_would_eat_the_clip_norm() -> 
     assert error.where == "plan.sites.basel"
     assert "raise the clip norm, or use the exact engine" in error.reason
     compile_plan(spec(privacy=tiny | {"engine": "exact"}), (site(),), MODEL)
+
+
+def test_clipping_by_layer_is_planned_and_charged_like_flat_clipping() -> None:
+    flat, by_layer = spec(), spec(privacy={"clipping": "per_layer"})
+    assert compile_plan(by_layer, (site(),), MODEL) == compile_plan(flat, (site(),), MODEL)
+    assert b'"clipping"' not in encode_document(flat)
+    assert b'"clipping":"per_layer"' in encode_document(by_layer)
+    error = why_not(spec(privacy={"clipping": "per_layer", "clip_norm": "0.000001"}), site())
+    assert error.where == "privacy.clip_norm"
+    assert "no grid unit of it is left for each of 2" in error.reason
+    tiny = {"engine": "fast", "clip_norm": "0.000008", "clipping": "per_layer"}
+    assert "raise the clip norm" in why_not(spec(privacy=tiny), site()).reason
 
 
 def test_a_cell_whose_promise_has_no_gate_is_refused() -> None:

@@ -18,9 +18,13 @@ from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
 from node.data.holdings import Holdings
 from node.errors import DatasetChanged, DatasetError, JobRefused
+from node.training import rounds
+from node.training.clipping import FLAT, PerLayer
+from node.training.dense import DenseSum
 from node.training.frames import Job
+from node.training.layerwise import LayerwiseSum
 from node.training.rounds import run_round
-from node.training.train import start_torch
+from node.training.train import Training, start_torch
 from privacy.noise import Randomness, TestRng
 from tests.node.cases import (
     SPLIT_KEY,
@@ -114,6 +118,26 @@ def test_fedavg_sends_multiples_of_its_weight(file: Path) -> None:
     values = decode_update(update, PARAMETERS)
     assert (values % heart_schema().declared_train == 0).all()
     assert values.any()
+
+
+@pytest.mark.parametrize("engine", ["exact", "fast"])
+@pytest.mark.parametrize("kind", ["train", "baseline"])
+def test_a_spec_decides_how_gradients_are_clipped(
+    file: Path, engine: str, kind: RoundKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Training] = []
+    honest = rounds.rehearse
+    monkeypatch.setattr(rounds, "rehearse", lambda t: (made.append(t), honest(t)))
+    for clipping in ("flat", "per_layer"):
+        spec = heart_spec(privacy=PRIVACY | {"clipping": clipping, "engine": engine})
+        planned = site_plan(spec, heart_schema())
+        releases = [r.model_copy(update={"engine": engine}) for r in planned.releases]
+        site = planned.model_copy(update={"releases": tuple(releases)})
+        run(job_for(file, kind, spec=spec, site=canonical(site)))
+    flat, by_layer = made
+    assert (flat.clipping, by_layer.clipping) == (FLAT, PerLayer([20, 1]))
+    if engine == "fast":
+        assert [type(one.fast) for one in made] == [DenseSum, LayerwiseSum]
 
 
 def test_the_same_round_is_the_same_bytes_whether_the_dataset_was_warm_or_not(file: Path) -> None:

@@ -20,12 +20,12 @@ from ledger.experiment.spec import BinaryTask, MulticlassTask
 from ledger.experiment.tensors import to_grid
 from node.data.encode import Examples
 from node.errors import IntentRefused, JobRefused
+from node.training.clipping import clip_to_grid
 from node.training.network import FloatVector, build, load_flat
 from node.training.train import (
     Training,
     block_rows,
     bounded,
-    clip_to_grid,
     exact_sum,
     fedavg_round,
     fedsgd_round,

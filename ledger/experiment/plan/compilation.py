@@ -22,7 +22,7 @@ from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.fast_clip import clip_norm
-from ledger.experiment.network_spec import parameter_count
+from ledger.experiment.network_spec import parameter_count, parameter_shapes
 from ledger.experiment.plan.calibration import calibrate
 from ledger.experiment.plan.quantities import (
     clip_units,
@@ -71,6 +71,9 @@ def assemble(
     """Build the plan around given noise: everything in it but the noise follows from the spec."""
     check_agreement(spec, sites)
     tree = network_of(spec, sites[0].schema)
+    tensors = len(parameter_shapes(tree))
+    if spec.privacy.clipping == "per_layer" and clip_units(spec) ** 2 < tensors:
+        raise PlanRefused("privacy.clip_norm", f"no grid unit of it is left for each of {tensors}")
     metrics = metric_layout(spec)
     parameters = parameter_count(tree)
     masked = spec.federation.secure_aggregation
@@ -161,7 +164,9 @@ def _assemble_site(
     declared = site.terms.declared_train
     if any(release.engine == "fast" for release in releases):
         limits = site_limits(declared, site.schema.declared_rows)
-        clip_norm(network_of(spec, site.schema), sensitivity, limits)  # refuses what rounding eats
+        per_layer = spec.privacy.clipping == "per_layer"
+        # Refuses what rounding eats.
+        clip_norm(network_of(spec, site.schema), sensitivity, limits, per_layer)
     federated_average = isinstance(spec.federation.strategy, FedAvg)
     return SitePlan(
         dataset=site.terms.dataset,

@@ -1,0 +1,97 @@
+"""From a patient's gradient to an integer vector that is not too long: the clipping of the exact engine.
+
+Promise: each vector's sum of squares is at most the sensitivity squared, checked in integers after
+scaling by 2^20 and truncation toward zero; what exceeds it all the same becomes 0. A vector depends on
+its patient's gradient alone, so one patient moves a sum of them by at most the sensitivity.
+
+- ``Flat``: the whole gradient, to the sensitivity.
+- ``PerLayer``: each of the L parameter tensors by itself, to floor(sensitivity / sqrt(L)); together they
+  are no longer than the sensitivity (Opacus' ``DPPerLayerOptimizer`` with equal norms).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.events import GRID
+
+FloatMatrix = npt.NDArray[np.float64]
+IntMatrix = npt.NDArray[np.int64]
+
+
+class Clipping(Protocol):
+    """How the gradients of patients become vectors."""
+
+    def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+        """Clip each row and put it on the grid.
+
+        Args:
+            gradients: finite float64 [u, d].
+            sensitivity: L2 bound, grid units, 1 .. 2^30.
+
+        Returns:
+            int64 [u, d].
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """The whole gradient is one vector."""
+
+    def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+        """As ``Clipping.on_grid``."""
+        return clip_to_grid(gradients, sensitivity)
+
+
+@dataclass(frozen=True, slots=True)
+class PerLayer:
+    """Each parameter tensor's part is a vector of its own.
+
+    Attributes:
+        sizes: of the tensors, in the order of the gradient; their sum is d.
+    """
+
+    sizes: Sequence[int]
+
+    def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+        """As ``Clipping.on_grid``.
+
+        Raises:
+            ValueError: no grid unit is left for a tensor.
+        """
+        share = math.isqrt(sensitivity * sensitivity // len(self.sizes))
+        if share < 1:
+            raise ValueError(f"{sensitivity} grid units cannot be shared by {len(self.sizes)}")
+        edges = np.cumsum([0, *self.sizes])
+        return np.concatenate(
+            [clip_to_grid(gradients[:, low:high], share) for low, high in pairwise(edges)], axis=1
+        )
+
+
+FLAT = Flat()
+
+
+def clip_to_grid(gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+    """Clip each row to the sensitivity and put it on the grid.
+
+    Args:
+        gradients: finite float64 [u, d].
+        sensitivity: L2 bound, grid units, 1 .. 2^30.
+
+    Returns:
+        int64 [u, d]; every row's sum of squares is at most sensitivity^2, checked in integers.
+    """
+    norms = np.sqrt((gradients * gradients).sum(axis=1)) * GRID
+    factors = np.where(norms > sensitivity, sensitivity / np.maximum(norms, 1.0), 1.0) * GRID
+    vectors: IntMatrix = np.trunc(gradients * factors[:, None]).astype(np.int64)
+    too_long = (vectors * vectors).sum(axis=1) > sensitivity * sensitivity
+    vectors[too_long] = 0
+    return vectors
