@@ -47,7 +47,8 @@ from node.register.patients import PATIENTS
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
 
 if TYPE_CHECKING:
-    from node.service.loop import NodeService, Picture
+    from node.service.loop import NodeService
+    from node.service.picture import Picture
 
 LOCAL_FILE = "local.json"
 WITNESS = "/witness"

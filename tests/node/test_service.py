@@ -288,7 +288,7 @@ def test_a_forked_log_ends_all_work_and_is_reported(town: Town) -> None:
     replica, log_key = node.membership.replica, town.founded.keyring.log
     assert log_key is not None
     forged = sign_checkpoint(log_key, Checkpoint(replica.origin, replica.size, bytes(32)))
-    node.service._events.put(News(replica.size, Followed((), forged, ())))
+    node.service._inbox.put(News(replica.size, Followed((), forged, ())))
     town.until(lambda: node.service.picture.fork is not None)
     town.until(lambda: len(said(town, ForkReported)) == 1)
     (conflict,) = replica.store.conflicts()
