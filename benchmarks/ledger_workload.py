@@ -346,6 +346,7 @@ class Workload:
             for name, registration in registrations.items()
         )
         return Plan(
+            purpose="research",
             strategy="fedsgd",
             parameters=800,
             metric_size=0,

@@ -126,6 +126,27 @@ def limit_for(epsilon: float, delta: float, slack: float = 0.0) -> Limit:
     )
 
 
+def part_of_limit(epsilon: float, delta: float, order_centi: int) -> Limit:
+    """Integer gates of a smaller epsilon inside a cell's promise: at its delta and its order.
+
+    Args:
+        epsilon: in 0.001 .. 1000.
+        delta: the cell's whole lifetime delta; each lane gets half.
+        order_centi: the cell's order in hundredths.
+
+    Returns:
+        Both gates rounded down; the Renyi gate is 0 where the order cannot express this epsilon.
+
+    Raises:
+        InvalidParameter: a number is out of range.
+    """
+    return Limit(
+        g_max=math.floor(mu2_max(epsilon, delta / 2.0) * CHARGE_UNIT),
+        r_max=math.floor(rdp_max(epsilon, delta / 2.0, order_centi / 100.0) * CHARGE_UNIT),
+        order_centi=order_centi,
+    )
+
+
 def step_charge(event: Gaussian, order_centi: int) -> Charge:
     """Charge one step of ``event``, rounded up; its ``steps`` are not multiplied in.
 

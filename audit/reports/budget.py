@@ -16,15 +16,15 @@ from functools import lru_cache
 
 from audit.verification.history import CellRecord, ExperimentRecord, History
 from ledger.entries.operations.plans import Release
-from ledger.rules.budget import gate
 from ledger.rules.experiments import site_of
-from ledger.rules.state import State
+from ledger.rules.purposes import fitting
+from ledger.rules.state import PurposeShare, State
 from privacy.calibrate import compose_epsilon, epsilon_of
 from privacy.crosscheck import pld_epsilon, rdp_epsilon_dp_accounting
 from privacy.curves import true_positive_rate
 from privacy.errors import CrossCheckFailed
 from privacy.events import CHARGE_UNIT, Gaussian
-from privacy.filters import Charge, repeats
+from privacy.filters import Charge
 
 FALSE_ALARMS = 0.01
 """The false positive rate at which an attacker's gain is shown."""
@@ -57,6 +57,19 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PurposePart:
+    """What one purpose has used of a cell's promise, as epsilon at the cell's delta.
+
+    Attributes:
+        limit: the most that the hospital lets it use; None where it said nothing.
+    """
+
+    purpose: str
+    epsilon: float
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellBudget:
     """A cell's promise and spend.
 
@@ -71,6 +84,7 @@ class CellBudget:
         curve: its way there.
         by_delta: epsilon of the same spend at each of ``DELTAS``.
         closed_lanes: lanes that overflowed and admit nothing more.
+        parts: what was used for each purpose, and what may be.
     """
 
     cell: str
@@ -87,6 +101,7 @@ class CellBudget:
     curve: tuple[CurvePoint, ...]
     by_delta: tuple[tuple[float, float], ...]
     closed_lanes: tuple[str, ...]
+    parts: tuple[PurposePart, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,9 @@ def cell_budget(history: History, state: State, cell: str) -> CellBudget:
             name
             for name, closed in (("G", spend.g_overflowed), ("R", spend.r_overflowed))
             if closed
+        ),
+        parts=tuple(
+            _part(code, share, order, delta) for code, share in sorted(held.purposes.items())
         ),
     )
 
@@ -225,11 +243,7 @@ def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int:
     """
     held = like.held[dataset]
     return min(
-        repeats(
-            state.cells[charge.cell].spend,
-            Charge(charge.g, charge.r),
-            gate(state.cells[charge.cell]),
-        )
+        fitting(state.cells[charge.cell], like.plan.purpose, Charge(charge.g, charge.r))
         for charge in held.terms.charges
     )
 
@@ -257,6 +271,13 @@ def merged(events: Sequence[SpendEvent]) -> tuple[Gaussian, ...]:
     """The mechanisms alone, sorted, for accountants and caches."""
     found = [e.event for e in events if e.event.steps]
     return tuple(sorted(found, key=lambda e: (e.sensitivity, e.noise_sd, e.sampling, e.steps)))
+
+
+def _part(purpose: str, share: PurposeShare, order: int, delta: float) -> PurposePart:
+    spent = epsilon_of(share.spend.g, share.spend.r, order, delta)
+    return PurposePart(
+        purpose, spent, None if share.terms is None else share.terms.epsilon_micro / 1e6
+    )
 
 
 def _last_experiment(history: History, dataset: str) -> ExperimentRecord | None:

@@ -18,6 +18,7 @@ from audit.reports.data_use_form import (
     DerivedModel,
     Mechanism,
     PrivacyBlock,
+    PurposeBlock,
     Reviewed,
     Use,
 )
@@ -224,6 +225,10 @@ def _privacy(budget: DatasetBudget) -> PrivacyBlock:
                 delta=cell.delta,
                 attacker_gain_at_1_percent=cell.attacker_gain,
                 lanes_closed=cell.closed_lanes,
+                purposes=tuple(
+                    PurposeBlock(purpose=p.purpose, epsilon=p.epsilon, limit=p.limit)
+                    for p in cell.parts
+                ),
                 curve=tuple((p.index, p.at_ms, p.epsilon) for p in cell.curve),
             )
         )

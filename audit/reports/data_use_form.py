@@ -177,6 +177,14 @@ class Mechanism(Part):
     settled: bool
 
 
+class PurposeBlock(Part):
+    """What one purpose has used of a cell, and the most that it may; null where nothing was said."""
+
+    purpose: str
+    epsilon: float
+    limit: float | None
+
+
 class CellBlock(Part):
     """A cell's promise and spend."""
 
@@ -191,6 +199,7 @@ class CellBlock(Part):
     delta: float
     attacker_gain_at_1_percent: float
     lanes_closed: tuple[str, ...]
+    purposes: tuple[PurposeBlock, ...]
     curve: tuple[tuple[int, int, float], ...]
 
 

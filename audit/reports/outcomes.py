@@ -25,6 +25,7 @@ REASONS: dict[str, str] = {
     "dataset_withdrawn": "the dataset was withdrawn",
     "dataset_changed": "the dataset was registered anew after the plan was made",
     "budget_exhausted": "the patients' privacy budget could not pay for it",
+    "purpose_exhausted": "the part of the patients' privacy budget for its purpose could not pay for it",
     "plan_mismatch": "the plan is not what its specification implies",
     "local_policy": "the hospital's own policy",
     "no_spare_round": "no spare round was left after a restart",

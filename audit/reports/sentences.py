@@ -181,6 +181,15 @@ def _cell(who: str, op: Any, history: History) -> Told:
     )
 
 
+def _limited(who: str, op: Any, history: History) -> Told:
+    most = f"at most epsilon {op.epsilon_micro / 1e6:g}" if op.epsilon_micro else "nothing"
+    return Told(
+        f"{who} lets {in_words(op.purpose)} use {most} of what the patients of cell {op.cell} were "
+        "promised.",
+        (Fact("Gates", f"{op.g_max} in lane G, {op.r_max} in lane R (units of 2^-40)"),),
+    )
+
+
 def _registered(who: str, op: Any, history: History) -> Told:
     return Told(
         f"{who} offered dataset {op.dataset}: about {op.declared_train + op.declared_test:,} "
@@ -464,6 +473,7 @@ _TELLERS: dict[str, Callable[[str, Any, History], Told]] = {
     "fork.reported": _fork,
     "receipt.broken": _receipt_broken,
     "cell.registered": _cell,
+    "purpose.limited": _limited,
     "dataset.registered": _registered,
     "dataset.withdrawn": _withdrawn,
     "experiment.proposed": _proposed,

@@ -20,6 +20,7 @@ from audit.verification.history import ExperimentRecord, History
 from audit.verification.replay import Replay
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Release, SitePlan
+from ledger.entries.operations.purposes import PurposeCode
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.sites import Site
@@ -185,6 +186,25 @@ def check_promises(replay: Replay, *, cross_check: bool = False) -> Iterator[Che
         yield Check(11, "proved", "no promise was made so far")
 
 
+def charged(history: History) -> Iterator[tuple[PurposeCode, str, int, int]]:
+    """Every charge of this log, put together anew: purpose, cell, lane G, lane R."""
+    for experiment in history.experiments.values():
+        for site in experiment.plan.sites:
+            held = experiment.held.get(site.dataset)
+            if held is None:
+                continue
+            noise = _noise(experiment, site)
+            for release in site.releases:
+                steps = noise.get(release.purpose, 0)
+                if held.settled is None:
+                    steps = max(release.steps, steps)
+                for charge in release.charges:
+                    yield experiment.plan.purpose, charge.cell, steps * charge.g, steps * charge.r
+    for told in history.statistics.values():
+        for charge in told.terms.charges:
+            yield "statistics", charge.cell, charge.g, charge.r
+
+
 def _cells(history: History, uses: object) -> dict[str, CellRegistered]:
     assert isinstance(uses, tuple)
     return {use.cell: history.cells[use.cell].terms for use in uses}
@@ -290,29 +310,15 @@ def _used(experiment: ExperimentRecord, dataset: str) -> dict[str, int]:
 def _sums(history: History, state: State) -> Iterator[Check]:
     """Each cell's lane totals, put together anew from reservations, settlements and updates."""
     sums = {name: (spend.g, spend.r) for name, spend in history.carried_spend.items()}
-    for experiment in history.experiments.values():
-        for site in experiment.plan.sites:
-            held = experiment.held.get(site.dataset)
-            if held is None:
-                continue
-            noise = _noise(experiment, site)
-            for release in site.releases:
-                steps = noise.get(release.purpose, 0)
-                if held.settled is None:
-                    steps = max(release.steps, steps)
-                for charge in release.charges:
-                    g, r = sums.get(charge.cell, (0, 0))
-                    sums[charge.cell] = g + steps * charge.g, r + steps * charge.r
-    for told in history.statistics.values():
-        for charge in told.terms.charges:
-            g, r = sums.get(charge.cell, (0, 0))
-            sums[charge.cell] = g + charge.g, r + charge.r
-    for name, cell in state.cells.items():
-        if sums.get(name, (0, 0)) != (cell.spend.g, cell.spend.r):
+    for _, cell, g, r in charged(history):
+        before = sums.get(cell, (0, 0))
+        sums[cell] = before[0] + g, before[1] + r
+    for name, held in state.cells.items():
+        if sums.get(name, (0, 0)) != (held.spend.g, held.spend.r):
             yield Check(
                 10,
                 "refuted",
-                f"its lanes hold {cell.spend.g}, {cell.spend.r}, but reservations, settlements and "
+                f"its lanes hold {held.spend.g}, {held.spend.r}, but reservations, settlements and "
                 f"updates add up to {sums.get(name, (0, 0))}",
                 f"cell {name}",
             )

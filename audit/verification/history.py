@@ -298,6 +298,7 @@ class History:
         witness_keys: every witness key that was ever enrolled, and by which handle.
         policies: each policy, and the entry after which it was in force.
         carried_spend: what cells had spent in the log that this one took over from.
+        carried_parts: the same by cell and purpose.
     """
 
     members: dict[str, MemberRecord] = field(default_factory=dict)
@@ -317,6 +318,7 @@ class History:
     log_times: array[int] = field(default_factory=lambda: array("q"))
     policies: list[tuple[int, Policy]] = field(default_factory=list)
     carried_spend: dict[str, Spend] = field(default_factory=dict)
+    carried_parts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _updates: dict[str, tuple[RoundRecord, str]] = field(default_factory=dict)
     _key_count: int = 0
 
@@ -397,6 +399,8 @@ class History:
             owner = replace(said, organisation=cell.organisation)
             self.cells[name] = CellRecord(owner, cell.terms, [point])
             self.carried_spend[name] = spend
+            for part in cell.purposes:
+                self.carried_parts[name, part.purpose] = part.g, part.r
         for dataset in op.datasets:
             name = dataset.terms.dataset
             owner = replace(said, author=dataset.node, organisation=dataset.organisation)

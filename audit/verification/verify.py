@@ -42,6 +42,7 @@ from audit.verification.check_budgets import (
 from audit.verification.check_join import check_succession
 from audit.verification.check_models import check_models
 from audit.verification.check_notes import Notes, check_notes
+from audit.verification.check_purposes import check_parts
 from audit.verification.documents import Documents
 from audit.verification.findings import Check, Report, Verdicts, Witnesses, in_order, listed
 from audit.verification.history import Dispute, History
@@ -124,6 +125,7 @@ def verify(
         checks += check_statistics(done, documents)
         checks += check_charges(done, notes.cosigned)  # 10
         checks += check_promises(done, cross_check=cross_check)  # 11
+        checks += check_parts(done)  # 11
         checks += check_models(done, documents)  # 12
         checks += _blobs(done, copy)  # 13
     if not any(check.step == 1 and check.verdict == "refuted" for check in checks):

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from consilium.commands.summaries import epsilon_after, epsilon_spent
+from consilium.commands.summaries import epsilon_after, epsilon_spent, purpose_summary
 from consilium.errors import InputError
 from ledger.entries.operations.plans import SitePlan
+from ledger.entries.operations.purposes import PurposeCode
 from ledger.exchange.home import Membership
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import parse_document
-from ledger.rules.budget import gate
 from ledger.rules.experiments import site_of, totals
-from ledger.rules.state import Experiment, State
-from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, reserve, settle
+from ledger.rules.purposes import give_back, pay
+from ledger.rules.state import Cell, Experiment, State
+from privacy.filters import Charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,14 @@ class CellCost:
     Attributes:
         before, after: spent and reserved, without and with the whole plan.
         promised: for ever.
+        part: what of it the experiment's purpose may use and has used, in words; empty for all.
     """
 
     cell: str
     before: float
     after: float
     promised: float
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Request:
             f"{spec.title} ({self.experiment.name}, {self.experiment.id[:8]})",
             f"  asked by    {self.experiment.researcher} of {self.experiment.organisation}",
             f"  purpose     {' '.join(spec.purpose.split())}",
+            f"  counted as  {plan.purpose} (what the researcher says: whether it is, you decide)",
             f"  basis       {spec.lawful_basis}",
             f"  learns      {spec.task.target} from {', '.join(spec.features)}",
             f"  until       {spec.until}",
@@ -74,7 +77,7 @@ class Request:
         ]
         lines += [
             f"    cell {cost.cell}: {cost.before:.3g} spent now, {cost.after:.3g} after, "
-            f"of {cost.promised:g} promised for ever"
+            f"of {cost.promised:g} promised for ever{cost.part}"
             for cost in self.costs
         ]
         return lines
@@ -110,7 +113,17 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
         cell = state.cells[charge.cell]
         before = epsilon_spent(cell)
         after = before if held else epsilon_after(cell, charge.g, charge.r)
-        costs.append(CellCost(charge.cell, before, after, cell.terms.epsilon_micro / 1e6))
+        part = purpose_summary(cell, experiment.plan.purpose)
+        said = (
+            ""
+            if part["epsilon"] is None
+            else (
+                f"; {experiment.plan.purpose} has used {part['epsilon_spent']:.3g} of the "
+                f"{part['epsilon']:g} that it may"
+            )
+        )
+        promised = cell.terms.epsilon_micro / 1e6
+        costs.append(CellCost(charge.cell, before, after, promised, said))
     return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
 
 
@@ -122,43 +135,54 @@ def refuse_unaffordable(state: State, request: Request) -> None:
     """
     if request.dataset in request.experiment.reservations:
         return
-    for line in unaffordable(state, (request.site,)):
+    for line in unaffordable(state, request.experiment.plan.purpose, (request.site,)):
         raise InputError(
             f"{line}; its node would refuse it. "
             "Refuse the experiment with --reason privacy_cost, or have it proposed with less"
         )
 
 
-def unaffordable(state: State, sites: Iterable[SitePlan]) -> list[str]:
-    """The cells of patients whose promise cannot hold a plan, each as a line.
+def unaffordable(state: State, purpose: PurposeCode, sites: Iterable[SitePlan]) -> list[str]:
+    """The cells of patients whose promise, or its part for the purpose, cannot hold a plan, each as a line.
 
-    Judged as the filter judges (``privacy.filters.reserve``), but as if every experiment that holds
+    Judged as the fold judges (``ledger.rules.purposes.pay``), but as if every experiment that holds
     a part of a cell now gave all of it back.
     """
     lines = []
     for site in sites:
         for charge in totals(site.releases):
             cell = state.cells[charge.cell]
-            spend = cell.spend
-            for held in _open_charges(state, charge.cell):
-                spend = settle(spend, held)
-            try:
-                reserve(spend, Charge(charge.g, charge.r), gate(cell))
-            except BudgetExceeded:
-                promised = cell.terms.epsilon_micro / 1e6
+            for other, held in _open_charges(state, charge.cell):
+                cell = give_back(cell, other, held)
+            paid = pay(cell, purpose, Charge(charge.g, charge.r))
+            if isinstance(paid, Cell):
+                continue
+            epsilon = f"{site.dataset}: epsilon {site.epsilon_micro / 1e6:.3g}"
+            if paid == "purpose_exhausted":
+                part = purpose_summary(cell, purpose)["epsilon"]
                 lines.append(
-                    f"{site.dataset}: epsilon {site.epsilon_micro / 1e6:.3g} is more than what is "
-                    f"left of the {promised:g} that the patients of {charge.cell} were promised"
+                    f"{epsilon} is more than what is left of the {part:g} that {purpose} may use of "
+                    f"the promise to the patients of {charge.cell}"
+                )
+            else:
+                lines.append(
+                    f"{epsilon} is more than what is left of the "
+                    f"{cell.terms.epsilon_micro / 1e6:g} that the patients of {charge.cell} were "
+                    "promised"
                 )
     return lines
 
 
-def _open_charges(state: State, cell: str) -> Iterator[Charge]:
-    """What experiments hold of a cell and may still give back."""
+def _open_charges(state: State, cell: str) -> Iterator[tuple[PurposeCode, Charge]]:
+    """What experiments hold of a cell and may still give back, each with its purpose."""
     for experiment in state.experiments.values():
         for held in experiment.reservations.values():
             if held.settled_at is None:
-                yield from (Charge(c.g, c.r) for c in held.charges if c.cell == cell)
+                yield from (
+                    (experiment.plan.purpose, Charge(c.g, c.r))
+                    for c in held.charges
+                    if c.cell == cell
+                )
 
 
 def dataset_of(state: State, organisation: str, experiment: Experiment, given: str | None) -> str:

@@ -29,6 +29,14 @@ class Spent(Part):
     settled: bool
 
 
+class PurposeLine(Part):
+    """What one purpose has used of a cell, and the most that it may; null where nothing was said."""
+
+    purpose: str
+    epsilon: float
+    limit: float | None
+
+
 class CellLine(Part):
     """One cell of patients.
 
@@ -48,6 +56,7 @@ class CellLine(Part):
     epsilon: float
     epsilon_settled: float
     epsilon_pld: float
+    purposes: tuple[PurposeLine, ...]
     spent: tuple[Spent, ...]
 
 
@@ -81,7 +90,7 @@ def budget_report(found: Verification, by: str) -> BudgetReport:
 def budget_csv(report: BudgetReport) -> str:
     """The cells as CSV, a line each; formulas cannot be in it, since every field is a slug or number."""
     out = io.StringIO()
-    fields = [name for name in CellLine.model_fields if name != "spent"]
+    fields = [name for name in CellLine.model_fields if name not in ("spent", "purposes")]
     writer = csv.DictWriter(out, fields, lineterminator="\n")
     writer.writeheader()
     for cell in report.cells:
@@ -101,6 +110,9 @@ def _line(budget: CellBudget) -> CellLine:
         epsilon=budget.epsilon,
         epsilon_settled=budget.epsilon_settled,
         epsilon_pld=pld(merged(budget.events), budget.delta) if merged(budget.events) else 0.0,
+        purposes=tuple(
+            PurposeLine(purpose=p.purpose, epsilon=p.epsilon, limit=p.limit) for p in budget.parts
+        ),
         spent=tuple(
             Spent(
                 experiment=event.experiment,

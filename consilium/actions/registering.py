@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TypedDict
 
 from immutables import Map
 
+from consilium.actions.purposes import read_parts
 from consilium.actions.speaking import open_member, positive_number, say
 from consilium.actions.written import read_written
 from consilium.errors import InputError, RefusedByFederation
@@ -98,6 +100,7 @@ def register_file(
     blocks: Period | None = None,
     new_patients: int | None = None,
     lifetime: float | None = None,
+    purposes: Sequence[str] = (),
 ) -> Registered:
     """Register a file as one of this hospital's datasets.
 
@@ -110,6 +113,7 @@ def register_file(
         card: a YAML file with a ``DatasetCard``, or None.
         blocks: cells by calendar year or quarter; said with a hospital's first dataset.
         lifetime: epsilon promised to a patient over all federations; said once for a book of promises.
+        purposes: as ``research=2``: how much of each cell's promise a purpose may use.
         new_patients: opens today's block for so many, see ``node.data.blocks.Calendar``.
 
     Raises:
@@ -118,6 +122,7 @@ def register_file(
     positive_number(epsilon, "--epsilon")
     positive_number(delta, "--delta")
     positive_number(lifetime, "--lifetime")
+    parts = read_parts(purposes)
     declared = read_written(schema, Schema)
     sealed = None if card is None else seal_card(read_written(card, DatasetCard))
     with open_member(settings.home, settings.passphrase_file, ("node",)) as member:
@@ -151,6 +156,7 @@ def register_file(
                     period=blocks,
                     new_patients=new_patients,
                 ),
+                purposes=parts,
             )
             if sealed is not None:
                 prepared = _with_card(prepared, sealed)

@@ -20,6 +20,15 @@ app = typer.Typer(no_args_is_help=True, help="Check, register, list and withdraw
 
 DataOption = Annotated[Path, typer.Option("--data", help="CSV (plain or .gz) or Parquet.")]
 SchemaOption = Annotated[Path, typer.Option("--schema", help="The dataset's schema, YAML or JSON.")]
+PurposeBudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--purpose-budget",
+        metavar="PURPOSE=EPSILON",
+        help="Most that one purpose may use of each cell's promise; may be said again, only to lower "
+        "it. Purposes: research, public_health, care, policy, statistics, education, development.",
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(help="The dataset's name.")]
 
 
@@ -42,6 +51,8 @@ def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -
         "consilium dataset register --data heart.csv --schema schema.yaml --epsilon 8",
         "consilium dataset register --data more.csv --schema more.yaml   # the same patients' budget",
         "consilium dataset register --data a.csv --schema a.yaml --epsilon 8 --blocks year",
+        "consilium dataset register --data a.csv --schema a.yaml --epsilon 8 "
+        "--purpose-budget research=6 --purpose-budget development=0",
         "consilium dataset register --data b.csv --schema a.yaml --new-patients 400   # a year later",
     )
 )
@@ -88,6 +99,7 @@ def register(
             "this one's part. Needs the setting promises.",
         ),
     ] = None,
+    purpose_budget: PurposeBudgetOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -110,6 +122,7 @@ def register(
         blocks=None if blocks is None else closed_word(blocks, Period, "--blocks"),
         new_patients=new_patients,
         lifetime=lifetime,
+        purposes=purpose_budget or (),
     )
     if as_json:
         show_json(found)
@@ -190,8 +203,13 @@ def budget(
     if as_json:
         show_json(found)
         return
-    shown = [{k: v for k, v in cell.items() if k != "curve"} for cell in found["cells"]]
+    apart = ("curve", "purposes")
+    shown = [{k: v for k, v in cell.items() if k not in apart} for cell in found["cells"]]
     show_table("cells", shown)
+    if any(cell["purposes"] for cell in found["cells"]):
+        parts = [{"cell": cell["cell"], **p} for cell in found["cells"] for p in cell["purposes"]]
+        say_line("")
+        show_table("by purpose", parts)
     say_line("")
     say_line("epsilon of what is spent, at each delta:")
     for cell in found["cells"]:
@@ -202,6 +220,32 @@ def budget(
     else:
         last, more = found["last_experiment"], found["more_like_last"]
         say_line(f"{more} more experiments like {last}, the last one, fit.")
+
+
+@app.command(
+    epilog=examples(
+        "consilium dataset limit basel-heart --purpose-budget development=0",
+        "consilium dataset limit basel-heart --purpose-budget research=3 --json",
+    )
+)
+def limit(
+    name: NameArgument,
+    purpose_budget: PurposeBudgetOption = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lower what a purpose may use of your patients' budget. It is never raised again."""
+    from consilium.actions.purposes import limit_purposes, read_parts
+    from consilium.commands.terminal import show_json, show_table
+    from consilium.errors import InputError
+    from consilium.settings import load_settings
+
+    if not purpose_budget:
+        raise InputError("say --purpose-budget, as in --purpose-budget research=3")
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    found = limit_purposes(settings, name, read_parts(purpose_budget))
+    show_json(found) if as_json else show_table("limited", found)
 
 
 @app.command(

@@ -138,7 +138,7 @@ def propose(
         client = Client.of(member)
         proposed = client.propose(experiment)
         asked = client.state.experiments[proposed]
-        for line in unaffordable(client.state, asked.plan.sites):
+        for line in unaffordable(client.state, asked.plan.purpose, asked.plan.sites):
             note(f"warning: {line}; its steward cannot approve that")
         summary = experiment_summary(asked)
     if as_json:

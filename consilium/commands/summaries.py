@@ -23,13 +23,13 @@ from ledger.entries.operations.plans import Plan
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import parse_note
-from ledger.rules.budget import gate
 from ledger.rules.log import Sequenced
+from ledger.rules.purposes import NONE, fitting, gate, is_closed
 from ledger.rules.state import Cell, Dataset, Experiment, Member, State
 from privacy.calibrate import epsilon_of
 from privacy.curves import true_positive_rate
 from privacy.events import CHARGE_UNIT, FULL_BATCH
-from privacy.filters import Charge, left, repeats
+from privacy.filters import Charge, left
 from privacy.histogram import Measure
 
 if TYPE_CHECKING:
@@ -85,6 +85,18 @@ class CurvePoint(TypedDict):
     epsilon: float
 
 
+class PurposeSummary(TypedDict):
+    """What was spent of a cell for one purpose; ``epsilon`` is the most that may be, or None for all.
+
+    ``closed`` says that nothing more is admitted for it.
+    """
+
+    purpose: str
+    epsilon: float | None
+    epsilon_spent: float
+    closed: bool
+
+
 class CellBudgetSummary(CellSummary):
     """A cell with what its spend means: an attacker's chance, and epsilon at any delta.
 
@@ -94,6 +106,7 @@ class CellBudgetSummary(CellSummary):
 
     attacker_gain_at_1_percent: float
     more_like_last: int | None
+    purposes: list[PurposeSummary]
     curve: list[CurvePoint]
 
 
@@ -219,15 +232,28 @@ def dataset_budget_summary(state: State, dataset: Dataset) -> DatasetBudgetSumma
         more = None
         if use.cell in charges:
             one = charges[use.cell]
-            more = repeats(cell.spend, Charge(one.g, one.r), gate(cell))
+            purpose = last.plan.purpose if last is not None else "research"
+            more = fitting(cell, purpose, Charge(one.g, one.r))
         cells.append(_cell_budget(cell, more))
-    fitting = [cell["more_like_last"] for cell in cells if cell["more_like_last"] is not None]
+    repeatable = [c["more_like_last"] for c in cells if c["more_like_last"] is not None]
     return DatasetBudgetSummary(
         dataset=name,
         unit=dataset.terms.unit,
         last_experiment=None if last is None else last.name,
-        more_like_last=min(fitting, default=None),
+        more_like_last=min(repeatable, default=None),
         cells=cells,
+    )
+
+
+def purpose_summary(cell: Cell, purpose: str) -> PurposeSummary:
+    """Summarise what a purpose has used of a cell, and may use."""
+    share = cell.purposes.get(purpose, NONE)
+    spend, terms = share.spend, cell.terms
+    return PurposeSummary(
+        purpose=purpose,
+        epsilon=None if share.terms is None else share.terms.epsilon_micro / 1e6,
+        epsilon_spent=epsilon_of(spend.g, spend.r, terms.limit.order_centi, terms.delta_e15 / 1e15),
+        closed=is_closed(cell, purpose),
     )
 
 
@@ -238,6 +264,7 @@ def _cell_budget(cell: Cell, more: int | None) -> CellBudgetSummary:
         **cell_summary(cell),
         attacker_gain_at_1_percent=true_positive_rate(mu, FALSE_ALARMS),
         more_like_last=more,
+        purposes=[purpose_summary(cell, code) for code in sorted(cell.purposes)],
         curve=[
             CurvePoint(delta=delta, epsilon=epsilon_of(spend.g, spend.r, order, delta))
             for delta in DELTAS

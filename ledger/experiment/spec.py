@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
 from ledger.experiment.schema import ColumnName, Label, Number
@@ -337,6 +338,9 @@ class ExperimentSpec(SpecPart):
     name: Slug
     title: Line
     purpose: Prose
+    purpose_code: Annotated[PurposeCode, Field(exclude_if=lambda code: code == "research")] = (
+        "research"
+    )
     lawful_basis: Line
     until: date
     task: Task

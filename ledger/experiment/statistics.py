@@ -29,10 +29,9 @@ from ledger.entries.operations.datasets import CellCharge, CellRegistered
 from ledger.errors import PlanRefused
 from ledger.experiment.schema import CategoryColumn, ColumnName, NumberColumn, Schema
 from privacy.calibrate import plan_noise
-from privacy.curves import mu2_max, rdp_max
 from privacy.errors import PrivacyError
-from privacy.events import CHARGE_UNIT, GRID, Gaussian
-from privacy.filters import Limit, step_charge
+from privacy.events import GRID, Gaussian
+from privacy.filters import part_of_limit, step_charge
 
 MAX_NUMBERS = 65_536
 QUANTILES = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
@@ -153,12 +152,8 @@ def noise_for(epsilon: Decimal, cells: Sequence[CellRegistered], sensitivity: in
     noise = 1
     try:
         for cell in cells:
-            lane_delta, order = cell.delta_e15 / 1e15 / 2, cell.limit.order_centi
-            limit = Limit(
-                g_max=math.floor(mu2_max(float(epsilon), lane_delta) * CHARGE_UNIT),
-                r_max=math.floor(rdp_max(float(epsilon), lane_delta, order / 100) * CHARGE_UNIT),
-                order_centi=order,
-            )
+            order = cell.limit.order_centi
+            limit = part_of_limit(float(epsilon), cell.delta_e15 / 1e15, order)
             noise = max(noise, plan_noise(limit, (), sensitivity, 1))
     except PrivacyError as error:
         raise PlanRefused("epsilon", str(error)) from None

@@ -16,10 +16,10 @@ from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, Bud
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Release, SitePlan
 from ledger.rules.experiments import put, site_of, totals
+from ledger.rules.purposes import give_back, pay, pay_anyway
 from ledger.rules.state import Cell, Experiment, Refusal, Reservation, Site, State, replace
 from ledger.rules.verdict import Step, Void
-from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, Limit, Spend, reserve, settle
+from privacy.filters import Charge
 
 
 def reserved(state: State, step: Step, op: BudgetReserved) -> State | Void:
@@ -48,12 +48,10 @@ def reserved(state: State, step: Step, op: BudgetReserved) -> State | Void:
         return Void("charges_mismatch")
     cells = state.cells
     for charge in op.charges:
-        cell = cells[charge.cell]
-        try:
-            spend = reserve(cell.spend, Charge(charge.g, charge.r), gate(cell))
-        except BudgetExceeded:
-            return Void("budget_exhausted")
-        cells = cells.set(charge.cell, replace(cell, spend=spend))
+        paid = pay(cells[charge.cell], experiment.plan.purpose, Charge(charge.g, charge.r))
+        if not isinstance(paid, Cell):
+            return Void(paid)
+        cells = cells.set(charge.cell, paid)
     held = Reservation(step.index, op.charges)
     refusals = experiment.budget_refusals
     if op.dataset in refusals:
@@ -100,18 +98,11 @@ def settled(state: State, step: Step, op: BudgetSettled) -> State | Void:
         return Void("over_reservation")
     cells = state.cells
     for refund in refunds(site, stated):
-        cell = cells[refund.cell]
-        spend = settle(cell.spend, Charge(refund.g, refund.r))
-        cells = cells.set(refund.cell, replace(cell, spend=spend))
+        back = Charge(refund.g, refund.r)
+        cells = cells.set(refund.cell, give_back(cells[refund.cell], experiment.plan.purpose, back))
     held = replace(held, used=stated, settled_at=step.index)
     experiment = replace(experiment, reservations=experiment.reservations.set(op.dataset, held))
     return put(replace(state, cells=cells), experiment)
-
-
-def gate(cell: Cell) -> Limit:
-    """The cell's integer gates as the filter takes them."""
-    limit = cell.terms.limit
-    return Limit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
 
 
 def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
@@ -132,36 +123,31 @@ def steps_stated(used: Iterable[Used]) -> Map[str, int]:
     return stated
 
 
-def charge_excess(state: State, site: Site, before: Reservation, now: Reservation) -> State:
+def charge_excess(
+    state: State, experiment: Experiment, site: Site, before: Reservation, now: Reservation
+) -> State:
     """Charge what a reservation's used steps exceed the charges that its cells hold.
 
     Nothing for an honest node: it uses no more than it reserved, and nothing after it settled.
     """
     if now.settled_at is None:
-        for purpose, steps in now.used.items():
-            if steps > site.steps.get(purpose, 0):
+        for kind, steps in now.used.items():
+            if steps > site.steps.get(kind, 0):
                 break
         else:
             return state
-    cells = state.cells
+    cells, purpose = state.cells, experiment.plan.purpose
     for release in site.plan.releases:
         more = _charged_steps(release, now) - _charged_steps(release, before)
         for charge in release.charges if more > 0 else ():
-            cell = cells[charge.cell]
-            spend = _charge_anyway(cell, more * charge.g, more * charge.r)
-            cells = cells.set(charge.cell, replace(cell, spend=spend))
+            excess = Charge(more * charge.g, more * charge.r)
+            cells = cells.set(charge.cell, pay_anyway(cells[charge.cell], purpose, excess))
     return state if cells is state.cells else replace(state, cells=cells)
 
 
 def _charged_steps(release: Release, held: Reservation) -> int:
     used = held.used.get(release.purpose, 0)
     return used if held.settled_at is not None else max(release.steps, used)
-
-
-def _charge_anyway(cell: Cell, g: int, r: int) -> Spend:
-    spend, limit = cell.spend, gate(cell)
-    g, r = spend.g + g, spend.r + r
-    return Spend(g, r, spend.g_overflowed or g > limit.g_max, spend.r_overflowed or r > limit.r_max)
 
 
 def _own_site(

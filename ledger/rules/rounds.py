@@ -100,7 +100,7 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
         reason = "under_reported"
     if reason is None and _is_reused(experiment.plan, before, op):
         reason = "vector_reused"
-    state = charge_excess(state, site, before, held)
+    state = charge_excess(state, experiment, site, before, held)
     reservations = experiment.reservations.set(name, held)
     current = experiment.round
     if reason is not None or current is None:

@@ -30,6 +30,7 @@ from ledger.entries.operations.federation import Change, Invitation, Policy
 from ledger.entries.operations.masking import MaskingPhase, RevealedShare
 from ledger.entries.operations.members import MemberKeys, Role
 from ledger.entries.operations.plans import Plan, SitePlan
+from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.succession import Predecessor
@@ -148,13 +149,22 @@ class TimeMark:
 
 
 @dataclass(frozen=True)
+class PurposeShare:
+    """What was reserved of a cell for one purpose, and what may be at most; None where all may."""
+
+    terms: PurposeLimited | None = None
+    spend: Spend = Spend()
+
+
+@dataclass(frozen=True)
 class Cell:
-    """A cell of patients: its lifetime promise and what was reserved of it."""
+    """A cell of patients: its lifetime promise and what was reserved of it, in all and by purpose."""
 
     organisation: str
     registered_at: int
     terms: CellRegistered
     spend: Spend = Spend()
+    purposes: Map[str, PurposeShare] = Map()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ answers once; an answer that never came stays paid.
 from __future__ import annotations
 
 from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
-from ledger.rules.budget import gate
-from ledger.rules.state import Dataset, State, Statistics, replace
+from ledger.rules.purposes import pay
+from ledger.rules.state import Cell, Dataset, State, Statistics, replace
 from ledger.rules.verdict import Step, Void
-from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, g_step, r_step_full_batch, reserve
+from privacy.filters import Charge, g_step, r_step_full_batch
 
 
 def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
@@ -30,12 +29,10 @@ def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
         return Void("charges_mismatch")
     cells = state.cells
     for charge in op.charges:
-        cell = cells[charge.cell]
-        try:
-            spend = reserve(cell.spend, Charge(charge.g, charge.r), gate(cell))
-        except BudgetExceeded:
-            return Void("budget_exhausted")
-        cells = cells.set(charge.cell, replace(cell, spend=spend))
+        paid = pay(cells[charge.cell], "statistics", Charge(charge.g, charge.r))
+        if not isinstance(paid, Cell):
+            return Void(paid)
+        cells = cells.set(charge.cell, paid)
     held = Statistics(step.author, step.index, step.entry.body.at_ms, op)
     statistics = state.statistics.set(step.entry.hash, held)
     return replace(state, cells=cells, statistics=statistics)

@@ -20,12 +20,15 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from immutables import Map
+
 from ledger.entries.entry import Body, Entry
 from ledger.entries.operations.succession import (
     CarriedCell,
     CarriedDataset,
     CarriedKey,
     CarriedMember,
+    CarriedPurpose,
     FederationCarried,
     FederationSucceeded,
 )
@@ -34,7 +37,17 @@ from ledger.errors import SuccessionRefused
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
 from ledger.rules.members import keys_in_use
-from ledger.rules.state import Cell, Dataset, KeyState, Member, State, Succession, digest, replace
+from ledger.rules.state import (
+    Cell,
+    Dataset,
+    KeyState,
+    Member,
+    PurposeShare,
+    State,
+    Succession,
+    digest,
+    replace,
+)
 from ledger.rules.verdict import Step, Void
 from privacy.filters import Spend
 
@@ -95,6 +108,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             r=min(cell.spend.r, MAX_INT),
             g_overflowed=cell.spend.g_overflowed,
             r_overflowed=cell.spend.r_overflowed,
+            purposes=tuple(_purpose(code, share) for code, share in sorted(cell.purposes.items())),
         )
         for _, cell in sorted(state.cells.items())
     ]
@@ -136,7 +150,8 @@ def carried(state: State, step: Step, op: FederationCarried) -> State | Void:
         state = replace(state, keys=state.keys.set(kid, gone))
     for cell in op.cells:
         spend = Spend(cell.g, cell.r, cell.g_overflowed, cell.r_overflowed)
-        held = Cell(cell.organisation, step.index, cell.terms, spend)
+        purposes = Map[str, PurposeShare]({p.purpose: _share(p) for p in cell.purposes})
+        held = Cell(cell.organisation, step.index, cell.terms, spend, purposes)
         state = replace(state, cells=state.cells.set(cell.terms.cell, held))
     for dataset in op.datasets:
         offered = Dataset(
@@ -289,6 +304,22 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
         members=state.members.set(carried.handle, member),
         keys=state.keys.set(kid, key),
     )
+
+
+def _purpose(code: str, share: PurposeShare) -> CarriedPurpose:
+    return CarriedPurpose(
+        purpose=code,  # type: ignore[arg-type]  # a key of a cell's purposes is one
+        terms=share.terms,
+        g=min(share.spend.g, MAX_INT),
+        r=min(share.spend.r, MAX_INT),
+        g_overflowed=share.spend.g_overflowed,
+        r_overflowed=share.spend.r_overflowed,
+    )
+
+
+def _share(carried: CarriedPurpose) -> PurposeShare:
+    spend = Spend(carried.g, carried.r, carried.g_overflowed, carried.r_overflowed)
+    return PurposeShare(carried.terms, spend)
 
 
 def _part(

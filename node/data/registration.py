@@ -18,7 +18,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +29,12 @@ from ledger.copies.blobs import blob_ref
 from ledger.copies.replica import Replica
 from ledger.entries.entry import parse_entry
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.vocabulary import Operation
-from ledger.errors import CoordinatorUnreachable
+from ledger.errors import CoordinatorUnreachable, PlanRefused
 from ledger.exchange.home import Membership
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
+from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
@@ -78,6 +80,8 @@ class Prepared:
         dataset: what will be said of it.
         enrolment: patients that get their calendar block with it; None where all are one block.
         left_out: number of its patients in none of its cells; like every count it stays here.
+        purposes: parts of its cells' promises to be said; new cells without any get those of the
+            hospital's newest cell.
     """
 
     record: DatasetRecord
@@ -86,6 +90,7 @@ class Prepared:
     dataset: DatasetRegistered
     enrolment: Enrolment | None = None
     left_out: int = 0
+    purposes: Parts = field(default_factory=dict)
 
 
 def prepare(
@@ -98,6 +103,7 @@ def prepare(
     epsilon: float | None,
     delta: float | None = None,
     calendar: Calendar | None = None,
+    purposes: Parts | None = None,
 ) -> Prepared:
     """Read and judge a file; nothing is written and nothing is said.
 
@@ -111,6 +117,7 @@ def prepare(
             calendar block where it is to be another than that of the block before.
         delta: its delta; by default the most that is allowed, min(1e-5, 1/(10 N)).
         calendar: what the hospital declares of its patients' blocks; None where it never does.
+        purposes: how much of each cell's promise a purpose may use.
 
     Raises:
         DatasetError: the file does not fit its schema, or its declared size.
@@ -176,6 +183,7 @@ def prepare(
         if placing is None or calendar is None
         else Enrolment(calendar.file, record.snapshot, newcomers),
         left_out=left_out,
+        purposes=purposes or {},
     )
 
 
@@ -207,8 +215,10 @@ def register(
         LedgerError: the coordinator cannot be reached; said again, it goes on where it stopped.
     """
     name = prepared.record.name
+    parts = _parts(prepared, state())
     known = register.view.datasets.get(name)
     if known is not None and _says_nothing_new(prepared, known, state()):
+        _limit_purposes(name, parts, state, say)
         return register.datasets.move(known, prepared.record.path)
     for terms, _ in prepared.cells:
         _check_known(prepared, terms, state())
@@ -232,6 +242,11 @@ def register(
         register.add_cell(
             terms, test_percent, state().cells[terms.cell].spend, counted_in(state(), terms.cell)
         )
+    try:
+        _limit_purposes(name, parts, state, say)
+    except RegistrationRefused:
+        register.datasets.forget(prepared.record.snapshot)
+        raise
     void = say(prepared.dataset)
     if void is not None:
         register.datasets.forget(prepared.record.snapshot)
@@ -318,6 +333,41 @@ def registrations_said(
 def cell_name(organisation: str, half: str) -> str:
     """Name of a hospital's cell."""
     return f"{organisation}-{half}"
+
+
+def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
+    """The parts for purposes of the dataset's cells, as they shall be."""
+    new = {terms.cell: terms for terms, _ in prepared.cells}
+    before = parts_inherited(state, prepared.organisation)
+    found = []
+    try:
+        for use in prepared.dataset.cells:
+            held = state.cells.get(use.cell)
+            terms = new.get(use.cell) or (None if held is None else held.terms)
+            if terms is None:
+                continue  # the log will refuse the dataset for naming it
+            inherited = {
+                purpose: min(part, terms.epsilon_micro)
+                for purpose, part in (before if use.cell in new else {}).items()
+            }
+            for purpose, part in (prepared.purposes or inherited).items():
+                found.append(part_for(terms, purpose, part))
+    except PlanRefused as error:
+        raise RegistrationRefused(prepared.record.name, str(error)) from None
+    return tuple(found)
+
+
+def _limit_purposes(
+    name: str, parts: tuple[PurposeLimited, ...], state: Callable[[], State], say: Say
+) -> None:
+    """Say the parts that the log does not have yet."""
+    for part in parts:
+        share = state().cells[part.cell].purposes.get(part.purpose)
+        if share is not None and share.terms == part:
+            continue
+        void = say(part)
+        if void is not None:
+            raise RegistrationRefused(name, f"part for {part.purpose}: {EXPLANATIONS[void]}")
 
 
 def _check_numbers(schema: Schema, **promised: float | None) -> None:

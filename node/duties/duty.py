@@ -32,9 +32,9 @@ from ledger.entries.operations.budgets import BudgetRefusal
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Purpose, SitePlan
 from ledger.entries.operations.rounds import RoundKind
-from ledger.rules.budget import gate
 from ledger.rules.experiments import totals, was_held_back
-from ledger.rules.state import Dataset, Experiment, Masking, OpenRound, Reservation, State
+from ledger.rules.purposes import pay
+from ledger.rules.state import Cell, Dataset, Experiment, Masking, OpenRound, Reservation, State
 from node.duties.masking import (
     MaskingDuty,
     is_spent,
@@ -43,8 +43,7 @@ from node.duties.masking import (
     may_still_send,
 )
 from node.register.accounts import Key, PrivateView
-from privacy.errors import BudgetExceeded
-from privacy.filters import Charge, reserve
+from privacy.filters import Charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +262,7 @@ _VOIDS: Mapping[str, BudgetRefusal] = {
     "approval_conditions": "approval_conditions",
     "charges_mismatch": "plan_mismatch",
     "budget_exhausted": "budget_exhausted",
+    "purpose_exhausted": "purpose_exhausted",
 }
 _UNTIL_APPROVED = frozenset({"not_approved", "approval_expired", "approval_conditions"})
 
@@ -381,19 +381,13 @@ class _Here:
             return
         charges = totals(site.releases)
         paid_here = self.view.charges.get(key) == "reserved"
-        if (paid_here or self.view.admits(charges)) and self._log_admits(charges):
-            yield Reserve(*key, charges)
-        else:
-            yield Refuse(*key, "budget_exhausted")
-
-    def _log_admits(self, charges: tuple[CellCharge, ...]) -> bool:
-        try:
-            for charge in charges:
-                cell = self.state.cells[charge.cell]
-                reserve(cell.spend, Charge(charge.g, charge.r), gate(cell))
-        except BudgetExceeded:
-            return False
-        return True
+        refused: BudgetRefusal | None
+        refused = None if paid_here or self.view.admits(charges) else "budget_exhausted"
+        for charge in charges:
+            cell, cost = self.state.cells[charge.cell], Charge(charge.g, charge.r)
+            paid = pay(cell, experiment.plan.purpose, cost)
+            refused = refused or (None if isinstance(paid, Cell) else paid)
+        yield Reserve(*key, charges) if refused is None else Refuse(*key, refused)
 
     def _round(
         self,

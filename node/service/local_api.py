@@ -27,6 +27,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from ledger.entries.operations.purposes import PurposeCode
+from ledger.entries.operations.values import Count
 from ledger.errors import LedgerError
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
@@ -67,6 +69,7 @@ class Offer(BaseModel):
         epsilon: the lifetime promise to patients; for the hospital's first dataset.
         delta: its delta, or None for the most that is allowed.
         blocks, new_patients: see ``node.data.blocks.Calendar``.
+        purposes: the epsilon, in millionths, of each cell that a purpose may use at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +80,7 @@ class Offer(BaseModel):
     delta: float | None = None
     blocks: Period | None = None
     new_patients: Annotated[int | None, Field(ge=0)] = None
+    purposes: dict[PurposeCode, Count] = Field(default_factory=dict)
 
 
 def status_of(service: NodeService) -> NodeStatus:
@@ -256,6 +260,7 @@ def _register(service: NodeService, offer: Offer) -> Response:
                 period=offer.blocks,
                 new_patients=offer.new_patients,
             ),
+            purposes=offer.purposes,
         )
         record = service.register_dataset(prepared)
     except (DatasetError, RegistrationRefused, PromiseExceeded) as error:

@@ -33,10 +33,11 @@ from ledger.entries.operations.federation import (
 from ledger.entries.operations.values import PublicKey
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput
+from ledger.experiment.purpose_parts import part_for
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.formats import keys
-from ledger.rules.budget import gate
 from ledger.rules.experiments import site_of, totals
+from ledger.rules.purposes import gate
 from node.data import registration
 from node.data.intake import read_table
 from node.data.snapshot import split_table
@@ -307,6 +308,48 @@ def test_a_promise_does_not_grow_with_a_second_table(ward: Ward) -> None:
     with ward.world.caught(RegistrationRefused, by=NODE, match="were promised epsilon 5 for ever"):
         ward.register(renamed(ward.rows), epsilon=50.0)  # the lie
     assert ward.spends() == ward.spend
+
+
+# --- another purpose ------------------------------------------------------------------------------
+
+
+@attack(
+    name="researchers split one purpose over many experiments, to use more than its part of the promise",
+    exposed_by=NODE,
+    evidence="the purpose's own filter in its copy of the log; void: purpose_exhausted",
+)
+def test_a_purpose_has_one_part_over_all_experiments(world: World) -> None:
+    federation, basel = world.federation, world.hospital("basel")
+    federation.register_dataset("basel", epsilon=8.0)
+    federation.register_dataset("bern", epsilon=8.0)
+    terms = federation.state.cells["basel-all"].terms
+    federation.say(steward_of("basel"), part_for(terms, "development", 1_200_000))
+    world.attack_begins()
+    asked = []
+    for number in range(2):
+        spec = federation.spec([TABLE, "bern-heart"], name=f"part-{number}")
+        spec = spec.model_copy(update={"purpose_code": "development"})
+        experiment = federation.propose(spec)
+        for dataset in (TABLE, "bern-heart"):
+            federation.approve(experiment, dataset)
+        asked.append(experiment)
+    first, second = asked
+    world.settle()
+    basel.own(TABLE)
+    basel.reserve(first, TABLE)
+    federation.reserve(first, TABLE)
+    world.settle()
+    world.open_round(second, TABLE, "bern-heart")
+    world.settle()
+    basel.check_plan(second)
+    duties = [d for d in basel.duties() if getattr(d, "experiment", "") == second]
+    assert duties == [Refuse(second, TABLE, "purpose_exhausted")]
+    world.exposed(NODE)
+    before = federation.state.cells["basel-all"]
+    federation.reserve(second, TABLE, void="purpose_exhausted")  # the lie, with the node's help
+    assert federation.state.cells["basel-all"] == before
+    raised = part_for(terms, "development", 3_000_000)
+    federation.say(node_of("basel"), raised, void="purpose_raised")
 
 
 # --- another person who asks ----------------------------------------------------------------------

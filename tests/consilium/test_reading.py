@@ -11,7 +11,7 @@ from consilium.actions.reading import offline_view
 from consilium.client import pooled_metrics
 from consilium.commands.naming import the_experiment
 from consilium.errors import UnknownName
-from ledger.rules.budget import gate
+from ledger.rules.purposes import gate
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, reserve
 from tests.consilium.conftest import Finished, Run

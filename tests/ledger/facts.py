@@ -172,6 +172,7 @@ def proposal(
         name="exp",
         spec=BlobRef(sha256=EMPTY_HASH, bytes=1),
         plan=Plan(
+            purpose="research",
             strategy="fedsgd",
             parameters=3,
             metric_size=32,

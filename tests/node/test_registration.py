@@ -11,6 +11,7 @@ from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.federation import Invitation
 from ledger.entries.operations.vocabulary import Operation
+from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.formats.keys import SealingKey
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
@@ -53,6 +54,7 @@ def prepared(
     given: Schema,
     epsilon: float | None = 5.0,
     delta: float | None = None,
+    purposes: Parts | None = None,
 ) -> Prepared:
     return prepare(
         path,
@@ -62,6 +64,7 @@ def prepared(
         cells=private.view.cells,
         epsilon=epsilon,
         delta=delta,
+        purposes=purposes,
     )
 
 
@@ -271,6 +274,35 @@ def test_a_crash_after_it_was_said_is_completed_from_the_log(
     assert finished.snapshot == given.dataset.snapshot
     assert "basel-all" in private.view.cells
     assert private.view.datasets["basel-heart"] == finished
+
+
+def test_parts_for_purposes_are_said_with_the_cell_before_the_dataset(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying, path = Saying(), table(tmp_path)
+    parts: Parts = {"research": 3_000_000, "development": 0}
+    saying.register(prepared(private, path, schema(), purposes=parts), private)
+    limited = ["purpose.limited"] * 2
+    assert saying.said == ["cell.registered", *limited, "dataset.registered"]
+    state = saying.federation.state
+    assert parts_said(state, "basel-all") == parts
+    saying.register(prepared(private, path, schema(), None, purposes=parts), private)
+    assert len(saying.said) == 4  # nothing new
+    lower: Parts = {"research": 2_000_000}
+    saying.register(prepared(private, path, schema(), None, purposes=lower), private)
+    assert parts_said(saying.federation.state, "basel-all") == {**parts, **lower}
+    with pytest.raises(RegistrationRefused, match="only ever lowered"):
+        saying.register(prepared(private, path, schema(), None, purposes=parts), private)
+
+
+def test_a_part_above_the_promise_is_refused_before_anything_is_said(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    given = prepared(private, table(tmp_path), schema(), purposes={"care": 5_000_001})
+    with pytest.raises(RegistrationRefused, match="more than the 5 that the patients of basel-all"):
+        saying.register(given, private)
+    assert saying.said == []
 
 
 def test_a_lost_register_takes_the_cells_spend_from_the_log(

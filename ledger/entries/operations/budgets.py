@@ -25,6 +25,7 @@ BudgetRefusal = Literal[
     "dataset_withdrawn",
     "dataset_changed",
     "budget_exhausted",
+    "purpose_exhausted",
     "plan_mismatch",
     "local_policy",
     "no_spare_round",

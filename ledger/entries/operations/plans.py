@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ledger.entries.operations.datasets import CellCharge
+from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import BlobRef, Count, Hash, Positive, Slug, Value
 
 Purpose = Literal["train", "evaluate", "baseline_train", "baseline_evaluate"]
@@ -69,8 +70,10 @@ class Plan(Value):
             null without masks.
         noise_shares: sites over which a release's noise is divided: each adds its part of the
             variance. 1 where each adds all of it.
+        purpose: what the experiment is for, as hospitals divide their promises.
     """
 
+    purpose: PurposeCode
     strategy: Literal["fedsgd", "fedavg"]
     parameters: Positive
     metric_size: Count

@@ -12,6 +12,7 @@ from pydantic import Field
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.federation import Policy
 from ledger.entries.operations.members import MemberKeys
+from ledger.entries.operations.purposes import PurposeCode, PurposeLimited
 from ledger.entries.operations.values import (
     Count,
     Hash,
@@ -61,6 +62,17 @@ class CarriedKey(Value):
     public: Hash
 
 
+class CarriedPurpose(Value):
+    """What was reserved or spent of a cell for one purpose, and its limit or null."""
+
+    purpose: PurposeCode
+    terms: PurposeLimited | None
+    g: Count
+    r: Count
+    g_overflowed: bool
+    r_overflowed: bool
+
+
 class CarriedCell(Value):
     """A cell of the old federation, with all that was reserved or spent of it (at most 2^53 - 1)."""
 
@@ -70,6 +82,7 @@ class CarriedCell(Value):
     r: Count
     g_overflowed: bool
     r_overflowed: bool
+    purposes: Annotated[tuple[CarriedPurpose, ...], Field(max_length=16)]
 
 
 class CarriedDataset(Value):

@@ -49,6 +49,7 @@ from ledger.entries.operations.masking import (
     MaskingShared,
 )
 from ledger.entries.operations.members import KeyConflicted, KeyRevoked, KeyRotated, MemberJoined
+from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
@@ -79,6 +80,7 @@ Operation = Annotated[
     | ForkReported
     | ReceiptBroken
     | CellRegistered
+    | PurposeLimited
     | DatasetRegistered
     | DatasetWithdrawn
     | StatisticsReserved

@@ -28,23 +28,16 @@ from ledger.experiment.spec import (
     ExperimentSpec,
 )
 from privacy.calibrate import plan_noise
-from privacy.curves import mu2_max, rdp_max
 from privacy.errors import PrivacyError
-from privacy.events import CHARGE_UNIT, FULL_BATCH, GRID, Gaussian
-from privacy.filters import Charge, Limit, step_charge
+from privacy.events import FULL_BATCH, GRID, Gaussian
+from privacy.filters import Charge, Limit, part_of_limit, step_charge
 
 
 def target_limit(spec: ExperimentSpec, cell: CellRegistered) -> Limit:
     """What the whole run may cost one cell: the target epsilon in the cell's own lanes."""
     epsilon = float(spec.privacy.epsilon)
-    lane_delta = cell.delta_e15 / 1e15 / 2
-    order = cell.limit.order_centi
     try:
-        return Limit(
-            g_max=math.floor(mu2_max(epsilon, lane_delta) * CHARGE_UNIT),
-            r_max=math.floor(rdp_max(epsilon, lane_delta, order / 100) * CHARGE_UNIT),
-            order_centi=order,
-        )
+        return part_of_limit(epsilon, cell.delta_e15 / 1e15, cell.limit.order_centi)
     except PrivacyError as error:
         raise PlanRefused("privacy.epsilon", str(error)) from None
 

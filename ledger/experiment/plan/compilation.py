@@ -78,6 +78,7 @@ def assemble(
     parameters = parameter_count(tree)
     masked = spec.federation.secure_aggregation
     plan = Plan(
+        purpose=spec.purpose_code,
         strategy=spec.federation.strategy.name,
         parameters=parameters,
         metric_size=metrics.size if metrics else 0,
