@@ -42,7 +42,7 @@ from node.training.taps import Taps
 from privacy.events import GRID
 from privacy.rounding import BLOCK_CANCELLATION
 
-_KEPT_VALUES = 2**21
+_KEPT_VALUES = 5 * 2**19
 """Most values of a layer's gradients of 64 rows that are kept between norm and sum."""
 _REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
 
@@ -184,7 +184,12 @@ class BookKeeping(Blocks):
         layers = self._differentiate(self._pad(inputs), self._pad(targets), weights)
         with torch.no_grad():
             kept = [rule.vectors(a, g) if self._keeps(rule) else None for rule, a, g in layers]
-            lengths = _silence(layers, kept).sqrt_()
+            lengths, squares = _silence(layers, kept)
+            lengths.sqrt_()
+            layers = [
+                (rule, a, g) if pieces is not None else (rule, *rule.prepare(a, g))
+                for (rule, a, g), pieces in zip(layers, kept, strict=True)
+            ]
             owner = torch.arange(self.block)
             if not alone:
                 owner[:rows] = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
@@ -193,14 +198,16 @@ class BookKeeping(Blocks):
                     0, owner, lengths
                 )
                 kept = [pieces and _sum_by(owner, pieces, len(lengths)) for pieces in kept]
+                squares = sum(
+                    (squares_of(pieces) for pieces in kept if pieces), torch.zeros_like(lengths)
+                )
             if self.per_layer:
                 self._add_tensors([rule for rule, _, _ in layers], kept, bound, total)
                 return
-            squares = torch.zeros(len(lengths), dtype=torch.float64)
             for (rule, a, g), pieces in zip(layers, kept, strict=True):
                 if pieces is not None:
-                    squares += squares_of(pieces)
-                elif alone:
+                    continue
+                if alone:
                     squares += rule.squares(a, g)
                 else:
                     squares[:-1] += rule.unit_squares(a, g, counts.tolist())
@@ -238,9 +245,10 @@ class BookKeeping(Blocks):
                 self._pad(part), self._pad(targets[low : low + self.block]), weights
             )
             with torch.no_grad():
-                length += float(_silence(layers, [None] * len(layers)).sqrt_().sum())
+                lengths, _ = _silence(layers, [None] * len(layers))
+                length += float(lengths.sqrt_().sum())
                 for rule, a, g in layers:
-                    rule.add_weighted(a, g, ones, mean)
+                    rule.add_weighted(*rule.prepare(a, g), ones, mean)
         # A tensor's own part was formed from this patient's rows alone: its norm is all that counts.
         least = 0.0 if self.per_layer else length / BLOCK_CANCELLATION
         for slot, share in self.shares(bound):
@@ -291,30 +299,30 @@ def _used_once(module: nn.Module, example: torch.Tensor) -> bool:
 
 def _silence(
     layers: list[tuple[Rule, torch.Tensor, torch.Tensor]], kept: Sequence[Pieces | None]
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Make rows whose numbers are not finite rows of zeros, in every layer.
 
     Returns:
-        A bound on each row's squared norm over the layers that are not kept, float64 [rows].
+        A bound on each row's squared norm over the layers that are not kept, and the squared norm over
+        those that are, float64 [rows].
     """
-    checks = torch.zeros(len(layers[0][2]), dtype=torch.float64)
-    lengths = torch.zeros_like(checks)
+    lengths = torch.zeros(len(layers[0][2]), dtype=torch.float64)
+    squares = torch.zeros_like(lengths)
     for (rule, a, g), pieces in zip(layers, kept, strict=True):
         if pieces is None:
             lengths += rule.bounds(a, g)
         else:
-            for piece in pieces:
-                checks += piece.sum(dim=1)
-    checks += lengths
-    broken = ~torch.isfinite(checks)
+            squares += squares_of(pieces)
+    broken = ~torch.isfinite(lengths + squares)
     if broken.any():
         lengths[broken] = 0.0
+        squares[broken] = 0.0
         for (_, a, g), pieces in zip(layers, kept, strict=True):
             for rows in (
                 (g, *(pieces or ())) if not a.dtype.is_floating_point else (a, g, *(pieces or ()))
             ):
                 rows[broken] = 0.0
-    return lengths
+    return lengths, squares
 
 
 def _sum_by(owner: torch.Tensor, pieces: Pieces, units: int) -> Pieces:

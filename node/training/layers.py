@@ -12,6 +12,7 @@ Places are what a layer does the same thing to within a row: pixels, time steps,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,9 @@ from node.training.recurrent import UnrolledGRU
 class Rule(ABC):
     """One layer's gradients, from its inputs ``a`` and its output gradients ``g``, rows first.
 
+    ``squares``, ``unit_squares`` and ``add_weighted`` take both as ``prepare`` returns them, once for all
+    three; for the rows of one call to ``prepare`` before the next.
+
     Args:
         sizes: numbers of its parameters' scalars, in torch's order.
         starts: where each begins in the flat vector of all.
@@ -39,6 +43,10 @@ class Rule(ABC):
     def part(self, which: int) -> Rule:
         """The rule of one of the layer's several inputs."""
         return self
+
+    def prepare(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lay both out as norms and sums read them, rows first."""
+        return a, g
 
     def keeps(self, values: int, rows: int) -> bool:
         """Whether the rows' gradients are small enough to be kept until they are summed."""
@@ -98,32 +106,36 @@ class _Products(Rule):
         product = torch.bmm(g.transpose(1, 2), a).reshape(len(a), -1)
         return [product, g.sum(dim=1)] if self._bias else [product]
 
+    def prepare(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._places(a.double(), g.double())
+
     def squares(self, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        a, g = self._places(a, g)
-        if a.shape[1] == 1:
-            inputs, outputs = (rows[:, 0].double().square_().sum(dim=1) for rows in (a, g))
-            return (inputs + self._bias) * outputs
         places, inner, outer = a.shape[1], a.shape[2], g.shape[2]
-        a, g = a.double(), g.double()
+        if places == 1:
+            return (_squares(a) + float(self._bias)) * _squares(g)
         if places * (inner + outer) <= inner * outer:
             ghost = torch.bmm(a, a.transpose(1, 2))
             ghost += float(self._bias)
             return (ghost * torch.bmm(g, g.transpose(1, 2))).sum(dim=(1, 2))
-        found = torch.bmm(g.transpose(1, 2), a).square_().sum(dim=(1, 2))
+        found = _squares(torch.bmm(g.transpose(1, 2), a))
         return found + g.sum(dim=1).square_().sum(dim=1) if self._bias else found
 
     def bounds(self, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        inputs, outputs = squares_of([a.flatten(1)]), squares_of([g.flatten(1)])
+        inputs, outputs = squares_of([_lines(a)]), squares_of([_lines(g)])
         places = g.shape[1:].numel() * self._bias
         return (self._overlap * inputs + places) * outputs
 
     def add_weighted(
         self, a: torch.Tensor, g: torch.Tensor, weights: torch.Tensor, total: torch.Tensor
     ) -> None:
-        a, g = self._places(a, g)
+        self.add(self._weighted(a, g, weights), total)
+
+    def _weighted(
+        self, a: torch.Tensor, g: torch.Tensor, weights: torch.Tensor
+    ) -> list[torch.Tensor]:
         scaled = (g * weights[:, None, None]).reshape(-1, g.shape[2])
-        product = (scaled.t() @ a.reshape(-1, a.shape[2]).double()).reshape(-1)
-        self.add([product, scaled.sum(dim=0)] if self._bias else [product], total)
+        product = (scaled.t() @ a.reshape(-1, a.shape[2])).reshape(-1)
+        return [product, scaled.sum(dim=0)] if self._bias else [product]
 
 
 class _Linear(_Products):
@@ -135,32 +147,87 @@ class _Conv(_Products):
     """A convolution: a product at each place of the patch that lies under the kernel.
 
     Patches are taken with the channels innermost, as they lie in memory in torch's channels-last
-    format; there they cost next to nothing.
+    format; there they cost next to nothing. A tap of the kernel that meets nothing but padding has no
+    gradient, and is left out.
     """
 
     def __init__(self, layer: nn.Conv1d | nn.Conv2d, starts: Sequence[int]) -> None:
         super().__init__(layer, starts)
         flat = isinstance(layer, nn.Conv1d)
-        self._kernel: tuple[int, ...] = (1, *layer.kernel_size) if flat else layer.kernel_size
-        self._stride: tuple[int, ...] = (1, *layer.stride) if flat else layer.stride
-        padding: Any = layer.padding
-        height, width = (0, *padding) if flat else padding
-        self._padding = (width, width, height, height)
-        self._shape = torch.Size((layer.out_channels, *self._kernel, layer.in_channels))
-        self._overlap = self._kernel[0] * self._kernel[1]
+        kernel: Any = (1, *layer.kernel_size) if flat else layer.kernel_size
+        stride: Any = (1, *layer.stride) if flat else layer.stride
+        padding: Any = (0, *layer.padding) if flat else layer.padding
+        self._axes = list(zip(kernel, stride, padding, strict=True))
+        self._shape = (layer.out_channels, layer.in_channels, *kernel)
+        self._all = [range(size) for size in kernel]
+        self._taps = self._all
+        self._overlap = math.prod(kernel)
 
-    def _places(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if a.dim() == 3:
-            a, g = a.unsqueeze(2), g.unsqueeze(2)
-        a = functional.pad(a, self._padding) if any(self._padding) else a
-        patches = a.unfold(2, self._kernel[0], self._stride[0])
-        patches = patches.unfold(3, self._kernel[1], self._stride[1]).permute(0, 2, 3, 4, 5, 1)
-        places = g.permute(0, 2, 3, 1)
-        return patches.reshape(len(a), -1, self._shape[1:].numel()), places.flatten(1, 2)
+    def vectors(self, a: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
+        self._taps = self._all
+        return super().vectors(a, g)
+
+    def prepare(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes = zip(self._axes, _image(a).shape[2:], _image(g).shape[2:], strict=True)
+        self._taps = [_live(*axis, read, written) for axis, read, written in sizes]
+        return super().prepare(a, g)
+
+    def add_weighted(
+        self, a: torch.Tensor, g: torch.Tensor, weights: torch.Tensor, total: torch.Tensor
+    ) -> None:
+        self._add_taps(self._weighted(a, g, weights), total, self._taps)
 
     def add(self, sums: Sequence[torch.Tensor], total: torch.Tensor) -> None:
-        weight = sums[0].view(self._shape).permute(0, 3, 1, 2).reshape(-1)
-        super().add([weight, *sums[1:]], total)
+        self._add_taps(sums, total, self._all)
+
+    def _add_taps(
+        self, sums: Sequence[torch.Tensor], total: torch.Tensor, taps: Sequence[range]
+    ) -> None:
+        down, across = taps
+        into = total[self._pieces[0]].view(self._shape).permute(0, 2, 3, 1)
+        into = into[:, down.start : down.stop, across.start : across.stop]
+        into += sums[0].view(into.shape)
+        for piece, part in zip(self._pieces[1:], sums[1:], strict=True):
+            total[piece] += part
+
+    def _places(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a, g = _image(a), _image(g)
+        edges: list[int] = []
+        for axis, taps, read, written in zip(
+            self._axes, self._taps, a.shape[2:], g.shape[2:], strict=True
+        ):
+            before = axis[2] - taps.start
+            edges = [before, (written - 1) * axis[1] + len(taps) - read - before, *edges]
+        patches = functional.pad(a, edges) if any(edges) else a
+        for dim, (axis, taps) in enumerate(zip(self._axes, self._taps, strict=True), start=2):
+            patches = patches.unfold(dim, len(taps), axis[1])
+        size = math.prod(len(taps) for taps in self._taps) * a.shape[1]
+        patches = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(a), -1, size)
+        return patches, g.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _live(kernel: int, stride: int, padding: int, read: int, written: int) -> range:
+    """The taps along one axis from the first to the last that meet an input anywhere."""
+    inside = range(padding, padding + read)
+    met = [t for t in range(kernel) if any(t + stride * at in inside for at in range(written))]
+    return range(met[0], met[-1] + 1) if met else range(1)
+
+
+def _image(values: torch.Tensor) -> torch.Tensor:
+    """Rows of one line as images one line high."""
+    return values.unsqueeze(2) if values.dim() == 3 else values
+
+
+def _lines(values: torch.Tensor) -> torch.Tensor:
+    """Each row's numbers, [n, all], in the order in which they lie in memory where that is one."""
+    return values.permute(0, 2, 3, 1).flatten(1) if values.dim() == 4 else values.flatten(1)
+
+
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    """Each row's sum of squares, [n]."""
+    flat = values.flatten(1)
+    norms: torch.Tensor = torch.linalg.vector_norm(flat, dim=1)
+    return norms.square_()
 
 
 class _Recurrent(Rule):
@@ -215,8 +282,7 @@ class _Embedding(Rule):
         return [tables.flatten(1)]
 
     def squares(self, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        lines, gradients = self._masked(a, g)
-        gradients = gradients.double()
+        lines, gradients = self._masked(a, g.double())
         same = lines.unsqueeze(1) == lines.unsqueeze(2)
         return (torch.bmm(gradients, gradients.transpose(1, 2)) * same).sum(dim=(1, 2))
 
