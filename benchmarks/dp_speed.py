@@ -42,9 +42,10 @@ from ledger.experiment.fast_clip import Limits
 from ledger.experiment.network_spec import LogisticRegression, Mlp, Sequential, expand
 from ledger.experiment.spec import BinaryTask
 from node.data.encode import Examples
-from node.training.bookkeeping import clipped_sum, clipped_sum_of
+from node.training.bookkeeping import clipped_sum_of
 from node.training.dense import DenseSum
 from node.training.network import build, flat
+from node.training.noisy_sum import noisy_sum
 from privacy.events import GRID
 from privacy.noise import SecureRandom
 
@@ -190,21 +191,25 @@ def ours_module(model: str, batch: int) -> tuple[Step, Step]:
     engine = clipped_sum_of(module, row_loss, inputs)
     rng = SecureRandom()
 
-    def update(total: torch.Tensor) -> None:
+    room = torch.empty(engine.parameters, dtype=torch.float64)
+
+    def update(total: torch.Tensor, unit: float) -> None:
         at = 0
         with torch.no_grad():
             for parameter in module.parameters():
                 piece = total[at : at + parameter.numel()].view_as(parameter)
-                parameter.sub_(piece, alpha=RATE / batch)
+                parameter.sub_(piece, alpha=RATE / batch / unit)
                 at += parameter.numel()
 
     def bare() -> None:
-        update(engine.float_sum(inputs, targets, CLIP))
+        update(engine.float_sum(inputs, targets, CLIP, into=room), 1.0)
 
     def secure() -> None:
-        noisy = clipped_sum(engine, inputs, targets, int(CLIP * GRID), most_patients=2 * batch)
-        noisy += rng.gaussian_integers(int(NOISE * CLIP * GRID), len(noisy))
-        update(torch.from_numpy(noisy / GRID))
+        noisy = noisy_sum(
+            engine, inputs, targets, int(CLIP * GRID), most_patients=2 * batch,
+            noise_sd=int(NOISE * CLIP * GRID), rng=rng, room=room,
+        )  # fmt: skip
+        update(torch.from_numpy(noisy), GRID)
 
     return bare, secure
 

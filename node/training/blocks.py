@@ -40,12 +40,18 @@ class ClippedSum(Protocol):
         """``book-keeping`` or ``vmap``."""
         ...
 
+    @property
+    def parameters(self) -> int:
+        """d, the number of all parameters' scalars."""
+        ...
+
     def float_sum(
         self,
         inputs: torch.Tensor,
         targets: torch.Tensor,
         bound: float,
         patients: npt.NDArray[np.int64] | None = None,
+        into: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Sum gradients clipped to a norm of ``bound``, before the grid.
 
@@ -54,6 +60,7 @@ class ClippedSum(Protocol):
             targets: [n, ...].
             bound: above 0; of the whole gradient, also where its tensors are clipped each by itself.
             patients: int64 [n], never falling: whose row each is; None where each is its own.
+            into: float64 [d] to be written over and returned, where new memory would cost time.
 
         Returns:
             float64 [d], in the order of ``module.parameters()``.
@@ -89,9 +96,11 @@ class Blocks:
         targets: torch.Tensor,
         bound: float,
         patients: npt.NDArray[np.int64] | None = None,
+        into: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As ``ClippedSum.float_sum``."""
-        total = torch.zeros(self.parameters, dtype=torch.float64)
+        total = torch.empty(self.parameters, dtype=torch.float64) if into is None else into
+        total.zero_()
         owner = np.arange(len(inputs)) if patients is None else patients
         for low, high in _runs(owner, self.block):
             if high - low > self.block:

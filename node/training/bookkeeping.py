@@ -10,7 +10,7 @@ rows, if not. ``GradSampleModule`` of Opacus stays the reference that tests comp
 2. A patient is its rows' mean. Norms by the layers' rules, in float64; a patient with a number that is
    not finite becomes zero.
 3. The weighted sum, in float64, or of float32 gradients 64 rows at a time.
-4. Rounded to the grid by ``clipped_sum``, after clipping to ``clip_norm``, below the sensitivity by
+4. Rounded to the grid by ``node.training.noisy_sum``, after clipping to ``clip_norm``, below the sensitivity by
    what 2 and 3 may round.
 
 Promise: one patient moves the sum by at most the sensitivity, where a row's activations are the same
@@ -39,7 +39,6 @@ from node.training.layers import Rule, rule_for, squares_of
 from node.training.recurrent import unroll
 from node.training.row_gradients import VmapSum
 from node.training.taps import Taps
-from privacy.events import GRID
 from privacy.rounding import BLOCK_CANCELLATION
 
 _KEPT_VALUES = 5 * 2**19
@@ -73,38 +72,6 @@ def clipped_sum_of(
         engine = VmapSum(module, loss, len(example), per_layer=per_layer)
     engine.check_places(example)
     return engine
-
-
-def clipped_sum(
-    engine: ClippedSum,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    sensitivity: int,
-    *,
-    most_patients: int,
-    patients: npt.NDArray[np.int64] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Sum clipped gradients on the grid, WITHOUT noise: int64 [d], grid units.
-
-    Args:
-        engine: from ``clipped_sum_of``.
-        inputs: [n, ...], rows first.
-        targets: [n, ...].
-        sensitivity: L2 bound on what one patient moves the sum by, grid units.
-        most_patients: public bound on the patients of a batch.
-        patients: int64 [n], never falling: whose row each is; None where each is its own.
-
-    Raises:
-        ValueError: more patients than that.
-        InvalidParameter: rounding would take more than half of the sensitivity.
-    """
-    count = len(inputs) if patients is None else (int(patients[-1]) + 1 if len(patients) else 0)
-    if count > most_patients:
-        raise ValueError("more patients than were declared")
-    bound = engine.clip_norm(sensitivity, most_patients) / GRID
-    total = engine.float_sum(inputs, targets, bound, patients)
-    on_grid: npt.NDArray[np.int64] = np.rint(total.numpy() * GRID).astype(np.int64)
-    return on_grid
 
 
 class BookKeeping(Blocks):

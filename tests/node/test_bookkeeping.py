@@ -16,11 +16,13 @@ from torch.nn import functional
 
 from node.errors import JobRefused
 from node.training import bookkeeping
-from node.training.bookkeeping import BookKeeping, clipped_sum, clipped_sum_of
+from node.training.bookkeeping import BookKeeping, clipped_sum_of
+from node.training.noisy_sum import clipped_sum, noisy_sum
 from node.training.recurrent import UnrolledGRU
 from node.training.train import start_torch
 from privacy.errors import InvalidParameter
 from privacy.events import GRID
+from privacy.noise import TestRng
 
 start_torch()
 Rows = Callable[[int], torch.Tensor]
@@ -107,6 +109,19 @@ def signals() -> nn.Module:
     )
 
 
+def specks() -> nn.Module:
+    """Images of which most of a kernel meets only padding."""
+    return nn.Sequential(
+        nn.Conv2d(2, 5, 3, stride=2, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(5, 6, 5, stride=3, padding=2, bias=False),
+        nn.Tanh(),
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
 def table() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, 3))
 
@@ -114,6 +129,7 @@ def table() -> nn.Module:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Rows]] = {
     "linear and layer norm": (table, lambda n: torch.randn(n, 8)),
     "conv2d, group and instance norm": (images, lambda n: torch.randn(n, 2, 12, 12)),
+    "conv2d over padding": (specks, lambda n: torch.randn(n, 2, 4, 4)),
     "conv1d": (signals, lambda n: torch.randn(n, 3, 20)),
     "embedding and places": (Words, lambda n: torch.randint(0, 30, (n, 9))),
     "residual": (Skip, lambda n: torch.randn(n, 3, 12, 12)),
@@ -246,6 +262,20 @@ def test_the_padding_of_an_embedding_is_not_trained(patients: int | None) -> Non
     (loss(module(inputs), targets) * weights).sum().backward()  # type: ignore[no-untyped-call]
     theirs = torch.cat([p.grad.flatten() for p in module.parameters()]).double()
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_is_added_in_the_memory_of_the_sum_draw_by_draw() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
+    inputs, targets = torch.randn((20, 200)), torch.randint(0, 3, (20,))
+    engine = clipped_sum_of(module, loss, inputs)
+    room = torch.full((engine.parameters,), 3.0, dtype=torch.float64)
+    noisy = noisy_sum(
+        engine, inputs, targets, GRID, most_patients=20, noise_sd=GRID, rng=TestRng(1), room=room
+    )
+    bare = clipped_sum(engine, inputs, targets, GRID, most_patients=20)
+    assert len(bare) > 40_000
+    np.testing.assert_array_equal(noisy - bare, TestRng(1).gaussian_integers(GRID, len(bare)))
+    np.testing.assert_array_equal(noisy, room.view(torch.int64).numpy())
 
 
 def test_no_rows_are_a_sum_of_zeros_and_too_many_are_refused() -> None:
