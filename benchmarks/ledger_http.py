@@ -25,7 +25,7 @@ from fastapi import Request, Response
 from benchmarks.ledger_workload import COORDINATOR, Workload
 from coordinator.service import Coordinator, Server, log_to_stderr
 from coordinator.settings import CoordinatorSettings
-from ledger.exchange.client import LEAF_TYPE
+from ledger.exchange.messages import LEAF_TYPE
 
 EMPTY = "/benchmark/empty"
 HOSPITALS = 64

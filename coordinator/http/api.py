@@ -34,8 +34,8 @@ from ledger.copies.blobs import BlobStore
 from ledger.copies.stored_tiles import StoredTiles
 from ledger.entries.operations.experiments import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
-from ledger.exchange.client import CHUNK, LEAF_TYPE
 from ledger.exchange.http_auth import NonceCache
+from ledger.exchange.messages import CHUNK, LEAF_TYPE
 from ledger.formats.strict import encode_b64
 from ledger.formats.witness import MAX_REQUEST
 from ledger.rules.finality import standing_quorum

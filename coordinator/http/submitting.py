@@ -19,7 +19,7 @@ from coordinator.errors import BodyTooLarge
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.entries.entry import MAX_LEAF
 from ledger.errors import MalformedInput
-from ledger.exchange.client import Receipt
+from ledger.exchange.messages import Receipt
 
 
 class SubmittedEntries:

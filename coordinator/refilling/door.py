@@ -24,8 +24,8 @@ from coordinator.http.requests import signed_by, store_part, take_body
 from coordinator.refilling.refill import Refill
 from ledger.copies.replica import read_leaves
 from ledger.errors import MalformedInput, UnknownKey
-from ledger.exchange.client import CHUNK, MAX_ANSWER
 from ledger.exchange.http_auth import NonceCache
+from ledger.exchange.messages import CHUNK, MAX_ANSWER
 from ledger.formats.note import MAX_NOTE
 from ledger.formats.strict import decode_b64
 

@@ -41,7 +41,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """An answer to a follower: see ``ledger.exchange.client.Followed``."""
+    """An answer to a follower: see ``ledger.exchange.messages.Followed``."""
 
     first: int
     leaves: tuple[bytes, ...]

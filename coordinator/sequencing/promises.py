@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ledger.exchange.client import Receipt
+from ledger.exchange.messages import Receipt
 from ledger.formats.keys import SigningKey
 from ledger.formats.receipt import MergeReceipt, sign_receipts
 from ledger.rules.log import Sequenced

@@ -53,7 +53,7 @@ from ledger.entries.entry import (
 )
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
-from ledger.exchange.client import Receipt
+from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing
 from ledger.rules.fold import protocol_of

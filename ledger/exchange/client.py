@@ -12,91 +12,32 @@ A client may be used from several threads.
 from __future__ import annotations
 
 import hashlib
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
 import orjson
-import stamina
 
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.values import BlobRef
-from ledger.errors import CoordinatorUnreachable, MalformedInput, RequestRefused
-from ledger.exchange.http_auth import sign
+from ledger.errors import MalformedInput, RequestRefused
+from ledger.exchange.connection import Answer, Connection
+from ledger.exchange.messages import (
+    CHUNK,
+    LEAF_TYPE,
+    MAX_ANSWER,
+    MAX_REFUSAL,
+    Followed,
+    Receipt,
+    RefillPosition,
+)
 from ledger.formats.keys import SigningKey
 from ledger.formats.strict import decode_b64, encode_b64
 from ledger.formats.tiles import MAX_BUNDLE
 
-CHUNK = 8 * 1024 * 1024
-"""Bytes of a blob in one request."""
-MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of any answer but a blob; a batch of the log is cut far below."""
-MAX_REFUSAL = 64 * 1024
-ATTEMPTS = 5
-LEAF_TYPE = "application/octet-stream"
-
-# The library would print each retry; the caller hears of what failed in the end.
-stamina.instrumentation.set_on_retry_hooks([])
-
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Where an entry is in the log, and what the coordinator's fold said of it.
-
-    ``receipt`` is the log's signed promise (``ledger.formats.receipt``), unverified; the same entry
-    handed in again is promised anew, so it does not count in a comparison.
-    """
-
-    index: int
-    applied: bool
-    reason: str | None
-    receipt: bytes = field(default=b"", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """News of the log, unverified.
-
-    Attributes:
-        leaves: framed leaves from the asked size on.
-        checkpoint: signed note over exactly the asked size and these leaves, or None without any.
-        finals: notes with their cosignatures, smallest first, none beyond the leaves.
-    """
-
-    leaves: tuple[bytes, ...]
-    checkpoint: bytes | None
-    finals: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RefillPosition:
-    """How far a coordinator that lost its database is.
-
-    Attributes:
-        size, final: entries, and size of the newest final checkpoint, that it holds again.
-        wanted: SHA-256 of blobs that it lacks; not all at once.
-    """
-
-    size: int
-    final: int
-    wanted: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An HTTP answer, read to its end."""
-
-    status: int
-    reason: str
-    headers: httpx.Headers
-    content: bytes
 
 
 class CoordinatorClient:
@@ -123,20 +64,18 @@ class CoordinatorClient:
     ) -> None:
         self.url = url.rstrip("/")
         self.federation = federation
-        self._handle = handle
-        self._key = request_key
-        self._timeout_s = timeout_s
-        self._http = httpx.Client(
-            verify=_trust(self.url, ca),
-            timeout=timeout_s,
-            follow_redirects=False,
-            mounts={"all://127.0.0.1": None, "all://localhost": None},
-            limits=httpx.Limits(max_keepalive_connections=8, keepalive_expiry=60.0),
+        self._connection = Connection(
+            self.url,
+            federation=federation,
+            handle=handle,
+            request_key=request_key,
+            ca=ca,
+            timeout_s=timeout_s,
         )
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._connection.http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +92,7 @@ class CoordinatorClient:
 
     def genesis(self) -> bytes:
         """Leaf of entry 0; whether it is the right one is for the caller to know."""
-        return self._call("GET", "/v1/genesis").content
+        return self._connection.call("GET", "/v1/genesis").content
 
     def follow(self, size: int, final: int, wait_s: float = 0.0) -> Followed:
         """Ask for entries from index ``size`` on and final checkpoints above ``final``.
@@ -166,7 +105,7 @@ class CoordinatorClient:
         """
         wait_s = min(max(wait_s, 0.0), 30.0)
         query = f"?size={size}&final={final}&wait={wait_s:g}"
-        answer = self._call("GET", "/v1/log" + query, wait_s=wait_s, signed=True)
+        answer = self._connection.call("GET", "/v1/log" + query, wait_s=wait_s, signed=True)
         try:
             plain = orjson.loads(answer.content)
             leaves = tuple(decode_b64(leaf, "log.leaves") for leaf in plain["leaves"])
@@ -185,11 +124,11 @@ class CoordinatorClient:
 
     def checkpoint(self) -> bytes:
         """The newest signed note, with the cosignatures that the coordinator knows."""
-        return self._call("GET", "/v1/checkpoint").content
+        return self._connection.call("GET", "/v1/checkpoint").content
 
     def final_checkpoint(self) -> bytes:
         """The newest final checkpoint."""
-        return self._call("GET", "/v1/checkpoint/final").content
+        return self._connection.call("GET", "/v1/checkpoint/final").content
 
     def tile(self, name: str) -> bytes | None:
         """A file of the log as tiles (``ledger.formats.tiles``), or None where there is none.
@@ -209,7 +148,7 @@ class CoordinatorClient:
 
     def _file(self, path: str, *, signed: bool, limit: int) -> bytes | None:
         try:
-            answer = self._call("GET", path, signed=signed, missing_ok=True, limit=limit)
+            answer = self._connection.call("GET", path, signed=signed, missing_ok=True, limit=limit)
         except RequestRefused as refusal:
             # A bucket that may not be listed says 403, in no words of a coordinator, for what it lacks.
             if refusal.status == 403 and refusal.error == "HTTP":
@@ -219,7 +158,7 @@ class CoordinatorClient:
 
     def policy(self) -> bytes:
         """The log's policy file as the coordinator words it; trust it no further than that."""
-        return self._call("GET", "/v1/policy").content
+        return self._connection.call("GET", "/v1/policy").content
 
     def submit(self, leaf: bytes) -> Receipt:
         """Hand in an entry; durable in the log on return. The same bytes get the same answer.
@@ -228,8 +167,8 @@ class CoordinatorClient:
             RequestRefused: not admitted, too large, too many, or the log does not move.
             CoordinatorUnreachable: whether it arrived is not known; send the same bytes again.
         """
-        answer = self._call("POST", "/v1/entries", body=leaf, content_type=LEAF_TYPE)
-        plain = _json(answer)
+        answer = self._connection.call("POST", "/v1/entries", body=leaf, content_type=LEAF_TYPE)
+        plain = answer.json()
         try:
             return Receipt(
                 int(plain["index"]),
@@ -242,14 +181,16 @@ class CoordinatorClient:
 
     def cosign(self, size: int, line: bytes) -> None:
         """Hand in cosignature lines for the checkpoint over ``size`` entries."""
-        self._call("POST", f"/v1/cosignatures?size={size}", body=line, content_type="text/plain")
+        self._connection.call(
+            "POST", f"/v1/cosignatures?size={size}", body=line, content_type="text/plain"
+        )
 
     def report_checkpoint(self, note: bytes) -> None:
         """Show the coordinator a checkpoint that it signed.
 
         A coordinator whose database was rolled back learns of it so, and stops.
         """
-        self._call("POST", "/v1/checkpoint", body=note, content_type="text/plain")
+        self._connection.call("POST", "/v1/checkpoint", body=note, content_type="text/plain")
 
     # --- a coordinator that lost its database ---------------------------------------------------
 
@@ -259,7 +200,7 @@ class CoordinatorClient:
         Raises:
             RequestRefused: no refill is under way.
         """
-        return _position(self._call("GET", f"/v1/refill?after={after}"))
+        return _position(self._connection.call("GET", f"/v1/refill?after={after}"))
 
     def offer(
         self, first: int, leaves: Sequence[bytes], checkpoint: bytes | None, finals: Sequence[bytes]
@@ -278,12 +219,14 @@ class CoordinatorClient:
         kind = "application/json"
         body = orjson.dumps(plain)
         return _position(
-            self._call("POST", "/v1/refill", body=body, content_type=kind, signed=True)
+            self._connection.call("POST", "/v1/refill", body=body, content_type=kind, signed=True)
         )
 
     def show_copy(self, note: bytes) -> None:
         """Say that the newest checkpoint held here is this, and that all before it was offered."""
-        self._call("POST", "/v1/refill/shown", body=note, content_type="text/plain", signed=True)
+        self._connection.call(
+            "POST", "/v1/refill/shown", body=note, content_type="text/plain", signed=True
+        )
 
     # --- blobs ----------------------------------------------------------------------------------
 
@@ -292,13 +235,15 @@ class CoordinatorClient:
         ref = blob_ref(data)
         offset = 0
         if len(data) > CHUNK:
-            head = self._call("HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True)
+            head = self._connection.call(
+                "HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True
+            )
             if head.status == 200:
                 return ref
             offset = _upload_offset(head, len(data))
         while True:
             part = data[offset : offset + CHUNK]
-            answer = self._call(
+            answer = self._connection.call(
                 "PUT",
                 f"/v1/blobs/{ref.sha256}?offset={offset}&total={len(data)}",
                 body=part,
@@ -325,7 +270,7 @@ class CoordinatorClient:
         data = bytearray()
         while True:
             at = f"bytes={len(data)}-" if data else None
-            answer = self._call(
+            answer = self._connection.call(
                 "GET",
                 f"/v1/blobs/{ref.sha256}",
                 headers={} if at is None else {"range": at},
@@ -345,7 +290,9 @@ class CoordinatorClient:
 
     def has_blob(self, ref: BlobRef) -> bool:
         """Whether the coordinator holds the whole blob."""
-        head = self._call("HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True)
+        head = self._connection.call(
+            "HEAD", f"/v1/blobs/{ref.sha256}", signed=True, missing_ok=True
+        )
         return head.status == 200
 
     # --- read models ----------------------------------------------------------------------------
@@ -355,7 +302,7 @@ class CoordinatorClient:
 
         Convenient, and the coordinator's word only; a verified copy says the same for certain.
         """
-        return _json(self._call("GET", f"/v1/state/{what}", signed=True))
+        return self._connection.call("GET", f"/v1/state/{what}", signed=True).json()
 
     def summary(self) -> dict[str, Any]:
         """Size, newest and final checkpoint, who witnesses, how many of everything."""
@@ -364,110 +311,9 @@ class CoordinatorClient:
             raise MalformedInput("summary", "it is not in the format")
         return plain
 
-    # --- inside ---------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        content_type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        wait_s: float = 0.0,
-        signed: bool = False,
-        missing_ok: bool = False,
-        conflict_ok: bool = False,
-        limit: int = MAX_ANSWER,
-    ) -> _Answer:
-        """Send one request until it is answered; a refusal is an answer."""
-        wanted = dict(headers or {})
-        if content_type is not None:
-            wanted["content-type"] = content_type
-        for attempt in stamina.retry_context(
-            on=CoordinatorUnreachable, attempts=ATTEMPTS, wait_initial=0.05, wait_max=2.0
-        ):
-            with attempt:
-                answer = self._send(method, path, body, wanted, wait_s, signed, limit)
-        if missing_ok and answer.status == 404:
-            return answer
-        if conflict_ok and answer.status == 409 and "upload-offset" in answer.headers:
-            return answer
-        if answer.status >= 300:
-            raise _refusal(f"{self.url}{path.partition('?')[0]}", answer)
-        return answer
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        wait_s: float,
-        signed: bool,
-        limit: int,
-    ) -> _Answer:
-        where = f"{self.url}{path.partition('?')[0]}"
-        try:
-            request = self._http.build_request(
-                method,
-                self.url + path,
-                content=body,
-                headers=headers,
-                timeout=self._timeout_s + wait_s,
-            )
-            if signed and self._key is not None and self._handle is not None:
-                url = str(request.url)
-                request.headers.update(
-                    sign(method, url, {}, body, self._key, self._handle, self.federation)
-                )
-            response = self._http.send(request, stream=True)
-            try:
-                content = _read(response, limit)
-            finally:
-                response.close()
-            answer = _Answer(
-                response.status_code, response.reason_phrase, response.headers, content
-            )
-        except httpx.RequestError as error:
-            raise CoordinatorUnreachable(where, str(error) or type(error).__name__) from None
-        except httpx.InvalidURL as error:
-            raise MalformedInput("coordinator url", f"{self.url}: {error}") from None
-        if answer.status in (500, 502, 504) or (
-            answer.status == 503 and "application/json" not in _type(answer)
-        ):
-            raise CoordinatorUnreachable(where, f"HTTP {answer.status}")
-        return answer
-
-
-def _trust(url: str, ca: Path | None) -> ssl.SSLContext | bool:
-    """Whose certificates count. Without TLS nobody's, which saves reading them all."""
-    if not url.startswith("https:"):
-        return False
-    return True if ca is None else ssl.create_default_context(cafile=str(ca))
-
-
-def _read(answer: httpx.Response, limit: int) -> bytes:
-    """Take an answer's body into memory, never more than the limit."""
-    parts = []
-    size = 0
-    for part in answer.iter_bytes():
-        size += len(part)
-        if size > limit:
-            raise MalformedInput("answer", f"it is longer than the {limit} bytes accepted")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _json(answer: _Answer) -> Any:
-    try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
-        raise MalformedInput("answer", "it is not JSON; is this a Consilium coordinator?") from None
-
-
-def _position(answer: _Answer) -> RefillPosition:
-    plain = _json(answer)
+def _position(answer: Answer) -> RefillPosition:
+    plain = answer.json()
     try:
         wanted = tuple(str(sha256) for sha256 in plain["wanted"])
         return RefillPosition(int(plain["size"]), int(plain["final"]), wanted)
@@ -475,27 +321,8 @@ def _position(answer: _Answer) -> RefillPosition:
         raise MalformedInput("refill", "its answer is not in the format") from None
 
 
-def _type(answer: _Answer) -> str:
-    kind: str = answer.headers.get("content-type", "")
-    return kind
-
-
-def _upload_offset(answer: _Answer, total: int) -> int:
+def _upload_offset(answer: Answer, total: int) -> int:
     text = answer.headers.get("upload-offset", "0")
     if not text.isascii() or not text.isdigit() or int(text) > total:
         raise MalformedInput("upload-offset", "it is no offset within the blob")
     return int(text)
-
-
-def _refusal(url: str, answer: _Answer) -> RequestRefused:
-    """Read the coordinator's refusal, or make one of what a stranger answered."""
-    error, where, reason = "HTTP", "request", answer.reason or "no reason given"
-    try:
-        plain = orjson.loads(answer.content)
-        if isinstance(plain, dict):
-            error = str(plain.get("error", error))[:80]
-            where = str(plain.get("where", where))[:200]
-            reason = str(plain.get("reason", reason))[:500]
-    except orjson.JSONDecodeError:
-        reason = f"{reason}; is this a Consilium coordinator?"
-    return RequestRefused(url, status=answer.status, error=error, where=where, reason=reason)

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.errors import CoordinatorUnreachable, LedgerError, RequestRefused
-from ledger.exchange.client import CoordinatorClient, Followed
+from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import BEHIND
+from ledger.exchange.messages import Followed
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 15.0

@@ -12,7 +12,8 @@ from ledger.copies.replica import Replica, read_leaves
 from ledger.copies.store import LogStore
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, NotConsistent
-from ledger.exchange.client import CoordinatorClient, RefillPosition
+from ledger.exchange.client import CoordinatorClient
+from ledger.exchange.messages import RefillPosition
 
 MAX_ENTRIES = 2000
 MAX_BYTES = 4 * 1024 * 1024

@@ -62,5 +62,5 @@ class Held:
         if self._stale:
             self.trees.clear()
             with self.database.read() as connection:
-                self.view = rows.load(connection)
+                self.view = rows.view_of(connection)
             self._stale = False

@@ -66,7 +66,7 @@ _SET_STATUS = _NEW_STATUS.on_conflict_do_update(
 RECORD_COLUMNS = tuple(tables.datasets.c[name] for name in DatasetRecord.__slots__)
 
 
-def load(connection: Connection) -> PrivateView:
+def view_of(connection: Connection) -> PrivateView:
     """All of the register that decides what to do, from its file."""
     datasets = {
         record.name: record

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import structlog
 
 from ledger.errors import ForkDetected, LedgerError, RequestRefused
-from ledger.exchange.client import Followed
 from ledger.exchange.follow import REFILLING
 from ledger.exchange.home import Membership
+from ledger.exchange.messages import Followed
 from ledger.rules.log import Sequenced
 from node.following.follower import Follower, News, Position
 from node.following.offering import offer_copy

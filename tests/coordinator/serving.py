@@ -19,7 +19,8 @@ from coordinator.service import Coordinator, Server
 from coordinator.settings import CoordinatorSettings
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations.vocabulary import Operation
-from ledger.exchange.client import CoordinatorClient, Receipt
+from ledger.exchange.client import CoordinatorClient
+from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import cosign
 from ledger.formats.witness import witness_name
 from tests.federation import COORDINATOR, Federation

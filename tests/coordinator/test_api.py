@@ -19,9 +19,10 @@ from ledger.entries.operations.audits import LedgerReviewed
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import CoordinatorUnreachable, MalformedInput, NotWitnessed, RequestRefused
-from ledger.exchange.client import CHUNK, CoordinatorClient
+from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
 from ledger.exchange.http_auth import sign
+from ledger.exchange.messages import CHUNK
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import verify_consistency, verify_inclusion
 from ledger.formats.strict import decode_b64

@@ -15,7 +15,7 @@ from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations.audits import LedgerReviewed
 from ledger.errors import LedgerError, NotAdmitted
-from ledger.exchange.client import Receipt
+from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import cosign
 from ledger.formats.receipt import open_receipt
 from ledger.formats.witness import witness_name

@@ -152,7 +152,7 @@ def _api_requests() -> list[bytes]:
 def _client(data: bytes, headers: dict[str, str] | None = None) -> CoordinatorClient:
     made = samples.federation()
     client = CoordinatorClient("http://hub.example", federation=made.id)
-    client._http = httpx.Client(
+    client._connection.http = httpx.Client(
         transport=httpx.MockTransport(lambda _: httpx.Response(200, content=data, headers=headers))
     )
     return client

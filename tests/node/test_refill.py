@@ -96,7 +96,7 @@ def test_whoever_follows_meanwhile_is_told_and_a_stranger_brings_nothing(town: T
         with pytest.raises(RequestRefused, match="no node of this federation"):
             offer(ada)
         assert under_way.replica.size > 1, "what she holds is this log's, whoever she is"
-        ada.client._key = ada.keyring.entry
+        ada.client._connection.key = ada.keyring.entry
         with pytest.raises(RequestRefused, match="the signature does not verify"):
             offer(ada)
         assert under_way.standing.shown == ()

@@ -28,7 +28,7 @@ from ledger.entries.operations.log import (
 from ledger.entries.operations.members import KeyConflicted
 from ledger.entries.operations.rounds import RoundOpened, UpdateSubmitted
 from ledger.entries.operations.vocabulary import Operation
-from ledger.exchange.client import Followed, Receipt
+from ledger.exchange.messages import Followed, Receipt
 from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.documents import encode_document

@@ -24,7 +24,7 @@ from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.members import KeyRotated
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CoordinatorUnreachable
-from ledger.exchange.client import Receipt
+from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.keys import KeyRing
 from ledger.rules.members import claim_bytes

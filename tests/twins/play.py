@@ -236,7 +236,7 @@ def _start(town: Town, name: str, trainer: _Shared, outside: Outside, logs: LogW
 
 
 def _watch(member: Membership, outside: Outside) -> None:
-    http = member.client._http
+    http = member.client._connection.http
     http._transport = Watch(http._transport, outside)
 
 
