@@ -23,7 +23,7 @@ from audit.console.strip import strip_of
 from audit.console.watch import Watch
 from audit.errors import NotInLedger, NotReleased
 from audit.reports.certificate import certificate
-from audit.reports.contribution import contribution_report
+from audit.reports.contribution.report import contribution_report
 from audit.reports.data_use import data_use_report, spec_of
 from audit.reports.outcomes import outcome_of
 from audit.reports.standing import sealed_json

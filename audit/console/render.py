@@ -18,7 +18,7 @@ from markupsafe import Markup
 from audit.console.charts import Bar, Step, budget_bar, epsilon_curve, interval_bars, spend_chart
 from audit.console.strip import Strip
 from audit.reports.certificate import Certificate
-from audit.reports.contribution import ContributionReport
+from audit.reports.contribution.form import ContributionReport
 from audit.reports.data_use_form import DataUseReport
 from audit.reports.sentences import organisation_name
 from audit.verification.findings import TITLES

@@ -17,7 +17,8 @@ import orjson
 
 from audit.console.render import certificate_html, contribution_html, data_use_html
 from audit.reports.certificate import Certificate, certificate
-from audit.reports.contribution import ContributionReport, contribution_report
+from audit.reports.contribution.form import ContributionReport
+from audit.reports.contribution.report import contribution_report
 from audit.reports.data_use import data_use_report
 from audit.reports.data_use_form import DataUseReport
 from audit.reports.privacy_events import events_json

@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.reports.budget import dataset_budget, merged, pld
-from audit.reports.contribution import (
-    ContributionReport,
-    Figure,
-    SiteContribution,
-    contribution_report,
-)
+from audit.reports.contribution.form import ContributionReport, Figure, SiteContribution
+from audit.reports.contribution.report import contribution_report
 from audit.verification.findings import Verdicts
 from audit.verification.history import ExperimentRecord
 from audit.verification.sources import close_copies, open_copies, parse_trust

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audit.reports.certificate import certificate
-from audit.reports.contribution import contribution_report
+from audit.reports.contribution.report import contribution_report
 from audit.reports.sentences import tell
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import Verification, verify

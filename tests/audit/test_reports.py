@@ -16,15 +16,15 @@ import pytest
 from audit.console.render import contribution_html, data_use_html
 from audit.errors import NotInLedger
 from audit.reports.budget import dataset_budget, how_many_more
-from audit.reports.contribution import contribution_report
-from audit.reports.data_use import data_use_report
-from audit.reports.shapley import (
+from audit.reports.contribution.report import contribution_report
+from audit.reports.contribution.shapley import (
     MAX_PLAYERS,
     coalition_value,
     gram_matrix,
     play_round,
     shapley_values,
 )
+from audit.reports.data_use import data_use_report
 from audit.reports.standing import ERASED, report_bytes, sealed_json
 from audit.verification.sources import open_copies
 from audit.verification.verify import Verification, verify
