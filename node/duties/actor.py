@@ -391,8 +391,12 @@ class Actor:
     def _adopt(self, duty: Adopt) -> None:
         experiment = duty.experiment[:12]
         _log.error("reservation.unaccounted", experiment=experiment, dataset=duty.dataset)
-        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
-        given = None if duty.used is None or site is None else _given_back(site, duty.used)
+        experiments = self._replica.state.experiments
+        plan = experiments[duty.experiment].plan if duty.experiment in experiments else None
+        site = None if plan is None else site_of(plan, duty.dataset)
+        given: tuple[CellCharge, ...] | None = ()  # of statistics nothing is given back
+        if plan is not None:
+            given = None if duty.used is None or site is None else _given_back(site, duty.used)
         self._private.adopt(
             self._replica.federation, duty.experiment, duty.dataset, duty.charges, given
         )

@@ -32,6 +32,7 @@ from ledger.rules.state import State, Statistics
 from node.data.blocks import rows_of_blocks
 from node.data.holdings import Holdings
 from node.data.statistics import count_patients
+from node.duties.told import account_for_told
 from node.errors import JobRefused
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
@@ -88,6 +89,7 @@ def answer_statistics(
     key = (identity, held.terms.dataset)
     kept = register.view.outbox.get((*key, _ROUND))
     if kept is None:
+        account_for_told(replica.state, replica.state.datasets[held.terms.dataset].node, register)
         record = _permitted(replica, held, register, now_ms)
         shape = _shape(replica.state, held, record, fetch)
         if register.intended(*key, _ROUND):

@@ -42,6 +42,7 @@ from node.duties.masking import (
     may_send,
     may_still_send,
 )
+from node.duties.told import unaccounted
 from node.register.accounts import Key, PrivateView
 from privacy.filters import Charge
 
@@ -148,7 +149,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Count a reservation that this register cannot account for: in full, or as it was settled."""
+    """Count what this register cannot account for: in full, or as it was settled.
+
+    A reservation of an experiment, or released statistics: ``experiment`` is then their permission.
+    """
 
     experiment: str
     dataset: str
@@ -209,7 +213,10 @@ def duties(
         now_ms: this node's clock.
     """
     here = _Here(state, me, view, standing, memory, policy, now_ms)
-    found: list[Duty] = []
+    found: list[Duty] = [
+        Adopt(identity, held.terms.dataset, held.terms.charges, Map())
+        for identity, held in unaccounted(state, me, view)
+    ]
     for experiment in sorted(state.experiments.values(), key=lambda e: e.index):
         for site in experiment.plan.sites:
             if state.datasets[site.dataset].node == me:

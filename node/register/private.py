@@ -132,6 +132,8 @@ class PrivateRegister:
     ) -> None:
         """Charge every cell for the most that a plan may spend; the same again changes nothing.
 
+        A cell whose spend was taken from a log with this very charge in it (`add_cell`) is not charged again.
+
         Raises:
             BudgetExceeded: a cell cannot pay; nothing was charged.
             KeyError: a cell is not in this register.
@@ -139,10 +141,10 @@ class PrivateRegister:
         with self._held.current():
             key = (experiment, dataset)
             if key not in self._held.view.charges:
-                new = [
-                    rows.charge_row(Counted(federation, *key, charge, None)) for charge in charges
-                ]
-                self._store(reserving(self._held.view, key, charges), key, new)
+                before = self._refunded(key)
+                due = [charge for charge in charges if charge.cell not in before]
+                new = [rows.charge_row(Counted(federation, *key, charge, None)) for charge in due]
+                self._store(reserving(self._held.view, key, due), key, new)
 
     def adopt(
         self,

@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from immutables import Map
 from nacl.pwhash import argon2id
 
 from ledger.entries.entry import frame_leaf
@@ -30,11 +31,13 @@ from ledger.entries.operations.federation import (
     InviteChange,
     Seat,
 )
+from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
 from ledger.entries.operations.values import PublicKey
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput
 from ledger.experiment.purpose_parts import part_for
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from ledger.experiment.statistics import charges_of
 from ledger.formats import keys
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.purposes import gate
@@ -42,6 +45,7 @@ from node.data import registration
 from node.data.intake import read_table
 from node.data.snapshot import split_table
 from node.duties.duty import Adopt, Refuse
+from node.duties.told import account_for_told
 from node.errors import PromiseExceeded, RegistrationRefused
 from node.register.private import PrivateRegister
 from node.register.promises import PromiseBook
@@ -469,6 +473,44 @@ def test_a_restored_backup_does_not_refund(world: World) -> None:
     assert ward.spends() == ward.spend
     assert ward.basel.register.view.datasets[TABLE].registration != dataset.registration
     ward.refuses(ward.ask(TABLE), TABLE)
+
+
+@attack(
+    name="a hospital restores the register of before the statistics that it told, to tell more",
+    exposed_by=NODE,
+    evidence="the release in the log, which the register adopts before anything else",
+)
+def test_a_restored_backup_does_not_refund_statistics(ward: Ward) -> None:
+    federation, basel = ward.world.federation, ward.basel
+    backup = basel.back_up(ward.world.directory / "backup")
+    cells = {"basel-train": federation.state.cells["basel-train"].terms}
+    op = StatisticsReserved(
+        type="statistics.reserved",
+        dataset=TABLE,
+        registration=federation.state.datasets[TABLE].registration,
+        question=federation.put(b"{}"),
+        size=4,
+        sensitivity=2**20,
+        noise_sd=2**23,
+        charges=charges_of(cells, 2**20, 2**23),
+    )
+    identity = federation.say(steward_of("basel"), op).entry.hash
+    basel.register.reserve(federation.id, identity, TABLE, op.charges)
+    told = StatisticsReleased(
+        type="statistics.released", reservation=identity, result=federation.put(b"numbers")
+    )
+    federation.say(node_of("basel"), told)
+    ward.world.settle()
+    spent = ward.spends()
+    assert spent["basel-train"].g > ward.spend["basel-train"].g
+    basel.restore(backup)  # the lie
+    basel.follow()
+    first = basel.duties()[0]
+    assert first == Adopt(identity, TABLE, op.charges, Map())
+    ward.world.exposed(NODE)
+    account_for_told(federation.state, node_of("basel"), basel.register)
+    assert ward.spends() == spent
+    assert not any(isinstance(duty, Adopt) for duty in basel.duties())
 
 
 @attack(
