@@ -11,6 +11,8 @@
     ├── BodyTooLarge        a request's body is over its limit (limit)
     ├── RefillRefused       a copy cannot fill the database, or not yet (where, reason)
     ├── Refilling           the database is being refilled, nothing is sequenced (size, awaited)
+    ├── KeysEnded           the coordinator's entry key cannot speak any more (key)
+    ├── RotationRefused     new keys are in the log, and void (index, reason)
     └── HomeUnusable        a coordinator's home is incomplete or taken (path)
 
 Callers catch types and read fields; the messages are for people and may change.
@@ -147,6 +149,35 @@ class Refilling(CoordinatorError):
         self.size = size
         self.signed = signed
         self.awaited = awaited
+
+
+class KeysEnded(CoordinatorError):
+    """The coordinator's entry key cannot speak any more.
+
+    Attributes:
+        key: its id.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the coordinator's entry key {key} has ended in the log, so it cannot sign for new ones. "
+            "Ask the stewards of enough organisations: consilium coordinator new-keys"
+        )
+        self.key = key
+
+
+class RotationRefused(CoordinatorError):
+    """New keys for the coordinator are in the log, and void: the old ones stay in use.
+
+    Attributes:
+        index: of the entry.
+        reason: why it is void.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"entry {index}, the coordinator's new keys, is void: {reason}; try again")
+        self.index = index
+        self.reason = reason
 
 
 class HomeUnusable(CoordinatorError):

@@ -27,13 +27,13 @@ from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
 from coordinator.refilling.refill import require_no_refill
+from coordinator.renewing import settle, snapshot_file
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.rounds.conduct import Conductor
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker
 from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
-from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored_tiles import StoredTiles
 from ledger.exchange.http_auth import NonceCache
@@ -49,12 +49,19 @@ _log = structlog.get_logger("coordinator.service")
 class Coordinator:
     """A coordinator behind its home. Use as a context manager.
 
+    Args:
+        settings: of the home.
+        keyring: its keys.
+        coming: new ones, used where the log knows them (``renewing``).
+
     Raises:
         AlreadyRunning: another process serves this log.
         RolledBack, LedgerError: the database cannot be trusted; says why.
     """
 
-    def __init__(self, settings: CoordinatorSettings, keyring: KeyRing) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None = None
+    ) -> None:
         self.settings = settings
         require_no_refill(settings.home)
         with ExitStack() as undo:
@@ -66,11 +73,18 @@ class Coordinator:
                 keyring,
                 settings.federation,
                 head=settings.home / HEAD,
-                snapshots=SnapshotFile.of(settings.home, keyring.entry),
+                snapshots=snapshot_file(settings, keyring),
                 quota=settings.quota,
                 final_interval_s=settings.final_interval_s,
                 merge_delay_s=settings.merge_delay_s,
             )
+            state = self.sequencer.view.state
+            self.sequencer.use_keys(settle(settings.home, state, keyring, coming))
+            if not self.sequencer.speaks:
+                _log.warning(
+                    "silent: the coordinator's entry key has ended, and no round opens; ask for new "
+                    "ones: consilium coordinator new-keys"
+                )
             self.tiles = StoredTiles(store)
             self.blobs = BlobStore(settings.home / BLOBS, limit=settings.blob_limit)
             self.blobs.expire_uploads(time.time() - settings.upload_days * 86_400)
@@ -137,8 +151,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(settings: CoordinatorSettings, keyring: KeyRing) -> None:
+def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the home.
+        keyring: its keys.
+        coming: new ones that may be in force.
 
     Raises:
         HomeUnusable: the address cannot be taken, or TLS is half configured.
@@ -149,7 +168,7 @@ def run(settings: CoordinatorSettings, keyring: KeyRing) -> None:
         raise HomeUnusable(settings.home, "TLS needs both tls_certificate and tls_key")
     listener = listen(settings)
     try:
-        with Coordinator(settings, keyring) as coordinator:
+        with Coordinator(settings, keyring, coming) as coordinator:
             host, port = listener.getsockname()[:2]
             scheme = "http" if settings.tls_certificate is None else "https"
             ready = {

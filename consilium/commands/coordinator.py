@@ -38,6 +38,7 @@ def run(
     """Serve until SIGTERM. May be killed at any time: it goes on where the log is."""
     from consilium.passphrase import read_passphrase
     from consilium.settings import load_settings
+    from coordinator.renewing import coming_keys
     from coordinator.service import run as serve
     from coordinator.settings import KEYRING
     from coordinator.settings import load_settings as coordinator_settings
@@ -53,7 +54,59 @@ def run(
         database=database,
     )
     passphrase = read_passphrase(settings.passphrase_file, of=f"the coordinator ({own.home})")
-    serve(own, load_keyring(own.home / KEYRING, passphrase))
+    keyring = load_keyring(own.home / KEYRING, passphrase)
+    serve(own, keyring, coming_keys(own.home, passphrase))
+
+
+@app.command("rotate-keys", epilog=examples("consilium coordinator rotate-keys --home hub"))
+def rotate_keys(
+    database: Annotated[
+        str | None, typer.Option("--database", help="URL of the log's database.")
+    ] = None,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change the coordinator's keys, with the old ones in hand. Stop the coordinator first.
+
+    Its entry, request and sealing key are new; the log key stays, which only a new log can change
+    (`federation succeed`). Run the same command again if it was interrupted, and back up the home.
+    """
+    from consilium.actions.hub_keys import rotate
+    from consilium.commands.terminal import say_line, show_json
+    from consilium.settings import load_settings
+
+    done = rotate(load_settings(home=home, passphrase_file=passphrase_file), database=database)
+    if as_json:
+        show_json({"handle": done.handle, "key": done.key, "index": done.index})
+        return
+    ended = (
+        "were in force already" if done.index is None else f"are in force from entry {done.index}"
+    )
+    say_line(f"{done.handle} goes on with key {done.key}; the new keys {ended}")
+    say_line("the old key file is gone: back up the home")
+
+
+@app.command(
+    "new-keys", epilog=examples("consilium coordinator new-keys --out hub.rekey --home hub")
+)
+def new_keys(
+    out: Annotated[Path, typer.Option("--out", help="Where to write the request.")],
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make new keys when evidence has ended the coordinator's entry key, and a request for them.
+
+    Leave the coordinator running: it takes what stewards say. Hand them the request (`member rekey`,
+    `member endorse`), and tell the fingerprint by another way. When it is in force, restart.
+    """
+    from consilium.actions.hub_keys import request
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+
+    made = request(load_settings(home=home, passphrase_file=passphrase_file), out)
+    say_line(f"request for {made.handle}: {out}; fingerprint {made.fingerprint}")
+    say_line("next, each steward: consilium member rekey FILE, then the others: member endorse")
 
 
 @app.command(

@@ -25,15 +25,17 @@ def coordinator_status(url: str) -> dict[str, str | int]:
     newest = _get(f"{url.rstrip('/')}/v1/checkpoint")
     final = _get(f"{url.rstrip('/')}/v1/checkpoint/final")
     try:
-        trouble = ready.json().get("quorum")
+        said = ready.json()
+        trouble, silent = said.get("quorum"), said.get("speaks") is False
     except (ValueError, AttributeError):
-        trouble = None
+        trouble, silent = None, False
     return {
         "url": url,
         "ready": "yes" if ready.status_code == 200 else ready.text.strip()[:200],
         "entries": _size(newest),
         "final_entries": _size(final),
         "witness_quorum": str(trouble or "stands")[:600],
+        "entry_key": "ended: no round opens until it has new ones" if silent else "active",
     }
 
 

@@ -260,7 +260,13 @@ def _add_state(app: FastAPI, services: Services) -> None:
         view = sequencer.view
         ready = view.stopped is None and not services.waker.closing
         trouble = standing_quorum(view.state, view.final_size).in_words
-        content = {"ready": ready, "size": view.size, "stopped": view.stopped, "quorum": trouble}
+        content = {
+            "ready": ready,
+            "size": view.size,
+            "stopped": view.stopped,
+            "quorum": trouble,
+            "speaks": sequencer.speaks,
+        }
         return json_answer(content, 200 if ready else 503)
 
     @app.get("/metrics")

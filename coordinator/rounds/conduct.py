@@ -33,7 +33,7 @@ from ledger.entries.operations.log import ProtocolActivated, TimeNoted
 from ledger.entries.operations.masking import MaskingAdvanced
 from ledger.entries.operations.rounds import RoundClosed, RoundOpened
 from ledger.entries.operations.vocabulary import Operation
-from ledger.errors import BlobError, MalformedInput, PlanRefused
+from ledger.errors import BlobError, MalformedInput, NotAdmitted, PlanRefused
 from ledger.rules import masking
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.protocol import activation_due
@@ -128,6 +128,10 @@ class Conductor:
                     pass
         except NotSequencing as error:
             _log.info("stopped with the log", reason=error.reason)
+        except NotAdmitted as error:
+            _log.error(
+                "silent: no round moves until the coordinator has new keys", reason=str(error)
+            )
         except Exception as error:  # noqa: BLE001
             _log.exception("crashed: no round moves until a restart", error=repr(error))
 

@@ -184,7 +184,7 @@ class Sequencer:
     def start(self) -> None:
         """Begin to take entries; first say what evidence was kept and not said before a crash."""
         ops = tuple(self._equivocations.unsettled(self._log.state.federation, self._log.state.keys))
-        if ops and self._speaks():
+        if ops and self.speaks:
             self.say(*ops)
         self._thread.start()
 
@@ -206,6 +206,22 @@ class Sequencer:
     def view(self) -> View:
         """What is durable now."""
         return self._view
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the coordinator's own entry key is active; without it rounds and log time stand."""
+        chain = self._log.state.keys.get(self._keyring.entry.id)
+        return chain is not None and chain.retired_at is None
+
+    def use_keys(self, keyring: KeyRing) -> None:
+        """Speak under these keys from now on; before `start`, and with the same log key.
+
+        Raises:
+            NotAdmitted: they have another log key.
+        """
+        if keyring.log != self._log_key:
+            raise NotAdmitted("keyring", "its log key is not the one that genesis names")
+        self._keyring = keyring
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` from the sequencer's thread whenever the view has changed."""
@@ -395,15 +411,10 @@ class Sequencer:
         """Keep the evidence of a second entry at one place, and end the key that signed both."""
         state = self._log.state
         known = self._equivocations
-        if known.notice(refused, state.keys, batch.leaf_at(self._store)) and self._speaks():
+        if known.notice(refused, state.keys, batch.leaf_at(self._store)) and self.speaks:
             for op in known.unsettled(state.federation, state.keys):
                 _log.warning("key conflicted", member=refused.body.author, key=refused.body.key)
                 self._take(self._sign(op, batch), batch)
-
-    def _speaks(self) -> bool:
-        """Whether the coordinator's own entry key is active."""
-        chain = self._log.state.keys.get(self._keyring.entry.id)
-        return chain is not None and chain.retired_at is None
 
     def _sign(self, op: Operation, batch: _Taken) -> Entry:
         """The coordinator's next entry, at this very place in the order."""
