@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
-from coordinator.refilling.refill import require_no_refill
+from coordinator.refilling.home import require_no_refill
 from coordinator.renewing import settle, snapshot_file
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.rounds.conduct import Conductor

@@ -12,8 +12,9 @@ from audit.verification.sources import Copy, close_copies, open_copies
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
+from coordinator.refilling.home import prepare_home
 from coordinator.refilling.listening import listen_for_copies
-from coordinator.refilling.refill import Refill, prepare_home
+from coordinator.refilling.refill import Refill
 from coordinator.settings import KEYRING, load_settings
 from ledger.copies.store import Conflict, StoredNote
 from ledger.exchange.home import MEMBER, MemberHome

@@ -15,30 +15,22 @@ author; updates of the other hospitals, where no copy has them, stay missing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
-from coordinator.errors import HomeUnusable, RefillRefused
+from coordinator.errors import RefillRefused
+from coordinator.refilling.home import progress_noted, replica_of
+from coordinator.refilling.offer import Offer
 from coordinator.sequencing.head import read_head, write_head
-from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, TOML, CoordinatorSettings
+from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
-from ledger.copies.replica import Replica, read_leaves
-from ledger.copies.store import Conflict, LogStore, StoredNote, exclusive_lock
-from ledger.entries.entry import federation_id, parse_leaf
+from ledger.copies.replica import read_leaves
+from ledger.copies.store import LogStore, StoredNote, exclusive_lock
+from ledger.entries.entry import parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
-from ledger.entries.operations.federation import FederationFounded
-from ledger.entries.operations.succession import FederationSucceeded
-from ledger.errors import (
-    BlobCorrupt,
-    BlobMissing,
-    MalformedInput,
-    NotWitnessed,
-    Refused,
-)
+from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, NotWitnessed, Refused
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint
 from ledger.formats.keys import KeyRing
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_note
@@ -49,39 +41,6 @@ BATCH = 1000
 """Entries verified and stored together."""
 MOST_EVIDENCE = 1000
 """Kept evidence taken from one copy."""
-
-
-class Offer(Protocol):
-    """A copy that somebody hands over; nothing in it is believed."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for people."""
-        ...
-
-    def leaves(self, start: int) -> Iterator[bytes]:
-        """Framed leaves from an index on."""
-        ...
-
-    def checkpoints(self) -> Iterable[StoredNote]:
-        """Signed checkpoints, smallest first."""
-        ...
-
-    def finals(self) -> Iterable[StoredNote]:
-        """Final checkpoints, smallest first."""
-        ...
-
-    def evidence(self) -> Iterable[Conflict]:
-        """What it keeps against the log or a member."""
-        ...
-
-    def blob(self, sha256: str, length: int | None) -> bytes:
-        """A blob's content.
-
-        Raises:
-            BlobMissing, BlobCorrupt, MalformedInput: it is not here, or not what it should be.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +89,13 @@ class Refill:
             store = LogStore.open(settings.database_url)
             undo.callback(store.close)
             undo.enter_context(exclusive_lock(settings.database_url))
-            self.replica = _open(store, settings)
+            self.replica = replica_of(store, settings)
             state = self.replica.state
             if keyring.log is None or keyring.log.public.hex() != state.log_key.public:
                 raise RefillRefused("keyring", "its log key is not the one that genesis names")
             self._undo = undo.pop_all()
         self.blobs = BlobStore(self._home / BLOBS, limit=settings.blob_limit)
-        noted = _read_progress(self._home / REFILL)
+        noted = progress_noted(self._home / REFILL)
         self._shown = set(noted.get("shown", ()))
         self._left_out = set(noted.get("left_out", ())) | set(left_out)
         self._wanted: dict[str, int | None] = {}
@@ -382,70 +341,5 @@ class Refill:
         return f"its entry {other} is not this log's: {refusal}"
 
 
-def prepare_home(home: Path, keyring: KeyRing, offers: Iterable[Offer]) -> None:
-    """Write what a home has lost beside its database, from the first copy's genesis entry.
-
-    The keys anchor it: genesis names their log key, and is signed by the coordinator that held them.
-
-    Raises:
-        HomeUnusable: there is neither a home nor a copy.
-        RefillRefused: the copy's genesis names another log key.
-    """
-    if (home / TOML).is_file() or (home / JSON).is_file():
-        return
-    first = next(iter(offers), None)
-    leaf = None if first is None else next(first.leaves(0), None)
-    if first is None or leaf is None:
-        raise HomeUnusable(
-            home, f"it holds no {JSON}; give one copy of the log (--from) to write it from"
-        )
-    entry = parse_leaf(leaf)
-    op = entry.body.op
-    named = op.log_key.public if isinstance(op, FederationFounded | FederationSucceeded) else None
-    if keyring.log is None or named != keyring.log.public.hex():
-        raise RefillRefused(first.name, "its entry 0 does not name the log key of this key ring")
-    (home / GENESIS).write_bytes(leaf)
-    (home / JSON).write_bytes(canonical({"federation": federation_id(entry)}) + b"\n")
-
-
-def require_no_refill(home: Path) -> None:
-    """Refuse to run while a refill is under way.
-
-    Raises:
-        HomeUnusable: one is.
-    """
-    if (home / REFILL).exists():
-        raise HomeUnusable(
-            home,
-            "its database is being refilled; finish that first: consilium coordinator refill",
-        )
-
-
-def _open(store: LogStore, settings: CoordinatorSettings) -> Replica:
-    if store.size():
-        return Replica.open(store, settings.federation)
-    path = settings.home / GENESIS
-    try:
-        genesis = path.read_bytes()
-    except OSError as error:
-        raise HomeUnusable(
-            path,
-            f"cannot be read ({error.strerror}); any member's home holds the same file",
-        ) from None
-    return Replica.create(store, genesis, settings.federation)
-
-
 def _leaves(store: LogStore, start: int) -> Iterator[bytes]:
     return read_leaves(store, start, store.size())
-
-
-def _read_progress(path: Path) -> dict[str, list[str]]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise HomeUnusable(path, "it cannot be read; delete it and refill again") from None
-    if not isinstance(found, dict):
-        raise HomeUnusable(path, "it cannot be read; delete it and refill again")
-    return {str(key): [str(item) for item in value] for key, value in found.items()}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import HomeUnusable, RefillRefused, RolledBack
-from coordinator.refilling.refill import Refill, prepare_home
+from coordinator.refilling.home import prepare_home
+from coordinator.refilling.refill import Refill
 from coordinator.service import Coordinator
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, CoordinatorSettings
 from ledger.copies.store import Conflict, StoredNote
