@@ -14,7 +14,7 @@ from markupsafe import Markup
 from audit.console.charts import tree_chart
 from audit.errors import NotInLedger
 from audit.reports.sentences import Told, organisation_name, tell
-from audit.verification.history import VoidRecord
+from audit.verification.records import VoidRecord
 from audit.verification.verify import Verification
 from ledger.entries.entry import Entry, parse_leaf
 from ledger.entries.operations.rounds import UpdateSubmitted

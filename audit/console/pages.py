@@ -29,7 +29,7 @@ from audit.reports.outcomes import (
 from audit.reports.sentences import organisation_name
 from audit.reports.standing import person
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.formats.keys import key_id
 from ledger.rules.state import State

@@ -11,7 +11,7 @@ from typing import Literal
 
 from audit.console.watch import Checked
 from audit.verification.findings import Check, Report
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.rules.finality import standing_quorum
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from audit.verification.history import CellRecord, ExperimentRecord, History
+from audit.verification.history import History
+from audit.verification.records import CellRecord, ExperimentRecord
 from ledger.entries.operations.plans import Release
 from ledger.rules.experiments import site_of
 from ledger.rules.purposes import fitting

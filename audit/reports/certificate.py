@@ -22,7 +22,7 @@ from audit.reports.data_use import spec_of
 from audit.reports.data_use_form import Header, Mechanism, Part
 from audit.reports.outcomes import outcome_of
 from audit.reports.standing import NOT_STATED, header_of
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.rules.experiments import site_of
 from privacy.calibrate import compose_epsilon

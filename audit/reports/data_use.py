@@ -33,7 +33,7 @@ from audit.reports.outcomes import (
 from audit.reports.outflows import outflows_of, totals_of
 from audit.reports.standing import ERASED, NOT_STATED, header_of, person
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import DatasetRecord, ExperimentRecord
+from audit.verification.records import DatasetRecord, ExperimentRecord
 from audit.verification.verify import LIMITS, Verification
 from ledger.entries.cards import Contact, DatasetCard
 from ledger.experiment.spec import ExperimentSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from audit.verification.history import Decision, ExperimentRecord
+from audit.verification.records import Decision, ExperimentRecord
 
 Tone = Literal["good", "warn", "bad", "plain"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from audit.reports.data_use_form import Outflow, OutflowTotal
 from audit.reports.outcomes import in_words
 from audit.reports.standing import NOT_STATED, person
-from audit.verification.history import DatasetRecord, ExperimentRecord, UpdateRecord
+from audit.verification.records import DatasetRecord, ExperimentRecord, UpdateRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations.plans import Release
 from ledger.rules.experiments import site_of

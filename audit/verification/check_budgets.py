@@ -16,7 +16,8 @@ from typing import Literal
 from audit.reports.budget import cell_budget, merged, pld, rdp
 from audit.verification.documents import UNREADABLE, Documents
 from audit.verification.findings import Check
-from audit.verification.history import ExperimentRecord, History
+from audit.verification.history import History
+from audit.verification.records import ExperimentRecord
 from audit.verification.replay import Replay
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Release, SitePlan

@@ -15,7 +15,7 @@ from typing import overload
 
 from audit.verification.documents import UNREADABLE, Documents, Shapes
 from audit.verification.findings import Check
-from audit.verification.history import ExperimentRecord, RoundRecord, UpdateRecord
+from audit.verification.records import ExperimentRecord, RoundRecord, UpdateRecord
 from audit.verification.replay import Replay
 from ledger.entries.operations.rounds import RoundAggregated
 from ledger.entries.operations.values import BlobRef

@@ -6,7 +6,7 @@ A document that is absent, damaged or no such document raises one of `UNREADABLE
 
 from __future__ import annotations
 
-from audit.verification.history import ExperimentRecord, Registration
+from audit.verification.records import ExperimentRecord, Registration
 from audit.verification.sources import Copy
 from ledger.entries.cards import DatasetCard, MemberCard, open_card
 from ledger.entries.operations.values import BlobRef

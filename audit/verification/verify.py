@@ -45,7 +45,8 @@ from audit.verification.check_notes import Notes, check_notes
 from audit.verification.check_purposes import check_parts
 from audit.verification.documents import Documents
 from audit.verification.findings import Check, Report, Verdicts, Witnesses, in_order, listed
-from audit.verification.history import Dispute, History
+from audit.verification.history import History
+from audit.verification.records import Dispute
 from audit.verification.replay import Replay, replay
 from audit.verification.sources import Copy, close_copies, open_copies
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput

@@ -12,7 +12,7 @@ from audit.reports.budget import dataset_budget, merged, pld
 from audit.reports.contribution.form import ContributionReport, Figure, SiteContribution
 from audit.reports.contribution.report import contribution_report
 from audit.verification.findings import Verdicts
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify_all
 from consilium.commands.terminal import say_line, show_table

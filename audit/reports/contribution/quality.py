@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from audit.reports.contribution.form import NOT_AVAILABLE, Figure, Quality
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations.plans import Purpose
 from ledger.experiment.noise_shares import site_in_round

@@ -17,7 +17,7 @@ from audit.reports.contribution.shapley import MAX_PLAYERS
 from audit.reports.outcomes import outcome_of, rounds_offered, rounds_served
 from audit.reports.standing import header_of
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.rules.experiments import site_of
 from ledger.rules.state import State

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from audit.reports.contribution.form import NOT_AVAILABLE, Figure
 from audit.reports.contribution.shapley import RoundGame, play_round
 from audit.verification.documents import UNREADABLE
-from audit.verification.history import ExperimentRecord
+from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.rules.experiments import site_of
 
