@@ -19,6 +19,7 @@ from ledger.entries.author import clock_ms
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.experiments import ExperimentProposed
 from ledger.entries.operations.plans import Plan
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import initial_model
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.compilation import compile_plan
@@ -118,7 +119,7 @@ class Experiment:
         resolved = resolve(self.spec, sites)
         spec = encode_document(resolved)
         tree = network_of(resolved, sites[0].schema)
-        model = pack_model(parameter_shapes(tree), initial_model(resolved, tree))
+        model = pack_model(round_shapes(resolved, tree), initial_model(resolved, tree))
         plan = compile_plan(resolved, sites, blob_ref(model))
         operation = ExperimentProposed(
             type="experiment.proposed", name=self.spec.name, spec=blob_ref(spec), plan=plan
@@ -145,6 +146,10 @@ class Experiment:
     def shapes(self, schema: Schema) -> Shapes:
         """Names and shapes of the model's parameters on a dataset of that schema."""
         return parameter_shapes(network_of(self.spec, schema))
+
+    def round_shapes(self, schema: Schema) -> Shapes:
+        """Names and shapes of a round's model: the parameters, and a clip norm that adapts."""
+        return round_shapes(self.spec, network_of(self.spec, schema))
 
     def schemas_for(self, schemas: Sequence[Schema]) -> tuple[Schema, ...]:
         """One schema for each dataset that the spec asks for.

@@ -82,7 +82,7 @@ def rehearse(
         WorkerDied: the training process did not come up.
     """
     proposal = experiment.propose_for(schemas)
-    plan, shapes = proposal.operation.plan, experiment.shapes(schemas[0])
+    plan, shapes = proposal.operation.plan, experiment.round_shapes(schemas[0])
     count = plan.rounds if rounds is None else max(1, min(rounds, plan.rounds))
     with tempfile.TemporaryDirectory(prefix="consilium-rehearsal-") as folder, Worker() as worker:
         sites = []
@@ -106,7 +106,8 @@ def rehearse(
         layout = metric_layout(experiment.spec)
         measured: dict[str, Measure] = {}
         if layout is not None:
-            model = pack_model(shapes, final_model(experiment.spec, models))
+            final = final_model(experiment.spec, models)
+            model = pack_model(experiment.shapes(schemas[0]), final)
             updates = [site.run(worker, "evaluate", plan.rounds + 1, model) for site in sites]
             pooled = _sum(updates, plan.metric_size)
             measured = measures(layout, pooled, pooled_noise(planned, "evaluate"), len(sites))

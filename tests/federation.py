@@ -31,15 +31,17 @@ from ledger.entries.operations.experiments import (
 )
 from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
 from ledger.entries.operations.values import BlobRef
+from ledger.experiment.adaptive_clip import TENSOR, round_shapes
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
-from ledger.experiment.network_spec import LogisticRegression, parameter_shapes
+from ledger.experiment.network_spec import LogisticRegression
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import sites_from
+from ledger.experiment.privacy_spec import Privacy
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
-from ledger.experiment.spec import BinaryTask, ExperimentSpec, Privacy
+from ledger.experiment.spec import BinaryTask, ExperimentSpec
 from ledger.experiment.spec import Federation as FederationPart
-from ledger.experiment.tensors import encode_update, pack_model, unpack_model
+from ledger.experiment.tensors import Shapes, encode_update, pack_model, unpack_model
 from ledger.formats.documents import encode_document, parse_document
 from ledger.rules.experiments import last_round, site_of, totals
 from ledger.rules.log import Sequenced
@@ -162,7 +164,7 @@ class Federation(FederationLog):
         names = spec.federation.datasets
         sites = sites_from(self.state, {name: self.schema(name) for name in names}, names)
         tree = network_of(spec, sites[0].schema)
-        first = self.put(pack_model(parameter_shapes(tree), initial_model(spec, tree)))
+        first = self.put(pack_model(round_shapes(spec, tree), initial_model(spec, tree)))
         return ExperimentProposed(
             type="experiment.proposed",
             name=spec.name,
@@ -351,10 +353,10 @@ class Federation(FederationLog):
         """An experiment's spec, from its blob."""
         return parse_document(self.blobs[self.experiment(experiment).spec.sha256], ExperimentSpec)
 
-    def shapes(self, experiment: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Names and shapes of an experiment's parameters."""
+    def shapes(self, experiment: str) -> Shapes:
+        """Names and shapes of the models of an experiment's rounds."""
         spec = self.spec_of(experiment)
-        return parameter_shapes(network_of(spec, self.schema(spec.federation.datasets[0])))
+        return round_shapes(spec, network_of(spec, self.schema(spec.federation.datasets[0])))
 
     def final_model(self, experiment: str, spec: ExperimentSpec | None = None) -> BlobRef:
         """The stated function of the rounds' models; of another spec, where one is given."""
@@ -366,4 +368,5 @@ class Federation(FederationLog):
             and entry.body.op.experiment == experiment
             and entry.body.op.round <= self.experiment(experiment).plan.rounds
         ]
-        return self.put(pack_model(shapes, final_model(spec or self.spec_of(experiment), models)))
+        final = final_model(spec or self.spec_of(experiment), models)
+        return self.put(pack_model([s for s in shapes if s[0] != TENSOR], final))

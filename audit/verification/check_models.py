@@ -73,7 +73,7 @@ class _Experiment:
         if experiment.plan.secure_aggregation is not None and experiment.rounds:
             yield Check(12, "not_checkable", f"{self._name}: {NOT_UNDER_MASKS}")
         try:
-            shapes = self._documents.shapes(experiment)
+            shapes = self._documents.round_shapes(experiment)
         except (*UNREADABLE, PlanRefused) as error:
             yield Check(12, "not_checkable", f"{self._name}: no model can be built: {error}")
             return
@@ -233,7 +233,7 @@ class _Experiment:
             yield Check(12, "not_checkable", detail)
             return
         yield from self._same(
-            pack_model(shapes, flat),
+            pack_model(self._documents.shapes(experiment), flat),
             wanted,
             place,
             f"{self._name}: the final model is not the average of the late rounds' models",

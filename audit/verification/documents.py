@@ -11,6 +11,7 @@ from audit.verification.sources import Copy
 from ledger.entries.cards import DatasetCard, MemberCard, open_card
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.network_spec import Sequential, parameter_shapes
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import Schema
@@ -62,8 +63,12 @@ class Documents:
         return network_of(spec, self.schema(version))
 
     def shapes(self, experiment: ExperimentRecord) -> Shapes:
-        """Names and shapes of an experiment's parameters."""
+        """Names and shapes of an experiment's parameters: of the model that it ends with."""
         return parameter_shapes(self.network(experiment))
+
+    def round_shapes(self, experiment: ExperimentRecord) -> Shapes:
+        """Names and shapes of the models of its rounds."""
+        return round_shapes(self.spec(experiment), self.network(experiment))
 
     def model(self, ref: BlobRef, shapes: Shapes) -> Float64Vector:
         """A model's parameters."""

@@ -27,6 +27,7 @@ from sklearn.metrics import roc_auc_score
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Plan
 from ledger.entries.operations.values import BlobRef
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.compilation import compile_plan
@@ -35,7 +36,7 @@ from ledger.experiment.plan.sites import Site
 from ledger.experiment.recipe import resolve
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
-from ledger.experiment.tensors import decode_update, pack_model
+from ledger.experiment.tensors import Shapes, decode_update, pack_model
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
 from ledger.rules.experiments import totals
@@ -139,7 +140,7 @@ def _site(schema: Schema, delta: float) -> Site:
 def _plan(spec: ExperimentSpec, hospitals: list[Hospital]) -> tuple[Plan, npt.NDArray[np.float64]]:
     tree = network_of(spec, hospitals[0].schema)
     model = initial_model(spec, tree)
-    packed = pack_model(parameter_shapes(tree), model)
+    packed = pack_model(round_shapes(spec, tree), model)
     ref = BlobRef(sha256=sha256(packed).hexdigest(), bytes=len(packed))
     return compile_plan(spec, [h.site for h in hospitals], ref), model
 
@@ -150,7 +151,8 @@ def _run(
     hospitals: list[Hospital],
     model: npt.NDArray[np.float64],
 ) -> Run:
-    shapes = parameter_shapes(network_of(spec, hospitals[0].schema))
+    tree = network_of(spec, hospitals[0].schema)
+    shapes = round_shapes(spec, tree)
     holdings = Holdings()
     keys = [os.urandom(32) for _ in hospitals]
     iterates = []
@@ -160,7 +162,15 @@ def _run(
         iterates.append(model)
     model = final_model(spec, iterates)
     counts = _sum_round(
-        spec, plan, hospitals, keys, holdings, "evaluate", plan.rounds + 1, model, shapes
+        spec,
+        plan,
+        hospitals,
+        keys,
+        holdings,
+        "evaluate",
+        plan.rounds + 1,
+        model,
+        parameter_shapes(tree),
     )
     return _measure(spec, plan, hospitals, keys, holdings, model, counts)
 
@@ -174,7 +184,7 @@ def _sum_round(
     kind: str,
     number: int,
     model: npt.NDArray[np.float64],
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    shapes: Shapes,
 ) -> npt.NDArray[np.int64]:
     size = plan.parameters if kind == "train" else plan.metric_size
     total = ExactSum(size)

@@ -18,8 +18,9 @@ from consilium.actions.written import read_written
 from consilium.errors import InputError
 from consilium.examples import example
 from ledger.entries.cards import Contact, DatasetCard
+from ledger.experiment.privacy_spec import Baseline, Metrics
 from ledger.experiment.schema import Schema
-from ledger.experiment.spec import Baseline, ExperimentSpec, Metrics
+from ledger.experiment.spec import ExperimentSpec
 
 _HEART_FILES = (
     ("cleveland", "cleveland-heart", "processed.cleveland.data", 300),

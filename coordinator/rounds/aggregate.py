@@ -18,6 +18,7 @@ from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.operations.rounds import RoundAggregated, UpdateRefused
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, MalformedInput, PlanRefused
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum
 from ledger.experiment.network_spec import parameter_shapes
@@ -38,10 +39,11 @@ _log = structlog.get_logger("coordinator.rounds.aggregate")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An experiment's spec, and the shapes of its model's parameters."""
+    """An experiment's spec, and the shapes of its rounds' models and of the one that it ends with."""
 
     spec: ExperimentSpec
     shapes: Shapes
+    final: Shapes
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Aggregator:
         sites = sites_from(state, schemas, names)
         check_plan(spec, sites, experiment.plan)
         tree = network_of(spec, sites[0].schema)
-        shapes = parameter_shapes(tree)
+        shapes = round_shapes(spec, tree)
         first = experiment.plan.initial_model
         if not self._blobs.has(first):
             implied = pack_model(shapes, initial_model(spec, tree))
@@ -92,7 +94,7 @@ class Aggregator:
                 raise PlanRefused("plan.initial_model", "it is not here, nor the one of the spec")
             self._blobs.put(implied)
         unpack_model(self._blobs.get(first), shapes)
-        self._prepared[experiment.id] = Prepared(spec, shapes)
+        self._prepared[experiment.id] = Prepared(spec, shapes, parameter_shapes(tree))
         return self._prepared[experiment.id]
 
     def until_ms(self, experiment: Experiment) -> int | None:
@@ -171,7 +173,7 @@ class Aggregator:
         prepared = self.prepare(state, experiment)
         refs = self._history.round_models(experiment.id)
         models = _Models(self._blobs, prepared.shapes, refs)
-        return self._blobs.put(pack_model(prepared.shapes, final_model(prepared.spec, models)))
+        return self._blobs.put(pack_model(prepared.final, final_model(prepared.spec, models)))
 
     def able(self, current: OpenRound, phase: Masking) -> tuple[str, ...]:
         """Who goes on after a phase of a masked round: with sealed shares, whose blob is here."""

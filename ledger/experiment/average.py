@@ -18,9 +18,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from ledger.experiment.adaptive_clip import extra_values, first_norm, next_norm, split_of
 from ledger.experiment.network_spec import Linear, LogisticRegression, Sequential, parameter_shapes
 from ledger.experiment.spec import ExperimentSpec, FedSgd
-from ledger.experiment.tensors import Float64Vector, Int64Vector, from_grid
+from ledger.experiment.tensors import GRID, Float64Vector, Int64Vector, from_grid
 
 _LIMB_BITS = 22
 _CHUNK = 1 << 16  # 2^16 products of two limbs stay below 2^60
@@ -91,7 +92,10 @@ def server_step(
     With ``s = float64(aggregate) / 2^20`` and ``d = float64(divisor)``, in this order:
 
     - fedsgd: ``model - (lr / (d * q)) * s``, where q is the sampling probability, 1 for ``full``;
-      the aggregate is a sum of gradients.
+      the aggregate is a sum of gradients. Where the clip norm adapts, model and aggregate have one
+      value more. With the round's clip norm C and ``adaptive_clip.split``'s G and B, s is
+      ``((C * 2^20) / float64(G)) * s`` for the parameters; the next norm is ``next_norm`` with
+      ``float64(last of the aggregate) / float64(B)`` and ``d * q``.
     - fedavg: ``model + (server_lr * s) / d``; the aggregate is a sum of weighted differences.
 
     Args:
@@ -116,8 +120,16 @@ def server_step(
     if isinstance(strategy, FedSgd):
         sampling = spec.federation.sampling
         probability = 1.0 if sampling == "full" else float(sampling)
-        rate = float(spec.learning_rate) / (float(divisor) * probability)
-        return model - rate * change
+        expected = float(divisor) * probability
+        rate = float(spec.learning_rate) / expected
+        adaptive = spec.privacy.adaptive
+        if adaptive is None:
+            return model - rate * change
+        norm, parts = float(model[-1]), split_of(spec, adaptive)
+        unscaled = ((norm * GRID) / float(parts.gradient)) * change[:-1]
+        within = float(aggregate[-1]) / float(parts.count)
+        after = next_norm(adaptive, first_norm(spec), norm, within, expected)
+        return np.append(model[:-1] - rate * unscaled, after)
     return model + (float(strategy.server_learning_rate) * change) / float(divisor)
 
 
@@ -173,6 +185,8 @@ class LateAverage:
 def final_model(spec: ExperimentSpec, round_models: Sequence[Float64Vector]) -> Float64Vector:
     """Return the model that the experiment releases: the average of the late rounds' models.
 
+    Of parameters alone: a clip norm that adapts is no part of it.
+
     Args:
         spec: says which part of the rounds counts, and how (``LateAverage``).
         round_models: the model after each train round, in order, float64 ``[n]``. Each one that
@@ -185,11 +199,14 @@ def final_model(spec: ExperimentSpec, round_models: Sequence[Float64Vector]) -> 
     average = LateAverage(spec, rounds)
     for index in range(rounds - average.counted, rounds):
         average.add(round_models[index])
-    return average.result()
+    result = average.result()
+    return result[: len(result) - extra_values(spec)]
 
 
 def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:
-    """Return the model of round 1, a function of the spec alone.
+    """Return the model of round 1, a function of the spec alone: as ``round_shapes`` lists it.
+
+    A clip norm that adapts begins as ``clip_norm``.
 
     The logistic and linear presets begin at 0 (their loss is convex). For other trees, in the
     order of ``parameter_shapes`` and row-major: LayerNorm weights are 1 and biases 0; weights and
@@ -206,8 +223,10 @@ def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:
         tree: the full tree, ``network_spec.expand`` of the spec's model.
     """
     shapes = parameter_shapes(tree)
+    last = np.full(extra_values(spec), first_norm(spec))
     if isinstance(spec.model, LogisticRegression):
-        return np.zeros(sum(math.prod(shape) for _, shape in shapes), dtype=np.float64)
+        zeros = np.zeros(sum(math.prod(shape) for _, shape in shapes), dtype=np.float64)
+        return np.append(zeros, last)
     stream = np.random.Philox(key=spec.seed)
     parts: list[Float64Vector] = []
     for name, shape in shapes:
@@ -219,7 +238,7 @@ def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:
             parts.append((2.0 * uniform - 1.0) * bound)
         else:
             parts.append(np.full(size, 1.0 if name.endswith(".weight") else 0.0))
-    return np.concatenate(parts)
+    return np.concatenate([*parts, last])
 
 
 def _sum_of_squares(part: Int64Vector) -> int:

@@ -28,7 +28,8 @@ from ledger.experiment.plan.calibration import target_limit
 from ledger.experiment.plan.quantities import noise_shares
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import Site, cells_of, narrowed
-from ledger.experiment.spec import Baseline, ExperimentSpec, FedSgd, RegressionTask
+from ledger.experiment.privacy_spec import Baseline
+from ledger.experiment.spec import ExperimentSpec, FedSgd, RegressionTask
 from privacy.events import CHARGE_UNIT
 
 LENGTH_PER_SIGNAL: Final = 4.0
@@ -129,6 +130,7 @@ def _fitted(spec: ExperimentSpec) -> bool:
         and not isinstance(spec.task, RegressionTask)
         and isinstance(spec.federation.strategy, FedSgd)
         and spec.federation.sampling == "full"
+        and spec.privacy.clipping == "flat"
     )
 
 

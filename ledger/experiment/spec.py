@@ -12,10 +12,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -26,8 +23,9 @@ from pydantic import (
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
+from ledger.experiment.privacy_spec import Privacy
 from ledger.experiment.schema import ColumnName, Label, Number
-from ledger.formats.documents import plain_decimal
+from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart, is_none
 from ledger.rules.blocks import PATTERN
 from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
@@ -44,15 +42,6 @@ Line = Annotated[
 _EPOCH = date(1970, 1, 1)
 _DAY_MS = 86_400_000
 Block = Annotated[str, StringConstraints(pattern=PATTERN)]
-_Plain = AfterValidator(plain_decimal)
-Fraction = Annotated[Decimal, Field(gt=0, le=1, max_digits=12, allow_inf_nan=False), _Plain]
-Rate = Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain]
-
-
-class SpecPart(BaseModel):
-    """A frozen part of a spec; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class BinaryTask(SpecPart):
@@ -118,17 +107,6 @@ Model = Annotated[
 ]
 
 
-Decay = Annotated[Decimal, Field(gt=0, lt=1, max_digits=12, allow_inf_nan=False), _Plain]
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_flat(value: object) -> bool:
-    return value == "flat"
-
-
 class FedSgd(SpecPart):
     """One noisy gradient sum a round; the released model is the mean of the late rounds' models.
 
@@ -142,7 +120,7 @@ class FedSgd(SpecPart):
     name: Literal["fedsgd"] = "fedsgd"
     learning_rate: Literal["auto"] | Rate = "auto"
     average_last: Fraction = Decimal("0.5")
-    ema: Decay | None = Field(default=None, exclude_if=_is_none)
+    ema: Part | None = Field(default=None, exclude_if=is_none)
 
 
 class FedAvg(SpecPart):
@@ -150,12 +128,10 @@ class FedAvg(SpecPart):
 
     name: Literal["fedavg"]
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), _Plain] = Decimal("0.5")
-    server_learning_rate: Annotated[Decimal, Field(gt=0, le=100, max_digits=12), _Plain] = Decimal(
-        1
-    )
+    learning_rate: Annotated[Decimal, Field(gt=0, le=1000, max_digits=12), Plain] = Decimal("0.5")
+    server_learning_rate: Annotated[Decimal, Field(gt=0, le=100, max_digits=12), Plain] = Decimal(1)
     average_last: Fraction = Decimal("0.5")
-    ema: Decay | None = Field(default=None, exclude_if=_is_none)
+    ema: Part | None = Field(default=None, exclude_if=is_none)
 
 
 class SecureAggregation(SpecPart):
@@ -269,68 +245,6 @@ class Federation(SpecPart):
             )
 
 
-class Metrics(SpecPart):
-    """Release of quality measures as one noisy score histogram a site.
-
-    Attributes:
-        bins: score bins per class.
-        noise_sd: least deviation of the noise on each count; one patient moves the counts by at
-            most 1. A tight target epsilon raises it.
-        share: part of the target that all histograms together may cost where training reads the
-            same cell of patients; cells kept for evaluation give all of theirs.
-    """
-
-    bins: Annotated[int, Field(ge=4, le=256)] = 16
-    noise_sd: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("3.8")
-    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.2")
-
-
-class Baseline(SpecPart):
-    """A model of each site's own rows alone, measured beside the federated one; charged in full.
-
-    Attributes:
-        rounds: steps of the local training.
-        learning_rate: of those steps; null for the strategy's own, which ``recipe.resolve`` replaces
-            by one for a single site where it chooses the strategy's.
-        share: part of the site's training charge that it may cost.
-    """
-
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate | None = None
-    share: Annotated[Decimal, Field(gt=0, lt=1, max_digits=6), _Plain] = Decimal("0.25")
-
-
-class Privacy(SpecPart):
-    """What it costs.
-
-    Attributes:
-        epsilon: target of the whole run per dataset, metrics and baseline included, at the
-            dataset's own lifetime delta.
-        clip_norm: L2 bound on one patient's gradient.
-        clipping: ``flat``, the whole gradient to ``clip_norm``; ``per_layer``, each of the L parameter
-            tensors to ``clip_norm / sqrt(L)``, at the same charge. Absent from a canonical spec that
-            does not choose it.
-        engine: how clipped sums are made: ``exact``, from integer vectors of each patient; ``fast``,
-            by book-keeping in float64, clipped lower by all that rounding may add; ``auto``, fast
-            where a node takes several steps in a round, exact where it takes one.
-        metrics: quality measures to release, or null for none.
-        baseline: local-only comparison, or null for none.
-    """
-
-    epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), _Plain]
-    clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), _Plain] = Decimal("0.5")
-    clipping: Literal["flat", "per_layer"] = Field(default="flat", exclude_if=_is_flat)
-    engine: Literal["auto", "exact", "fast"] = "auto"
-    metrics: Metrics | None = Metrics()
-    baseline: Baseline | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.baseline is not None and self.metrics is None:
-            raise ValueError("a baseline is measured with metrics: set privacy.metrics")
-        return self
-
-
 class ExperimentSpec(SpecPart):
     """One experiment, as its researcher describes it and as stewards read it."""
 
@@ -356,6 +270,11 @@ class ExperimentSpec(SpecPart):
             raise ValueError("a feature is listed twice")
         if self.task.target in self.features:
             raise ValueError(f"the target {self.task.target} is also a feature")
+        if self.privacy.adaptive is not None and self.federation.strategy.name != "fedsgd":
+            raise ValueError(
+                "adaptive clipping needs strategy fedsgd: its norm follows from the sums of the rounds, "
+                "and local steps have none"
+            )
         return self
 
     @property

@@ -17,8 +17,8 @@ from ledger.entries.operations.succession import FederationCarried
 from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import MalformedInput, PlanRefused
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import initial_model
-from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import Site
@@ -65,7 +65,7 @@ def check(
         sites = [_site(replica, named[name], fetch) for name in spec.federation.datasets]
         check_plan(spec, sites, plan)
         tree = network_of(spec, sites[0].schema)
-        first = blob_ref(pack_model(parameter_shapes(tree), initial_model(spec, tree)))
+        first = blob_ref(pack_model(round_shapes(spec, tree), initial_model(spec, tree)))
         if first != plan.initial_model:
             raise PlanRefused("plan.initial_model", "it is not the one that the spec implies")
     except (PlanRefused, MalformedInput) as error:

@@ -7,6 +7,8 @@ its patient's gradient alone, so one patient moves a sum of them by at most the 
 - ``Flat``: the whole gradient, to the sensitivity.
 - ``PerLayer``: each of the L parameter tensors by itself, to floor(sensitivity / sqrt(L)); together they
   are no longer than the sensitivity (Opacus' ``DPPerLayerOptimizer`` with equal norms).
+- ``Counting``: the whole gradient, to a norm that the round states, scaled to the G of
+  ``ledger.experiment.adaptive_clip``; behind it B or -B, whether it was within that norm.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ledger.experiment.adaptive_clip import split
 from privacy.events import GRID
 
 FloatMatrix = npt.NDArray[np.float64]
@@ -29,6 +33,11 @@ IntMatrix = npt.NDArray[np.int64]
 class Clipping(Protocol):
     """How the gradients of patients become vectors."""
 
+    @property
+    def extra(self) -> int:
+        """Values of a vector behind its gradient's."""
+        ...
+
     def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
         """Clip each row and put it on the grid.
 
@@ -37,7 +46,7 @@ class Clipping(Protocol):
             sensitivity: L2 bound, grid units, 1 .. 2^30.
 
         Returns:
-            int64 [u, d].
+            int64 [u, d + extra].
         """
         ...
 
@@ -45,6 +54,8 @@ class Clipping(Protocol):
 @dataclass(frozen=True, slots=True)
 class Flat:
     """The whole gradient is one vector."""
+
+    extra: ClassVar[int] = 0
 
     def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
         """As ``Clipping.on_grid``."""
@@ -60,6 +71,7 @@ class PerLayer:
     """
 
     sizes: Sequence[int]
+    extra: ClassVar[int] = 0
 
     def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
         """As ``Clipping.on_grid``.
@@ -74,6 +86,35 @@ class PerLayer:
         return np.concatenate(
             [clip_to_grid(gradients[:, low:high], share) for low, high in pairwise(edges)], axis=1
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """The whole gradient, clipped to a norm of the round and scaled; and whether it was within.
+
+    Attributes:
+        norm: C_t, above 0.
+        share: of the squared sensitivity that the count takes.
+    """
+
+    norm: float
+    share: Decimal
+    extra: ClassVar[int] = 1
+
+    def on_grid(self, gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+        """As ``Clipping.on_grid``; the last value is B or -B.
+
+        Raises:
+            ValueError: no grid unit is left for the count.
+        """
+        parts = split(sensitivity, self.share)
+        norms = np.sqrt((gradients * gradients).sum(axis=1))
+        factors = parts.gradient / np.maximum(norms, self.norm)
+        vectors: IntMatrix = np.trunc(gradients * factors[:, None]).astype(np.int64)
+        too_long = (vectors * vectors).sum(axis=1) > parts.gradient * parts.gradient
+        vectors[too_long] = 0
+        counts = np.where(norms <= self.norm, parts.count, -parts.count)
+        return np.column_stack([vectors, counts])
 
 
 FLAT = Flat()

@@ -17,9 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from ledger.entries.operations.plans import Purpose, Release, SitePlan
+from ledger.experiment.adaptive_clip import SPAN, allowed, round_shapes
 from ledger.experiment.average import LateAverage
 from ledger.experiment.fast_clip import clip_norm
-from ledger.experiment.network_spec import Sequential, parameter_shapes
+from ledger.experiment.network_spec import Sequential, parameter_count, parameter_shapes
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import site_limits
 from ledger.experiment.schema import Schema
@@ -30,7 +31,7 @@ from ledger.formats.strict import parse_canonical
 from node.data.encode import Examples
 from node.data.holdings import Halves
 from node.errors import JobRefused
-from node.training.clipping import FLAT, Clipping, PerLayer
+from node.training.clipping import FLAT, Clipping, Counting, PerLayer
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
 from node.training.frames import Job
@@ -101,7 +102,8 @@ class PreparedRound:
         for purpose in _PURPOSES[job.kind]:
             self._release(purpose)
         tree = network_of(self._spec, self._schema)
-        self.model: FloatVector = unpack_model(job.model, parameter_shapes(tree))
+        flat = self._unpacked(job, tree)
+        self.model: FloatVector = flat[: parameter_count(tree)]
         train, self._test = holdings.halves(
             Path(job.path),
             job.schema_document,
@@ -118,7 +120,7 @@ class PreparedRound:
             train,
             self._site.divisor,
             self._fast_engine(tree, train, job.kind),
-            self._clipping(tree),
+            self._clipping(tree, job.kind, flat),
         )
         rehearse(self.training)
 
@@ -194,8 +196,24 @@ class PreparedRound:
             clip_norm(tree, release.sensitivity, limits, engine.per_layer)
         return engine(tree, self._spec.task, train, limits)
 
-    def _clipping(self, tree: Sequential) -> Clipping:
-        if self._spec.privacy.clipping == "flat":
+    def _unpacked(self, job: Job, tree: Sequential) -> FloatVector:
+        """The round's model: parameters, and behind them a clip norm that adapts."""
+        if job.kind == "evaluate":
+            return unpack_model(job.model, parameter_shapes(tree))
+        return unpack_model(job.model, round_shapes(self._spec, tree))
+
+    def _clipping(self, tree: Sequential, kind: str, flat: FloatVector) -> Clipping:
+        """How the exact engine clips; the local baseline has no rounds over which a norm adapts."""
+        adaptive = self._spec.privacy.adaptive
+        if adaptive is not None and kind == "train":
+            norm = float(flat[-1])
+            if self._release("train").engine != "exact" or not allowed(self._spec, norm):
+                raise JobRefused(
+                    "a clip norm that adapts needs the exact engine, and stays within a factor of "
+                    f"{SPAN:.0f} of the first one; this round states {norm:.6g}"
+                )
+            return Counting(norm, adaptive.share)
+        if self._spec.privacy.clipping != "per_layer":
             return FLAT
         return PerLayer([math.prod(shape) for _, shape in parameter_shapes(tree)])
 

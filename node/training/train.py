@@ -159,8 +159,8 @@ def noisy_gradient_sum(training: Training, release: Release, rng: Randomness) ->
     except FAILURES:
         # The engine passed ``rehearse``, so this is about these rows. To stop now would tell;
         # noise leaves instead, and the charge stands.
-        total = np.zeros(parameters, dtype=np.int64)
-    return total + rng.gaussian_integers(release.noise_sd, parameters)
+        total = np.zeros(parameters + training.clipping.extra, dtype=np.int64)
+    return total + rng.gaussian_integers(release.noise_sd, len(total))
 
 
 def load_weights(training: Training, release: Release, weights: FloatVector) -> None:
@@ -195,7 +195,7 @@ def exact_sum(
     """
     if not 1 <= sensitivity <= MAX_SENSITIVITY:
         raise ValueError(f"sensitivity {sensitivity} is not in 1..{MAX_SENSITIVITY}")
-    total = np.zeros(_parameters(engine), dtype=np.int64)
+    total = np.zeros(_parameters(engine) + clipping.extra, dtype=np.int64)
     for gradients in patient_gradients(engine, batch, loss=loss, block=block):
         total += clipping.on_grid(gradients, sensitivity).sum(axis=0, dtype=np.int64)
     return total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from ledger.entries.operations.rounds import (
     UpdateSubmitted,
 )
 from ledger.experiment.average import ExactSum, server_step
+from ledger.experiment.privacy_spec import AdaptiveClipping, Privacy
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
@@ -165,6 +168,42 @@ def test_a_final_model_from_elsewhere_is_refuted(world: World) -> None:
     assert refuted(verdicts) == [(12, f"entry {said.index}")]
     assert "is not the average of the late rounds' models" in verdicts.best.refuted[0].detail
     world.exposed(SCEPTIC)
+
+
+def adapting() -> Privacy:
+    return Privacy(epsilon=Decimal(1), clipping=AdaptiveClipping(kind="adaptive"))
+
+
+@attack(
+    name="coordinator states another next clip norm than the released count gives",
+    exposed_by=SCEPTIC,
+    evidence="the stated server step of that sum gives another blob",
+)
+def test_another_clip_norm_is_refuted(world: World) -> None:
+    experiment = answered_round(world, privacy=adapting())
+    federation = world.federation
+    honest = aggregate(world, experiment)
+    shapes = federation.shapes(experiment)
+    flat = unpack_model(federation.blobs[honest.model.sha256], shapes).copy()
+    flat[-1] *= 2.0
+    false = honest.model_copy(update={"model": federation.put(pack_model(shapes, flat))})
+    said = federation.say(COORDINATOR, false)  # the lie
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert refuted(verdicts) == [(12, f"entry {said.index}")]
+    assert "the model is not the sum's step" in verdicts.best.refuted[0].detail
+    world.exposed(SCEPTIC)
+
+
+def test_norms_that_adapt_are_recomputed_over_a_whole_experiment(world: World) -> None:
+    federation = world.federation
+    experiment = world.experiment(privacy=adapting())
+    federation.play(experiment)
+    done = federation.experiment(experiment)
+    shapes = [s for s in federation.shapes(experiment) if s[0] != "clip_norm"]
+    unpack_model(federation.blobs[done.model.sha256], shapes)  # without the norm
+    verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
+    assert verdicts.exit_code == 0
+    assert verdicts.best.verdict_of(12) == "proved"
 
 
 @attack(

@@ -12,7 +12,7 @@ import pytest
 from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import export_bundle
 from ledger.entries.operations.values import BlobRef
-from ledger.experiment.spec import Baseline, Privacy
+from ledger.experiment.privacy_spec import Baseline, Privacy
 from tests.federation import Federation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from audit.verification.verify import Verification, verify
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.rounds import RoundClosed
+from ledger.experiment.privacy_spec import AdaptiveClipping, Privacy
 from tests.federation import COORDINATOR, Federation
 from tests.masked import MaskedRound, play_masked
 
@@ -35,6 +37,16 @@ def started() -> tuple[Federation, str]:
 
 def of_step_12(found: Verification, verdict: str) -> list[str]:
     return [c.detail for c in found.report.checks if c.step == 12 and c.verdict == verdict]
+
+
+def test_a_norm_that_adapts_follows_from_masked_sums(tmp_path: Path) -> None:
+    federation = Federation.found()
+    privacy = Privacy(epsilon=Decimal(1), clipping=AdaptiveClipping(kind="adaptive"))
+    experiment = federation.start(rounds=2, quorum=3, secure_aggregation=True, privacy=privacy)
+    play_masked(federation, experiment)
+    found = audited(federation, tmp_path / "home")
+    assert not found.report.refuted
+    assert any("3 sums and" in detail for detail in of_step_12(found, "proved"))
 
 
 def test_sums_of_masked_rounds_are_recomputed_and_single_updates_are_not_checkable(

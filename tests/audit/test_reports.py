@@ -34,7 +34,7 @@ from ledger.entries.operations.datasets import DatasetRegistered, DatasetWithdra
 from ledger.entries.operations.experiments import ExperimentRefused, ModelDownloaded
 from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import MalformedInput
-from ledger.experiment.spec import Baseline, Privacy
+from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.formats.keys import SigningKey
 from ledger.formats.keys import verify as verify_bytes
 from tests.audit.conftest import World, write

@@ -78,6 +78,18 @@ def test_a_rehearsal_runs_the_spec_with_the_nodes_own_code(run: Run) -> None:
     assert {m["measure"] for m in done["measures"]} == {"auc", "accuracy", "brier"}
 
 
+@pytest.mark.process
+def test_a_rehearsal_of_a_norm_that_adapts_sends_one_value_more(run: Run, tmp_path: Path) -> None:
+    text = example("heart-disease", "experiment.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "adaptive.yaml"
+    adaptive = "privacy:\n  clipping: {kind: adaptive, quantile: 0.7}"
+    path.write_text(text.replace("privacy:", adaptive, 1), encoding="utf-8")
+    schema = example("heart-disease", "schema.yaml")
+    said = run("experiment", "rehearse", path, "--schema", schema, "--rounds", 3, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["update_bytes"] == 27 + 8 * 22
+
+
 @pytest.mark.parametrize("hospitals", [2, 4, 10])
 def test_simulated_hospitals_share_the_table_unequally_and_within_what_they_declare(
     hospitals: int, tmp_path: Path

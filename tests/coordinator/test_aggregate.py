@@ -199,6 +199,6 @@ def test_a_model_beyond_float64_is_not_stored(federation: Federation, tmp_path: 
     strategy = prepared.spec.federation.strategy.model_copy(update={"learning_rate": float("inf")})
     federating = prepared.spec.federation.model_copy(update={"strategy": strategy})
     spec = prepared.spec.model_copy(update={"federation": federating})
-    ours._prepared[experiment] = type(prepared)(spec, prepared.shapes)
+    ours._prepared[experiment] = type(prepared)(spec, prepared.shapes, prepared.final)
     with pytest.raises(LedgerError, match="is not finite"):
         ours.aggregate(federation.state, now)

@@ -13,7 +13,8 @@ import pytest
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved
 from ledger.entries.operations.experiments import ExperimentApproved
 from ledger.entries.operations.rounds import RoundAggregated, UpdateRefused
-from ledger.experiment.spec import Baseline, ExperimentSpec, Privacy
+from ledger.experiment.privacy_spec import Baseline, Privacy
+from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiments import site_of, totals
 from tests.coordinator.serving import Serving
 from tests.federation import RESEARCHER, Federation, node_of, steward_of

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from ledger.experiment import network_spec, schema, spec
+from ledger.experiment import network_spec, privacy_spec, schema, spec
 from tests.docs import pages
 from tests.docs.fields import with_defaults
 
@@ -25,7 +25,7 @@ def models(*modules: ModuleType, without: set[str]) -> dict[str, type[BaseModel]
 
 REFERENCES = {
     ("docs/researcher.md", "Spec reference"): models(
-        spec, network_spec, without={"SpecPart", "LayerPart"}
+        spec, privacy_spec, network_spec, without={"LayerPart"}
     ),
     ("docs/dataset-schema.md", "Reference"): models(schema, without={"SchemaPart"}),
 }

@@ -43,7 +43,7 @@ from ledger.entries.entry import frame_leaf, parse_leaf
 from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import LedgerError
 from ledger.exchange.home import MEMBER, MemberHome
-from ledger.experiment.spec import Privacy
+from ledger.experiment.privacy_spec import Privacy
 from ledger.experiment.tensors import UPDATE_MAGIC, VALUE_BYTES
 from ledger.formats.strict import canonical
 from node.register.private import PRIVATE

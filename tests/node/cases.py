@@ -10,8 +10,8 @@ import yaml
 
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Engine, Purpose, Release, SitePlan
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import initial_model
-from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
@@ -96,7 +96,7 @@ def site_plan(spec: ExperimentSpec, declared: Schema, **changes: int) -> SitePla
 def first_model(spec: ExperimentSpec, declared: Schema) -> bytes:
     """The spec's initial model as a blob."""
     tree = network_of(spec, declared)
-    return pack_model(parameter_shapes(tree), initial_model(spec, tree))
+    return pack_model(round_shapes(spec, tree), initial_model(spec, tree))
 
 
 def random_examples(

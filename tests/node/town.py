@@ -24,8 +24,8 @@ from ledger.entries.operations.experiments import ExperimentApproved, Experiment
 from ledger.entries.operations.federation import Policy, Seat
 from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.home import MemberHome, Membership
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.average import initial_model
-from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import sites_from
@@ -256,7 +256,7 @@ class Town:
         }
         sites = sites_from(state, schemas, names)
         tree = network_of(spec, sites[0].schema)
-        first = ada.publish(pack_model(parameter_shapes(tree), initial_model(spec, tree)))
+        first = ada.publish(pack_model(round_shapes(spec, tree), initial_model(spec, tree)))
         return self.say(
             "ada",
             ExperimentProposed(

@@ -22,8 +22,8 @@ import structlog
 from nacl.pwhash import argon2id
 
 from ledger.exchange.home import Membership
+from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
-from ledger.experiment.spec import Baseline, Privacy
 from ledger.formats import keys
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare, register, say_and_follow

@@ -17,6 +17,7 @@ from audit.reports.contribution.shapley import RoundGame, play_round
 from audit.verification.documents import UNREADABLE
 from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
+from ledger.experiment.adaptive_clip import extra_values
 from ledger.rules.experiments import site_of
 
 
@@ -43,8 +44,10 @@ def tracks_of(found: Verification, record: ExperimentRecord) -> tuple[dict[str, 
             continue
         names = sorted(each.counted())
         try:
+            # The count that moves an adaptive clip norm is no part of what a hospital taught.
+            taught = record.plan.parameters - extra_values(found.documents.spec(record))
             vectors = [
-                found.documents.update(each.counted()[name].blob, record.plan.parameters)
+                found.documents.update(each.counted()[name].blob, record.plan.parameters)[:taught]
                 for name in names
             ]
         except UNREADABLE as error:

@@ -65,6 +65,8 @@ class Plan(Value):
     Anyone who holds the spec and the datasets' registrations recompiles it and must get these bytes.
 
     Attributes:
+        parameters: values of a round's model and of a training update: the network's parameters, and
+            one more where the clip norm adapts.
         secure_aggregation: with masks, so that the coordinator learns sums only: ``local`` where
             each site's noise alone protects it, ``distributed`` where the sites' noises do together;
             null without masks.

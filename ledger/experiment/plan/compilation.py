@@ -21,6 +21,7 @@ from ledger.entries.operations.plans import Engine, Plan, Purpose, Release, Site
 from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
+from ledger.experiment.adaptive_clip import extra_values, split_of
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import parameter_count, parameter_shapes
 from ledger.experiment.plan.calibration import calibrate
@@ -74,8 +75,13 @@ def assemble(
     tensors = len(parameter_shapes(tree))
     if spec.privacy.clipping == "per_layer" and clip_units(spec) ** 2 < tensors:
         raise PlanRefused("privacy.clip_norm", f"no grid unit of it is left for each of {tensors}")
+    if spec.privacy.adaptive is not None:
+        try:
+            split_of(spec, spec.privacy.adaptive)
+        except ValueError as error:
+            raise PlanRefused("privacy.clipping", str(error)) from None
     metrics = metric_layout(spec)
-    parameters = parameter_count(tree)
+    parameters = parameter_count(tree) + extra_values(spec)
     masked = spec.federation.secure_aggregation
     plan = Plan(
         purpose=spec.purpose_code,
