@@ -12,8 +12,7 @@ Leaf: u32 big-endian length of the body, body, u32 big-endian length of the sign
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -64,9 +63,8 @@ class Body(Value):
     op: Operation
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A parsed entry beside its exact bytes.
+class Entry(NamedTuple):
+    """A parsed entry beside its exact bytes. A tuple, since a replay makes one for every row.
 
     Attributes:
         body: the typed body.

@@ -75,6 +75,11 @@ def signed_message(kind: Kind, body: bytes) -> bytes:
     return b"".join((_PREFIXES[kind], len(body).to_bytes(8, "big"), body))
 
 
+def signed(signature: bytes, kind: Kind, body: bytes) -> bytes:
+    """Return a signature and what it covers in one string, as `opens` takes them."""
+    return b"".join((signature, _PREFIXES[kind], len(body).to_bytes(8, "big"), body))
+
+
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """An Ed25519 private key (RFC 8032). Its ``repr`` shows the id, never the seed."""

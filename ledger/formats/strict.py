@@ -84,7 +84,7 @@ def parse_plain(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
     """Do what `parse_canonical` does, three times as fast, for a plain model.
 
     Where the bytes hold no escape, re-encoding the JSON alone shows that they are canonical, and
-    the model needs not be written out again. Bytes that are not accepted so are judged by
+    the model needs not be written out again; nor is their depth counted, which the model bounds. Bytes that are not accepted so are judged by
     `parse_canonical`, which alone refuses; so the verdict, the value and the message are the same.
 
     Args:
@@ -97,13 +97,7 @@ def parse_plain(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
     Raises:
         MalformedInput: see `parse_canonical`.
     """
-    if (
-        len(data) <= limit
-        and data.isascii()
-        and b"\\" not in data
-        and b"\x7f" not in data
-        and data.count(b"{") + data.count(b"[") <= MAX_DEPTH
-    ):
+    if len(data) <= limit and data.isascii() and b"\\" not in data and b"\x7f" not in data:
         try:
             if orjson.dumps(orjson.loads(data), option=_CANONICAL) == data:
                 # ``model_validate_json`` without its keyword handling, a tenth of the whole.

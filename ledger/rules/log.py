@@ -9,6 +9,7 @@ failed write leaves memory as durable storage is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ledger.entries.entry import NOTHING_SEEN, Entry, parse_leaf, verify_signature
 from ledger.entries.operations.federation import FederationFounded
@@ -23,11 +24,10 @@ from ledger.rules.state import State
 from ledger.rules.verdict import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Sequenced:
+class Sequenced(NamedTuple):
     """An entry at its index, with the fold's verdict."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple's search, which nobody needs
     entry: Entry
     outcome: Outcome
 

@@ -1,35 +1,40 @@
 """A whole log verified from its first byte: the fold in one process, signatures in several.
 
-`replay` takes entries along the path of ``log.py``: envelope, signature, fold, tree. With workers it
-runs ahead of the signatures, which other cores check meanwhile; it yields an entry only when its own
-signature and those of all entries before it hold. So whoever takes what it yields sees the same
-entries, states and refusal as on one core. Memory does not grow with what is read: a few hundred
-entries wait at a time, and the tree reads old leaves back where it is given a source for them.
+`replay` takes entries along the path of ``log.py``: envelope, fold, tree, and the signatures of a few
+dozen entries together, on other cores while the fold goes on, or here. It yields an entry only when
+its own signature and those of all entries before it hold. So whoever takes what it yields sees the
+same entries, states and refusal as one by one; a test holds the two together. Memory does not grow
+with what is read: a few hundred entries wait at a time, and the tree reads old leaves back where it
+is given a source for them.
 """
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import contextmanager
+from itertools import count, islice
 from typing import NamedTuple
 
 from ledger.copies.store import LogStore, Row
-from ledger.entries.entry import Entry, bad_signature, parse_entry, verify_signature
+from ledger.entries.entry import Entry, bad_signature, parse_entry
 from ledger.errors import NotConsistent
-from ledger.formats.keys import signed_message
+from ledger.formats.keys import signed
 from ledger.formats.merkle import MerkleTree
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Mark, Sequenced
-from ledger.rules.signatures import Answer, Claim, SignatureWorkers
+from ledger.rules.signatures import Answer, Claim, SignatureWorkers, check_here
 from ledger.rules.state import State
 
 CHUNK = 64
-"""Entries whose signatures are checked together: milliseconds of work."""
+"""Entries whose signatures are checked together, milliseconds of work. On one core too: fold and
+curve arithmetic in turn for each entry would empty the processor's caches for one another."""
 
 _AHEAD = 16
 """Chunks that may wait for an older one's answer."""
-_FORGET_EVERY = 1024
+_YOUNG = 128
+"""Chunks after which the cycle collector looks at what is new."""
 
 
 Replayed = tuple[Sequenced, State]
@@ -59,8 +64,6 @@ def replay(
         MalformedInput, NotAdmitted, BadSignature: of the first entry that does not pass.
         WorkerDied: a process that checked signatures is gone.
     """
-    if workers is None or not len(workers):
-        return _replay_here(log, entries)
     return _Ahead(log, workers).replay(entries)
 
 
@@ -127,50 +130,64 @@ def require_known_protocol(log: Log) -> None:
         protocol_of(log.state)
 
 
-def _replay_here(log: Log, entries: Iterable[Entry]) -> Iterator[Replayed]:
-    for entry in entries:
-        verify_signature(entry, log.admit(entry))
-        item = log.append(entry)
-        if not item.index % _FORGET_EVERY:
-            log.tree.forget_older()
-        yield item, log.state
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep the cycle collector from looking at a whole process for every few hundred entries.
+
+    What a replay makes holds no cycles; what its caller makes is looked at by `_Ahead` now and then.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Ahead:
     """A replay that has folded more than it has yielded."""
 
-    def __init__(self, log: Log, workers: SignatureWorkers) -> None:
+    def __init__(self, log: Log, workers: SignatureWorkers | None) -> None:
         self._log = log
-        self._workers = workers
+        self._check = check_here if workers is None else workers.check
         self._before = log.mark()
         self._last: Replayed | None = None
         self._chunks: deque[_Chunk] = deque()  # folded and not all yielded, oldest first
 
     def replay(self, entries: Iterable[Entry]) -> Iterator[Replayed]:
         source = iter(entries)
-        ended = False
         try:
-            while not ended:
-                folded: list[Replayed] = []
-                claims: list[Claim] = []
-                try:
-                    for entry in islice(source, CHUNK):
-                        public = self._log.admit(entry)
-                        item = self._log.append(entry)
-                        folded.append((item, self._log.state))
-                        message = signed_message("entry", entry.raw)
-                        claims.append(Claim(public, entry.signature + message))
-                except BaseException:
-                    # The entries before it come first, and one of them may be refused instead.
-                    self._chunks.append(_Chunk(folded, self._workers.check(claims)))
-                    yield from self._verified(wait=True)
-                    raise
-                self._chunks.append(_Chunk(folded, self._workers.check(claims)))
-                self._log.tree.forget_older()
-                ended = len(folded) < CHUNK
-                yield from self._verified(wait=ended)
+            with _collector_at_rest():
+                for number in count(1):
+                    folded: list[Replayed] = []
+                    claims: list[Claim] = []
+                    try:
+                        self._fold(islice(source, CHUNK), folded, claims)
+                    except BaseException:
+                        # The entries before it come first, and one of them may be refused instead.
+                        self._chunks.append(_Chunk(folded, self._check(claims)))
+                        yield from self._verified(wait=True)
+                        raise
+                    self._chunks.append(_Chunk(folded, self._check(claims)))
+                    self._log.tree.forget_older()
+                    ended = len(folded) < CHUNK
+                    yield from self._verified(wait=ended)
+                    if ended:
+                        return
+                    if not number % _YOUNG:
+                        gc.collect(1)
         finally:
             self._leave()
+
+    def _fold(self, entries: Iterator[Entry], folded: list[Replayed], claims: list[Claim]) -> None:
+        """Take entries in, and note what their signatures must show."""
+        log = self._log
+        for entry in entries:
+            public = log.admit(entry)
+            item = log.append(entry)
+            folded.append((item, log.state))
+            claims.append(Claim(public, signed(entry.signature, "entry", entry.raw)))
 
     def _verified(self, *, wait: bool) -> Iterator[Replayed]:
         """Yield what was checked, in order; all of it where ``wait`` says so.

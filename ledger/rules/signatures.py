@@ -95,7 +95,7 @@ class SignatureWorkers:
         least = min(ready, key=lambda worker: worker.waiting, default=None)
         if least is not None and least.waiting < _WAITING:
             return least.ask(claims)
-        return Answer(None, first_false(claims))
+        return check_here(claims)
 
     def warm(self) -> None:
         """Wait until all have started."""
@@ -122,6 +122,11 @@ class SignatureWorkers:
 def workers_for(signatures: int) -> SignatureWorkers:
     """All cores for many signatures; this one alone for few."""
     return SignatureWorkers(None if signatures >= WORTH_PROCESSES else 1)
+
+
+def check_here(claims: Sequence[Claim]) -> Answer:
+    """Check claims in this process."""
+    return Answer(None, first_false(claims))
 
 
 def first_false(claims: Sequence[Claim]) -> int | None:

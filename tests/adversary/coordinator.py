@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -238,7 +238,7 @@ def row_of(leaf: bytes) -> Row:
 
 def resigned(entry: Entry, key: SigningKey) -> bytes:
     """The leaf of the same body with a signature by another key in its place."""
-    return replace(entry, signature=key.sign("entry", entry.raw)).leaf
+    return entry._replace(signature=key.sign("entry", entry.raw)).leaf
 
 
 def edit(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None:

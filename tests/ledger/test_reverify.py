@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -51,7 +50,7 @@ def checkers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def signed_otherwise(row: Row) -> Row:
     """The row with a false signature, its leaf hash in step."""
     signature = bytes([row.signature[0] ^ 1]) + row.signature[1:]
-    return replace(row, signature=signature, leaf=leaf_hash(frame_leaf(row.body, signature)))
+    return row._replace(signature=signature, leaf=leaf_hash(frame_leaf(row.body, signature)))
 
 
 def test_the_same_state_and_root_come_out(
@@ -67,7 +66,7 @@ def test_a_false_signature_is_refused_by_name_after_all_before_it(
     rows: list[Row], checkers: SignatureWorkers | None, at: int
 ) -> None:
     # What comes after it is refused too, and earlier in time when signatures are checked apart.
-    changed = [*rows[:-1], replace(rows[-1], body=b"{}")]
+    changed = [*rows[:-1], rows[-1]._replace(body=b"{}")]
     changed[at] = signed_otherwise(changed[at])
     log, yielded = Log(), 0
 
@@ -99,12 +98,12 @@ def test_a_false_signature_of_genesis_is_refused(
 def test_a_changed_column_or_byte_and_a_missing_row_are_refused(
     rows: list[Row], checkers: SignatureWorkers | None
 ) -> None:
-    for changed in (replace(rows[5], seq=99), replace(rows[5], leaf=bytes(32))):
+    for changed in (rows[5]._replace(seq=99), rows[5]._replace(leaf=bytes(32))):
         with pytest.raises(NotConsistent, match="index columns") as caught:
             replay_rows([*rows[:5], changed, *rows[6:]], checkers)
         assert caught.value.where == "entry 5"
     with pytest.raises(MalformedInput):
-        replay_rows([*rows[:5], replace(rows[5], body=rows[5].body + b" "), *rows[6:]], checkers)
+        replay_rows([*rows[:5], rows[5]._replace(body=rows[5].body + b" "), *rows[6:]], checkers)
     with pytest.raises(NotAdmitted):
         replay_rows([*rows[:5], *rows[6:]], checkers)
 
