@@ -225,11 +225,25 @@ class MerkleTree:
         if known is not None:
             return known
         self._check_size(size)
-        root = root_over(self._full, size)
+        root = self._recent_root(size)
         if len(self._roots) >= _KEPT_ROOTS:
             self._roots = {}
         self._roots[size] = root
         return root
+
+    def _recent_root(self, size: int) -> bytes:
+        """The root at a size: every entry of a replay asks, and nearly always for a recent one."""
+        first, hashes = self._levels
+        root = b""
+        for level in range(size.bit_length()):  # the full subtrees of the RFC's tree, last first
+            position = size >> level
+            if position & 1:
+                at = (position - 1 - first[level]) * HASH_BYTES
+                if at < 0:
+                    return root_over(self._full, size)
+                full = hashes[level][at : at + HASH_BYTES]
+                root = sha256(b"\x01" + full + root).digest() if root else bytes(full)
+        return root or EMPTY_ROOT
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:
         """Return the audit path of a leaf in the tree of the first ``size`` leaves.

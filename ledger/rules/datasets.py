@@ -9,11 +9,9 @@ declares more than N.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
 from ledger.rules.blocks import overlap, quarters
-from ledger.rules.state import Cell, Dataset, State
+from ledger.rules.state import Cell, Dataset, State, replace
 from ledger.rules.verdict import Step, Void
 
 DELTA_MAX_E15 = 10**10

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import orjson
 from immutables import Map
+from msgspec import Struct, structs
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ledger.errors import MalformedInput
@@ -46,7 +47,7 @@ def decode(data: bytes) -> State:
 def _read(kind: Any, value: Any, where: str) -> object:
     """A value of a type from its plain form."""
     origin = get_origin(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and (issubclass(kind, Struct) or dataclasses.is_dataclass(kind)):
         fields = _fields(kind)
         found = _expect(dict, value, where)
         if found.keys() != fields.keys():
@@ -86,9 +87,10 @@ def _expect(kind: type, value: Any, where: str) -> Any:
 
 
 @cache
-def _fields(kind: type) -> dict[str, Any]:
+def _fields(kind: type[Any]) -> dict[str, Any]:
+    found = structs.fields(kind) if issubclass(kind, Struct) else dataclasses.fields(kind)
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {field.name: hints[field.name] for field in found}
 
 
 @cache

@@ -12,7 +12,7 @@ signed before the evidence arrived stays valid, and the member goes on with new 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
 from ledger.entries.operations.members import KeyConflicted
@@ -21,7 +21,7 @@ from ledger.errors import BadSignature, MalformedInput, NotConsistent, UnknownKe
 from ledger.formats.keys import key_id
 from ledger.formats.strict import decode_b64, encode_b64
 from ledger.rules.members import recount_witnesses
-from ledger.rules.state import KeyState, State
+from ledger.rules.state import KeyState, State, replace
 from ledger.rules.verdict import Step, Void
 
 MAX_EVIDENCE = 22 * 1024

@@ -8,8 +8,6 @@ organisation among the endorsers. An organisation that is to be expelled is not 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from immutables import Map
 
 from ledger.entries.operations.federation import (
@@ -35,6 +33,7 @@ from ledger.rules.state import (
     PendingChange,
     State,
     WitnessEpoch,
+    replace,
 )
 from ledger.rules.verdict import Step, Void
 

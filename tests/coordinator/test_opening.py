@@ -33,6 +33,7 @@ from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import MerkleTree
 from ledger.rules.log import Log
 from ledger.rules.state import digest
+from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
 
 WAIT_S = 10
@@ -209,7 +210,7 @@ def test_what_is_no_snapshot_of_this_log_is_left_aside(
         "has": replace(true, beside=true.beside[:-1]),
         "_Document": replace(true, beside=b"\x00\x00\x00\x02{}"),
         "log key": replace(
-            true, state=replace(true.state, log_key=true.state.members[COORDINATOR].keys.entry)
+            true, state=changed(true.state, log_key=true.state.members[COORDINATOR].keys.entry)
         ),
     }
     for said, false in cases.items():
@@ -222,7 +223,7 @@ def test_what_is_no_snapshot_of_this_log_is_left_aside(
     with hub.opened(hub.file) as sequencer:
         assert looked_at(sequencer, hub) == whole
     assert "it was not written with the key of this home" in caplog.messages[-1]
-    foreign = replace(true, state=replace(true.state, federation="0" * 64))
+    foreign = replace(true, state=changed(true.state, federation="0" * 64))
     hub.file.write(foreign)
     with hub.opened(hub.file) as sequencer:
         assert looked_at(sequencer, hub) == whole

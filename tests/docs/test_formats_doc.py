@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from msgspec import Struct, structs
 from nacl.exceptions import BadSignatureError
 
 from ledger.copies import bundle
@@ -84,11 +85,9 @@ def test_every_record_of_the_state_is_on_the_page_and_no_other() -> None:
             name, *fields = pages.code_in(line)
             found[name] = fields
     records = {
-        name: [field.name for field in dataclasses.fields(kind)]
+        name: [field.name for field in structs.fields(kind)]
         for name, kind in vars(state).items()
-        if inspect.isclass(kind)
-        and dataclasses.is_dataclass(kind)
-        and kind.__module__ == state.__name__
+        if inspect.isclass(kind) and issubclass(kind, Struct) and kind.__module__ == state.__name__
     }
     records["Spend"] = [field.name for field in dataclasses.fields(Spend)]
     assert found == records

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +18,7 @@ from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.fold import step
 from ledger.rules.purposes import gate
-from ledger.rules.state import State, digest
+from ledger.rules.state import State, digest, replace
 from privacy.filters import Spend, g_step, r_step_full_batch
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 from tests.ledger.facts import (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from immutables import Map
 
@@ -13,7 +11,7 @@ from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.tlog_policy import Policy, format_policy, parse_policy, verify_by_policy
 from ledger.formats.witness import quorum_size
 from ledger.rules.outside_policy import QUORUM, outside_policy
-from ledger.rules.state import State, WitnessEpoch
+from ledger.rules.state import State, WitnessEpoch, replace
 from tests.federation import COORDINATOR, Federation, node_of
 from tests.ledger import worked
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import random
 from collections.abc import Iterator
 
 import pytest
 
 from ledger.copies.store import Row
-from ledger.entries.entry import frame_leaf
-from ledger.errors import BadSignature, MalformedInput, NotAdmitted, NotConsistent, WorkerDied
+from ledger.entries.entry import frame_leaf, parse_entry
+from ledger.errors import (
+    BadSignature,
+    LedgerError,
+    MalformedInput,
+    NotAdmitted,
+    NotConsistent,
+    WorkerDied,
+)
 from ledger.formats.keys import signed_message
 from ledger.formats.merkle import leaf_hash
 from ledger.rules import reverify
@@ -119,6 +128,75 @@ def test_who_stops_early_finds_in_the_log_what_was_yielded(
     started.close()  # type: ignore[attr-defined]
     assert log.size == 21
     assert log.state.size == 21
+
+
+def one_by_one(rows: list[Row]) -> tuple[Log, LedgerError | None]:
+    """What a log takes of rows, each judged and appended before the next is looked at."""
+    log = Log()
+    for row in rows:
+        try:
+            entry = parse_entry(row.body, row.signature)
+            log.append(log.judge_entry(entry))
+        except LedgerError as refusal:
+            return log, refusal
+        if (row.leaf.hex(), row.key, row.seq) != (entry.hash, entry.body.key, entry.body.seq):
+            return log, NotConsistent(
+                f"entry {log.size - 1}", "its stored index columns do not match its bytes"
+            )
+    return log, None
+
+
+def tampered(chance: random.Random, rows: list[Row]) -> list[Row]:
+    """The rows with up to three things wrong."""
+    changed = list(rows)
+    for _ in range(chance.choice((0, 1, 1, 2, 3))):
+        at, how = chance.randrange(len(changed)), chance.randrange(7)
+        row = changed[at]
+        if how == 0:
+            changed[at] = signed_otherwise(row)
+        elif how == 1:  # a bit of the body, its leaf hash in step
+            body = bytearray(row.body)
+            body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+            leaf = leaf_hash(frame_leaf(bytes(body), row.signature))
+            changed[at] = row._replace(body=bytes(body), leaf=leaf)
+        elif how == 2:
+            changed[at] = row._replace(leaf=bytes(32))
+        elif how == 3:
+            del changed[at]
+        elif how == 4:
+            changed.insert(at, row)
+        elif how == 5:
+            other = chance.randrange(len(changed))
+            changed[at], changed[other] = changed[other], changed[at]
+        else:
+            changed[at] = row._replace(signature=row.signature[:63])
+    return changed
+
+
+def test_a_tampered_log_is_refused_at_the_same_entry_for_the_same_reason_as_one_by_one(
+    rows: list[Row], workers: SignatureWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(1)
+    reasons: set[type[object]] = set()
+    for number in range(120):
+        changed = tampered(chance, rows)
+        expected, refusal = one_by_one(changed)
+        reasons.add(type(refusal))
+        monkeypatch.setattr(reverify, "CHUNK", chance.choice((1, 3, 8, 64)))
+        log = Log()
+        caught: LedgerError | None = None
+        try:
+            for item, state in replay(
+                log, entries_of(changed, log), workers if number % 2 else None
+            ):
+                assert state.size == item.index + 1
+        except LedgerError as error:
+            caught = error
+        assert (type(caught), str(caught)) == (type(refusal), str(refusal))
+        assert (log.size, log.tree.root()) == (expected.size, expected.tree.root())
+        assert not log.size or digest(log.state) == digest(expected.state)
+    assert {BadSignature, MalformedInput, NotAdmitted, NotConsistent, type(None)} <= reasons
+    assert gc.isenabled()
 
 
 def test_a_worker_that_was_killed_is_an_error_and_not_a_verified_log(rows: list[Row]) -> None:

@@ -18,6 +18,7 @@ from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
 from ledger.rules.state import digest
+from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
 from tests.ledger.test_replica import tamper
 
@@ -203,10 +204,10 @@ def test_a_false_snapshot_under_the_true_key_does_not_lead_to_what_was_signed(
     if what == "root":
         false = replace(found, root=bytes(32))
     elif what == "state":
-        false = replace(found, state=replace(found.state, size=found.state.size - 1))
+        false = replace(found, state=changed(found.state, size=found.state.size - 1))
     else:
         key = found.state.members[COORDINATOR].keys.entry
-        false = replace(found, state=replace(found.state, log_key=key))
+        false = replace(found, state=changed(found.state, log_key=key))
     owner.file.write(false)
     aside(owner, monkeypatch)
     assert caplog.records[-1].levelno == logging.WARNING

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from immutables import Map
+from msgspec.structs import fields
 
 from ledger.rules import state as records
-from ledger.rules.state import State, TimeMark, digest, encode
+from ledger.rules.state import State, TimeMark, digest, encode, replace
 from privacy.filters import Spend
 from tests.federation import Federation, node_of
 from tests.ledger.facts import HOSPITALS, base, cell_of, experiment_of, fold, reserve_op
@@ -74,7 +75,7 @@ def test_every_field_is_in_the_bytes() -> None:
         state
     )
     plain = json.loads(encode(state))
-    assert set(plain) == set(State.__dataclass_fields__)
+    assert set(plain) == {field.name for field in fields(State)}
     terms = plain["datasets"]["basel-heart"]["terms"]
     assert "schema" in terms  # the name that entries use
 
@@ -95,21 +96,33 @@ def test_an_older_state_stays_as_it_was() -> None:
     assert digest(state) == before
 
 
-def test_a_fast_copy_of_a_record_is_what_dataclasses_would_make() -> None:
+def test_a_copy_of_a_record_keeps_what_is_not_changed_and_refuses_what_it_has_not() -> None:
     state = story()
-    experiment = next(iter(state.experiments.values()))
-    for record in (state, experiment, next(iter(state.keys.values()))):
-        name = dataclasses.fields(record)[0].name
-        changed = {name: "other"}
-        assert records.replace(record, **changed) == replace(record, **changed)  # type: ignore[arg-type]
-    assert experiment.sites == records.replace(experiment, reason="other").sites
+    for record in (state, *state.experiments.values(), *state.keys.values()):
+        name, *others = (field.name for field in fields(record))
+        copy: Any = replace(record, **{name: "other"})  # type: ignore[arg-type]
+        assert getattr(copy, name) == "other"
+        assert all(getattr(copy, other) is getattr(record, other) for other in others)
+        with pytest.raises(TypeError):
+            replace(record, misspelt=1)  # type: ignore[call-arg]
 
 
-def test_no_record_that_is_copied_fast_checks_itself_when_made() -> None:
+def test_an_experiment_s_sites_are_those_of_its_plan_and_of_no_other() -> None:
+    experiment = next(iter(story().experiments.values()))
+    assert list(experiment.sites) == [site.dataset for site in experiment.plan.sites]
+    assert experiment.sites is replace(experiment, reason="other").sites
+    fewer = experiment.plan.model_copy(update={"sites": experiment.plan.sites[:1]})
+    for _ in range(100):  # a plan that is gone leaves its place in memory to others
+        copied = fewer.model_copy()
+        assert len(replace(experiment, plan=copied).sites) == 1
+    assert len(experiment.sites) == len(experiment.plan.sites) > 1
+
+
+def test_no_record_that_is_copied_checks_itself_when_made() -> None:
     found = [
         value
         for value in vars(records).values()
-        if dataclasses.is_dataclass(value) and value.__module__ == records.__name__
+        if isinstance(value, type) and value.__module__ == records.__name__
     ]
     assert len(found) > 10
     assert not [record for record in found if hasattr(record, "__post_init__")]

@@ -14,6 +14,7 @@ from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.formats.keys import SealingKey
+from ledger.rules.state import replace as changed
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
 from node.data.registration import (
     Prepared,
@@ -331,8 +332,8 @@ def test_a_strangers_cell_of_the_same_name_is_refused(
     ((terms, _),) = given.cells
     saying.say(terms)
     cells = saying.federation.state.cells
-    theirs = replace(cells["basel-all"], organisation="bern")
-    state = replace(saying.federation.state, cells=cells.set("basel-all", theirs))
+    theirs = changed(cells["basel-all"], organisation="bern")
+    state = changed(saying.federation.state, cells=cells.set("basel-all", theirs))
     saying.said.clear()
     with pytest.raises(
         RegistrationRefused, match=r"bern promised its 100 patients epsilon 5.*not basel"
