@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from ledger.experiment.purpose_parts import part_for, parts_inherited, parts_sai
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.fold import step
 from ledger.rules.purposes import fitting, is_closed
-from ledger.rules.state import State, digest
+from ledger.rules.state import State, digest, replace
 from ledger.rules.succession import carry
 from privacy.curves import gaussian_epsilon, rdp_epsilon
 from privacy.events import CHARGE_UNIT
