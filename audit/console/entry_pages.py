@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from audit.console.charts import tree_chart
 from audit.errors import NotInLedger
-from audit.reports.sentences import Told, organisation_name, tell
+from audit.reports.sentences.tell import tell
+from audit.reports.sentences.told import Told, organisation_name
 from audit.verification.records import VoidRecord
 from audit.verification.verify import Verification
 from ledger.entries.entry import Entry, parse_leaf

@@ -26,7 +26,7 @@ from audit.reports.outcomes import (
     rounds_offered,
     rounds_served,
 )
-from audit.reports.sentences import organisation_name
+from audit.reports.sentences.told import organisation_name
 from audit.reports.standing import person
 from audit.verification.documents import UNREADABLE
 from audit.verification.records import ExperimentRecord

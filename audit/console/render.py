@@ -20,7 +20,7 @@ from audit.console.strip import Strip
 from audit.reports.certificate import Certificate
 from audit.reports.contribution.form import ContributionReport
 from audit.reports.data_use_form import DataUseReport
-from audit.reports.sentences import organisation_name
+from audit.reports.sentences.told import organisation_name
 from audit.verification.findings import TITLES
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -10,7 +10,7 @@ import pytest
 
 from audit.reports.certificate import certificate
 from audit.reports.contribution.report import contribution_report
-from audit.reports.sentences import tell
+from audit.reports.sentences.tell import tell
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import Verification, verify
 from ledger.entries.entry import parse_leaf

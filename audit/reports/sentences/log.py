@@ -1,0 +1,73 @@
+"""What entries about the log itself and about its checks say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit.reports.sentences.told import (
+    Teller,
+    Told,
+)
+from audit.verification.history import History
+
+
+def _activated(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} activated protocol {op.version}: a finality quorum of hospitals had said that "
+        "their software knows it, and its rules hold from the next entry on."
+    )
+
+
+def _reviewed(who: str, op: Any, history: History) -> Told:
+    finding = op.finding.replace("_", " ")
+    return Told(f"{who} examined the log up to {op.size:,} entries: {finding}.")
+
+
+def _audited(who: str, op: Any, history: History) -> Told:
+    measured, bound = op.measured_ppm / 10**4, op.bound_ppm / 10**4
+    interval = f"{op.low_ppm / 10**4:.2f} to {op.high_ppm / 10**4:.2f} %"
+    data = op.data.replace("_", " ")
+    verdict = "as proved" if op.finding == "as_proved" else "AGAINST the proof"
+    if op.kind == "residuals":
+        what = (
+            f"tested its training code on {data} rows: over {op.samples:,} values the noise was "
+            f"{measured:.2f} % ({interval}) of the planned deviation"
+        )
+    else:
+        what = (
+            f"attacked the released model with {op.samples:,} {data} records: {measured:.2f} % "
+            f"({interval}) of members found at 1 % false alarms, where the proof allows {bound:.2f} %"
+        )
+    return Told(f"{who} {what}: {verdict}.")
+
+
+def _ready(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} follows, verifies and witnesses from here on.")
+
+
+def _resumed(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} came back after a restart.")
+
+
+def _time(who: str, op: Any, history: History) -> Told:
+    return Told("The coordinator let time pass, so that a deadline could take effect.")
+
+
+def _fork(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} reported two signed checkpoints that no one history explains.")
+
+
+def _receipt_broken(who: str, op: Any, history: History) -> Told:
+    return Told(f"{who} reported a signed receipt for an entry that the log did not keep.")
+
+
+TELLERS: dict[str, Teller] = {
+    "node.ready": _ready,
+    "node.resumed": _resumed,
+    "protocol.activated": _activated,
+    "time.noted": _time,
+    "fork.reported": _fork,
+    "receipt.broken": _receipt_broken,
+    "privacy.audited": _audited,
+    "ledger.reviewed": _reviewed,
+}
