@@ -28,16 +28,12 @@ from consilium.actions.homes import find_home
 from consilium.actions.reading import LedgerView, member_view
 from consilium.actions.speaking import say
 from consilium.commands.naming import the_experiment
-from consilium.commands.summaries import (
-    DatasetSummary,
-    ExperimentSummary,
-    dataset_summary,
-    experiment_summary,
-)
 from consilium.errors import InputError, RunFailed
 from consilium.experiment import Experiment
 from consilium.passphrase import read_passphrase
 from consilium.rehearsal import pooled_noise
+from consilium.summaries.datasets import DatasetSummary, dataset_summary
+from consilium.summaries.experiments import ExperimentSummary, experiment_summary
 from ledger.entries.operations.experiments import ExperimentStopped
 from ledger.entries.operations.plans import Purpose
 from ledger.entries.operations.rounds import RoundAggregated, RoundKind, UpdateSubmitted

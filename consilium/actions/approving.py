@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from consilium.commands.summaries import epsilon_after, epsilon_spent, purpose_summary
 from consilium.errors import InputError
+from consilium.summaries.datasets import epsilon_after, epsilon_spent, purpose_summary
 from ledger.entries.operations.plans import SitePlan
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.exchange.home import Membership

@@ -139,9 +139,9 @@ def list_datasets(
 ) -> None:
     """The federation's datasets and what their patients' budgets still hold."""
     from consilium.actions.reading import open_view
-    from consilium.commands.summaries import dataset_summary
     from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.datasets import dataset_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -164,9 +164,9 @@ def show(
     """A dataset's schema: what a spec may name as features and target."""
     from consilium.actions.reading import open_view
     from consilium.commands.naming import the_dataset
-    from consilium.commands.summaries import dataset_summary, schema_columns
     from consilium.commands.terminal import show_fields, show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.datasets import dataset_summary, schema_columns
     from ledger.experiment.schema import Schema
     from ledger.formats.documents import parse_document
 
@@ -193,9 +193,9 @@ def budget(
     """What a dataset's patients were promised, what is spent of it, what that means and what still fits."""
     from consilium.actions.reading import open_view
     from consilium.commands.naming import the_dataset
-    from consilium.commands.summaries import dataset_budget_summary
     from consilium.commands.terminal import say_line, show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.datasets import dataset_budget_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

@@ -53,11 +53,11 @@ def check(
     """Say whether a spec is sound, and what it would cost. Nothing is proposed."""
     from consilium.actions.reading import open_view
     from consilium.actions.written import read_written
-    from consilium.commands.summaries import plan_sites
     from consilium.commands.terminal import say_line, show_json, show_table
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
+    from consilium.summaries.experiments import plan_sites
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -94,10 +94,10 @@ def rehearse(
 ) -> None:
     """Run a spec on made-up rows, with the nodes' own code and the plan's noise."""
     from consilium.actions.written import read_written
-    from consilium.commands.summaries import measure_row, rehearsal_summary
     from consilium.commands.terminal import say_line, show_fields, show_json, show_table
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
+    from consilium.summaries.experiments import measure_row, rehearsal_summary
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -126,11 +126,11 @@ def propose(
     from consilium.actions.approving import unaffordable
     from consilium.actions.speaking import open_member
     from consilium.client import Client
-    from consilium.commands.summaries import experiment_summary
     from consilium.commands.terminal import note, say_line, show_json
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
+    from consilium.summaries.experiments import experiment_summary
 
     experiment = Experiment.from_yaml(spec_path(spec))
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -157,9 +157,9 @@ def list_experiments(
 ) -> None:
     """All experiments and how far they are."""
     from consilium.actions.reading import open_view
-    from consilium.commands.summaries import experiment_row, experiment_summary
     from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.experiments import experiment_row, experiment_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -182,9 +182,9 @@ def show(
     """What an experiment asks for, what it costs each dataset, and who said what."""
     from consilium.actions.reading import open_view
     from consilium.commands.naming import the_experiment
-    from consilium.commands.summaries import experiment_row, experiment_summary, plan_sites
     from consilium.commands.terminal import show_fields, show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.experiments import experiment_row, experiment_summary, plan_sites
     from ledger.experiment.spec import ExperimentSpec
     from ledger.formats.documents import parse_document
 

@@ -149,9 +149,9 @@ def changes(
 ) -> None:
     """Every change that was proposed: what, by whom, who stands behind it, whether it is in force."""
     from consilium.actions.reading import open_view
-    from consilium.commands.summaries import change_summary
     from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.federation import change_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -213,9 +213,9 @@ def show(
 ) -> None:
     """The federation's id, size, policy and who witnesses its log."""
     from consilium.actions.reading import open_view
-    from consilium.commands.summaries import federation_summary
     from consilium.commands.terminal import show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.summaries.federation import federation_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

@@ -241,9 +241,9 @@ def list_members(
 ) -> None:
     """Who is in the federation, and which changes wait for endorsements."""
     from consilium.actions.reading import open_view
-    from consilium.commands.summaries import change_summary, member_summary
     from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.federation import change_summary, member_summary
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

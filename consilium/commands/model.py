@@ -88,9 +88,9 @@ def metrics(
 
     from consilium.actions.reading import open_view
     from consilium.client import pooled_metrics
-    from consilium.commands.summaries import measure_row
     from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.summaries.experiments import measure_row
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
