@@ -41,6 +41,7 @@ from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
+from ledger.rules.state import replace as changed
 from ledger.rules.verdict import Step, Void
 from node.duties.duty import (
     Adopt,
@@ -227,7 +228,7 @@ class World:
         applied = not isinstance(verdict, Void)
         after = verdict if isinstance(verdict, State) else getattr(verdict, "state", None) or state
         self.log.append((author, op))
-        self.states.append(replace(after, size=state.size + 1))
+        self.states.append(changed(after, size=state.size + 1))
         return applied
 
     def state_at(self, size: int) -> State:
@@ -277,7 +278,7 @@ class World:
                 ),
             )
         elif self.chance.random() < 0.3:
-            self.states[-1] = replace(state, log_time=current.deadline_ms + 1)
+            self.states[-1] = changed(state, log_time=current.deadline_ms + 1)
             self.say(
                 COORDINATOR,
                 RoundClosed(
