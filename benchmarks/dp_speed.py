@@ -52,6 +52,8 @@ from privacy.noise import SecureRandom
 CLIP = 1.0
 NOISE = 1.0
 RATE = 0.01
+AT_ONCE = 2**16
+"""Parameters that an update changes at once."""
 FEATURES = 13
 BATCHES = {
     "logistic-regression": (64, 512, 4096),
@@ -197,9 +199,10 @@ def ours_module(model: str, batch: int) -> tuple[Step, Step]:
         at = 0
         with torch.no_grad():
             for parameter in module.parameters():
-                piece = total[at : at + parameter.numel()].view_as(parameter)
-                parameter.sub_(piece, alpha=RATE / batch / unit)
-                at += parameter.numel()
+                for piece in parameter.view(-1).split(AT_ONCE):
+                    part = total[at : at + len(piece)].to(torch.float32)
+                    piece.sub_(part, alpha=RATE / batch / unit)
+                    at += len(piece)
 
     def bare() -> None:
         update(engine.float_sum(inputs, targets, CLIP, into=room), 1.0)

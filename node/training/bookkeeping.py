@@ -112,7 +112,7 @@ class BookKeeping(Blocks):
             for rule, a, g in taps:
                 values += [a, g]
                 if self._keeps(rule):
-                    values += rule.vectors(a, g)
+                    values += [piece.clone() for piece in rule.vectors(a, g)]
             found.append(values)
         for straight, mixed in zip(*found, strict=True):
             if not torch.equal(straight[order], mixed):

@@ -5,7 +5,9 @@ that is cheaper (Goodfellow 2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.0
 row), and the sum of rows' gradients under weights as one product (Bu et al. 2022, arXiv:2210.00038).
 
 Promise: ``vectors`` is the layer's gradient of each row's loss as torch would compute it, in the layer's
-type; ``squares`` and ``add_weighted`` are float64. A layer that is not listed has no rule.
+type; ``squares`` and ``add_weighted`` are float64. A layer that is not listed has no rule. What is
+large lies in memory of the rule's own, which its next call writes over: to ask the system for it anew,
+cleared, would take as long as to fill it.
 
 Places are what a layer does the same thing to within a row: pixels, time steps, words.
 """
@@ -17,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -39,6 +42,15 @@ class Rule(ABC):
         self._pieces = [slice(at, at + size) for at, size in zip(starts, sizes, strict=True)]
         self._sizes = list(sizes)
         self.size = sum(sizes)
+        self._rooms: dict[str, torch.Tensor] = {}
+
+    def _room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of this rule by a name, of any content."""
+        size = math.prod(shape)
+        found = self._rooms.get(name)
+        if found is None or len(found) < size or found.dtype != dtype:
+            found = self._rooms[name] = torch.empty(size, dtype=dtype)
+        return found[:size].view(*shape)
 
     def part(self, which: int) -> Rule:
         """The rule of one of the layer's several inputs."""
@@ -103,7 +115,8 @@ class _Products(Rule):
 
     def vectors(self, a: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
         a, g = self._places(a, g)
-        product = torch.bmm(g.transpose(1, 2), a).reshape(len(a), -1)
+        room = self._room("vectors", (len(a), g.shape[2], a.shape[2]), g.dtype)
+        product = _product(g.transpose(1, 2), a, room).flatten(1)
         return [product, g.sum(dim=1)] if self._bias else [product]
 
     def prepare(self, a: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,10 +127,10 @@ class _Products(Rule):
         if places == 1:
             return (_squares(a) + float(self._bias)) * _squares(g)
         if places * (inner + outer) <= inner * outer:
-            ghost = torch.bmm(a, a.transpose(1, 2))
+            ghost = _product(a, a.transpose(1, 2))
             ghost += float(self._bias)
-            return (ghost * torch.bmm(g, g.transpose(1, 2))).sum(dim=(1, 2))
-        found = _squares(torch.bmm(g.transpose(1, 2), a))
+            return ghost.mul_(_product(g, g.transpose(1, 2))).sum(dim=(1, 2))
+        found = _squares(_product(g.transpose(1, 2), a))
         return found + g.sum(dim=1).square_().sum(dim=1) if self._bias else found
 
     def bounds(self, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
@@ -134,7 +147,8 @@ class _Products(Rule):
         self, a: torch.Tensor, g: torch.Tensor, weights: torch.Tensor
     ) -> list[torch.Tensor]:
         scaled = (g * weights[:, None, None]).reshape(-1, g.shape[2])
-        product = (scaled.t() @ a.reshape(-1, a.shape[2])).reshape(-1)
+        room = self._room("sum", (g.shape[2], a.shape[2]), g.dtype)
+        product = _product(scaled.t(), a.reshape(-1, a.shape[2]), room).view(-1)
         return [product, scaled.sum(dim=0)] if self._bias else [product]
 
 
@@ -201,9 +215,19 @@ class _Conv(_Products):
         patches = functional.pad(a, edges) if any(edges) else a
         for dim, (axis, taps) in enumerate(zip(self._axes, self._taps, strict=True), start=2):
             patches = patches.unfold(dim, len(taps), axis[1])
-        size = math.prod(len(taps) for taps in self._taps) * a.shape[1]
-        patches = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(a), -1, size)
-        return patches, g.permute(0, 2, 3, 1).flatten(1, 2)
+        patches = patches.permute(0, 2, 3, 4, 5, 1)
+        if not patches.is_contiguous():
+            patches = self._room("patches", patches.shape, a.dtype).copy_(patches)
+        return patches.flatten(3).flatten(1, 2), g.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor, into: torch.Tensor | None = None) -> torch.Tensor:
+    """Multiply matrices, or a stack by a stack, in numpy.
+
+    Its library, OpenBLAS, uses all of any processor; torch's, MKL, about half of one by AMD.
+    """
+    out = None if into is None else into.numpy()
+    return torch.from_numpy(np.matmul(a.numpy(), b.numpy(), out=out))
 
 
 def _live(kernel: int, stride: int, padding: int, read: int, written: int) -> range:
