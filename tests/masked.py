@@ -24,13 +24,7 @@ from ledger.entries.operations.masking import (
 from ledger.entries.operations.rounds import MaskedVector, RoundAggregated
 from ledger.entries.operations.values import PublicKey
 from ledger.experiment.average import ExactSum, server_step
-from ledger.experiment.masked import (
-    encode_shares,
-    masked_round,
-    open_sum,
-    public_keys,
-    roster_of,
-)
+from ledger.experiment.masked import encode_shares, masked_round, open_sum, public_keys, roster_of
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
 from ledger.rules.masking import secrets_asked
 from ledger.rules.state import Masking, OpenRound

@@ -10,14 +10,9 @@ from datetime import UTC, datetime
 
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
-from ledger.entries.operations.experiments import (
-    ExperimentProposed,
-)
+from ledger.entries.operations.experiments import ExperimentProposed
 from ledger.entries.operations.plans import Plan
-from ledger.entries.operations.rounds import (
-    RoundAggregated,
-    RoundOpened,
-)
+from ledger.entries.operations.rounds import RoundAggregated, RoundOpened
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation

@@ -7,13 +7,7 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.options import (
-    HomeOption,
-    JsonOption,
-    PassphraseOption,
-    YesOption,
-    examples,
-)
+from consilium.commands.options import HomeOption, JsonOption, PassphraseOption, YesOption, examples
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -23,14 +23,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ledger.copies.evidence import (
-    FORK,
-    UNEXPLAINED,
-    Equivocations,
-    Fork,
-    fork_detected,
-    frame,
-)
+from ledger.copies.evidence import FORK, UNEXPLAINED, Equivocations, Fork, fork_detected, frame
 from ledger.copies.snapshot import EVERY, WORTH, Finals, Snapshot, SnapshotFile, resume_log
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import (

@@ -18,13 +18,7 @@ from ledger.copies.store import LogStore
 from ledger.errors import ForkDetected, StoreConflict
 from ledger.formats.checkpoint import Checkpoint, parse_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.note import (
-    COSIGNATURE_V1,
-    Note,
-    VerifierKey,
-    parse_note,
-    parse_signature_lines,
-)
+from ledger.formats.note import COSIGNATURE_V1, Note, VerifierKey, parse_note, parse_signature_lines
 from ledger.formats.witness import (
     Answer,
     Seen,

@@ -30,13 +30,7 @@ from nacl.secret import SecretBox
 from nacl.signing import SigningKey as NaclSigningKey
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger.errors import (
-    CannotOpen,
-    KeyFileError,
-    MalformedInput,
-    UnsafeKeyFile,
-    WrongPassphrase,
-)
+from ledger.errors import CannotOpen, KeyFileError, MalformedInput, UnsafeKeyFile, WrongPassphrase
 from ledger.formats.strict import canonical, decode_b64, encode_b64, parse_canonical
 
 Algorithm = Literal["ed25519", "x25519"]

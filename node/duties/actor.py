@@ -1,4 +1,4 @@
-"""Doing what ``duty.py`` says: the pen, the register and the training thread in one pair of hands.
+"""Doing what ``judging.py`` says: the pen, the register and the training thread in one pair of hands.
 
 Everything here runs in the thread that owns the copy of the log. Order per operation: what must be
 durable first is durable first (the charge before the reservation is said, the closed intents before
@@ -13,11 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
-from immutables import Map
 
-from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
-from ledger.entries.operations.datasets import CellCharge
-from ledger.entries.operations.plans import Purpose, SitePlan
+from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved
+from ledger.entries.operations.plans import SitePlan
 from ledger.entries.operations.rounds import MaskedVector, UpdateSubmitted
 from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation
@@ -27,31 +25,28 @@ from ledger.experiment.masked import vector_commitment
 from ledger.experiment.noise_shares import site_in_round
 from ledger.formats.strict import canonical
 from ledger.rules.blocks import ALL
-from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from node.data.hospital_key import load_hospital_key
+from node.duties.accounting import Accounting
 from node.duties.duty import (
     Adopt,
     CheckPlan,
     CloseAccount,
     Duty,
-    LocalPolicy,
-    Memory,
     Refuse,
     Reserve,
     Send,
     Settle,
-    Standing,
     Train,
     Wait,
-    duties,
-    refusal_for,
 )
+from node.duties.judging import duties, refusal_for
 from node.duties.masker import Masker
 from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets, is_spent
 from node.duties.plan_check import CheckedPlan, check
+from node.duties.situation import LocalPolicy, Memory, Standing
 from node.errors import (
     DatasetChanged,
     IntentRefused,
@@ -66,7 +61,6 @@ from node.register.patients import PATIENTS
 from node.register.private import PrivateRegister
 from node.training.frames import Job
 from node.training.trainer import Done, Mask, Task, TrainingThread
-from privacy.errors import BudgetExceeded
 
 _UNHEARD_S = 30.0
 """How long to wait for what was said to appear in the log, before judging anew."""
@@ -102,6 +96,7 @@ class Actor:
         self._busy: set[tuple[str, str, int]] = set()
         self._uploaded: set[tuple[str, str, int]] = set()
         self._masker = Masker(membership, private)
+        self._accounting = Accounting(membership, private)
         self._masked: dict[tuple[str, str, int, str], BlobRef] = {}
         self._deaths: dict[tuple[str, str, int], int] = {}
         self._split_key: bytes | None = None
@@ -223,7 +218,10 @@ class Actor:
             self._check_plan(duty.experiment)
             return True
         if isinstance(duty, Reserve):
-            return self._reserve(duty)
+            reserved = self._accounting.reserve(duty)
+            if reserved is None:
+                return True
+            self.say(reserved)
         if isinstance(duty, Refuse):
             self._refuse(duty)
         elif isinstance(duty, Train):
@@ -233,12 +231,13 @@ class Actor:
         elif isinstance(duty, MaskingDuty):
             self._phase(duty)
         elif isinstance(duty, Adopt):
-            self._adopt(duty)
+            self._accounting.adopt(duty)
             return True
         elif isinstance(duty, Settle):
-            self._settle(duty)
+            self.say(self._accounting.settle(duty))
         elif isinstance(duty, CloseAccount):
-            self._close_account(duty)
+            self._accounting.close(duty)
+            self._forget_answers(duty.experiment, duty.dataset)
             return True
         return False
 
@@ -276,23 +275,6 @@ class Actor:
         plans = self._memory.plans.set(experiment_id, checked.refused is None)
         self._memory = replace(self._memory, plans=plans)
 
-    def _reserve(self, duty: Reserve) -> bool:
-        try:
-            self._private.reserve(
-                self._replica.federation, duty.experiment, duty.dataset, duty.charges
-            )
-        except BudgetExceeded:
-            return True  # another dataset of the same cell has just taken it: judge anew
-        self.say(
-            BudgetReserved(
-                type="budget.reserved",
-                experiment=duty.experiment,
-                dataset=duty.dataset,
-                charges=duty.charges,
-            )
-        )
-        return False
-
     def _refuse(self, duty: Refuse) -> None:
         experiment = duty.experiment[:12]
         _log.warning("duty.refused", experiment=experiment, reason=duty.reason)
@@ -304,6 +286,12 @@ class Actor:
                 reason=duty.reason,
             )
         )
+
+    def _forget_answers(self, experiment: str, dataset: str) -> None:
+        """The account is closed: nothing is sent for it any more."""
+        answered = self._memory.answered
+        gone = {answer for answer in answered if answer[:2] == (experiment, dataset)}
+        self._memory = replace(self._memory, answered=answered - gone)
 
     def _train(self, duty: Train) -> None:
         key = (duty.experiment, duty.dataset, duty.round)
@@ -388,42 +376,6 @@ class Actor:
         commitment = vector_commitment(self._hospital_key(), *key, vector)
         return MaskedVector(context=context, vector=commitment)
 
-    def _adopt(self, duty: Adopt) -> None:
-        experiment = duty.experiment[:12]
-        _log.error("reservation.unaccounted", experiment=experiment, dataset=duty.dataset)
-        experiments = self._replica.state.experiments
-        plan = experiments[duty.experiment].plan if duty.experiment in experiments else None
-        site = None if plan is None else site_of(plan, duty.dataset)
-        given: tuple[CellCharge, ...] | None = ()  # of statistics nothing is given back
-        if plan is not None:
-            given = None if duty.used is None or site is None else _given_back(site, duty.used)
-        self._private.adopt(
-            self._replica.federation, duty.experiment, duty.dataset, duty.charges, given
-        )
-
-    def _settle(self, duty: Settle) -> None:
-        key = (duty.experiment, duty.dataset)
-        lost = self._private.view.charges.get(key) == "lost"
-        self._private.close_intents(*key)
-        used = duty.used if lost else self._private.view.used_by(key)
-        self.say(
-            BudgetSettled(
-                type="budget.settled",
-                experiment=duty.experiment,
-                dataset=duty.dataset,
-                used=stated(used),
-                intents=self._private.intents_root(*key),
-            )
-        )
-
-    def _close_account(self, duty: CloseAccount) -> None:
-        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
-        key = (duty.experiment, duty.dataset)
-        if site is not None:
-            self._private.settle(*key, _given_back(site, duty.used))
-        gone = {answer for answer in self._memory.answered if answer[:2] == key}
-        self._memory = replace(self._memory, answered=self._memory.answered - gone)
-
     def _hospital_key(self) -> bytes:
         if self._split_key is None:
             sealing = self._membership.keyring.sealing
@@ -435,7 +387,3 @@ def blocks_of(state: State, site: SitePlan) -> tuple[str, ...]:
     """The calendar blocks that a plan charges at a site, sorted; none where all time is one."""
     charged = {charge.cell for release in site.releases for charge in release.charges}
     return tuple(sorted({state.cells[cell].terms.block for cell in charged} - {ALL}))
-
-
-def _given_back(site: SitePlan, used: Map[Purpose, int]) -> tuple[CellCharge, ...]:
-    return refunds(site, Map(list(used.items())))

@@ -9,7 +9,7 @@ So before anything else it looks at its own reservations from two sides:
   in the log that the register does not know is a life that it has forgotten, and nobody can say what
   that one used: the reservation is spent in full, and nothing trains on it.
 
-What the log knows better than the register, ``duty.py`` adopts. Promise: whatever backups of the register
+What the log knows better than the register, ``judging.py`` adopts. Promise: whatever backups of the register
 are restored, and however often, what is charged is never less than what left. It rests on the log: each
 life states itself there, and uses no data before others vouch for a log that holds the statement.
 """
@@ -26,7 +26,7 @@ from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from ledger.rules.rounds import round_kind
 from ledger.rules.state import Experiment, Reservation, State
-from node.duties.duty import is_lost, steps_of
+from node.duties.judging import is_lost, steps_of
 from node.register.accounts import Counted, PrivateView
 from node.register.private import PrivateRegister
 

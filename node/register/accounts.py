@@ -1,7 +1,7 @@
 """What a hospital's private register says, as frozen values: no database, no clock.
 
 `PrivateView` is one consistent picture of the register (``private.py``), cheap to take because its
-maps are persistent. What a node must do is judged from it alone (``duty.py``). Counts and paths in
+maps are persistent. What a node must do is judged from it alone (``judging.py``). Counts and paths in
 here never leave the hospital.
 """
 

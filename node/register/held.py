@@ -15,10 +15,7 @@ from ledger.copies.database import Database
 from ledger.errors import StoreError
 from ledger.formats.merkle import MerkleTree
 from node.register import rows
-from node.register.accounts import (
-    Key,
-    PrivateView,
-)
+from node.register.accounts import Key, PrivateView
 
 
 class Held:

@@ -8,7 +8,7 @@ the one federation of this home.
 
 Not promised: a sum over several federations; a hospital in two divides its promise between them
 beforehand (``promises.py``). Nor protection from somebody who can write the file; a restored backup is found by
-comparing it with the log (``duty.py``).
+comparing it with the log (``judging.py``).
 
 One process has it open, under the lock of the member's pen (``ledger.entries.author``). Threads may share it.
 """

@@ -11,9 +11,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from node.register import rows, tables
-from node.register.accounts import (
-    DatasetRecord,
-)
+from node.register.accounts import DatasetRecord
 from node.register.held import Held
 
 

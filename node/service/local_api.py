@@ -38,13 +38,7 @@ from ledger.rules.finality import standing_quorum
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
-from node.errors import (
-    DatasetError,
-    NodeError,
-    PromiseExceeded,
-    RegistrationRefused,
-    ServiceError,
-)
+from node.errors import DatasetError, NodeError, PromiseExceeded, RegistrationRefused, ServiceError
 from node.register.patients import PATIENTS
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
 

@@ -4,7 +4,7 @@ One thread owns the copy of the log, the pen and every decision; a follower brin
 thread makes updates, the local API reads the newest picture. The owner sleeps until one of them has
 something: no step waits for a timer, except a pause that was asked for.
 
-Promise: what is said follows from the verified copy (``duty.py``), and is said again after any crash
+Promise: what is said follows from the verified copy (``judging.py``), and is said again after any crash
 until the log has it. While the coordinator is away the node keeps its copy, its register and its local
 API. A forked log ends all work at once; both notes are kept and reported. This process never imports
 torch.
@@ -29,15 +29,11 @@ from ledger.exchange.home import Membership
 from ledger.exchange.receipts import known_broken
 from ledger.formats.witness import Answer
 from ledger.rules.log import Sequenced
-from node.data.registration import (
-    Prepared,
-    register,
-    registrations_said,
-    say_and_follow,
-)
+from node.data.registration import Prepared, register, registrations_said, say_and_follow
 from node.duties.actor import Actor
-from node.duties.duty import LocalPolicy, Standing, approvals
+from node.duties.judging import approvals
 from node.duties.recovery import account_for_earlier_lives
+from node.duties.situation import LocalPolicy, Standing
 from node.errors import NodeError, SelfTestFailed
 from node.following.cosigning import Cosigning
 from node.following.follower import Follower, News, NoNews

@@ -14,9 +14,7 @@ from ledger.exchange.home import Membership
 from ledger.formats.strict import decode_b64
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.state import State
-from node.data.registration import (
-    finish_registrations,
-)
+from node.data.registration import finish_registrations
 from node.duties.actor import Actor
 from node.duties.audited import residuals_audited
 from node.errors import ServiceError

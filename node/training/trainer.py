@@ -24,7 +24,7 @@ from ledger.entries.operations.plans import Plan, Purpose, SitePlan
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import LedgerError
 from ledger.experiment.tensors import encode_update
-from node.duties.duty import steps_of
+from node.duties.judging import steps_of
 from node.errors import IntentsClosed, NodeError, RoundFailed
 from node.register.private import PrivateRegister
 from node.training.frames import Job

@@ -18,8 +18,10 @@ from ledger.formats.checkpoint import open_checkpoint
 from ledger.formats.documents import encode_document
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.log import Sequenced
-from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
+from node.duties.duty import Duty
+from node.duties.judging import approvals, duties
 from node.duties.plan_check import CheckedPlan, check
+from node.duties.situation import LocalPolicy, Memory, Standing
 from node.following.witness import Witness
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister

@@ -24,14 +24,7 @@ from ledger.rules.log import Log
 from ledger.rules.members import claim_bytes
 from tests.adversary.registry import attack
 from tests.adversary.world import World
-from tests.federation import (
-    COORDINATOR,
-    POLICY,
-    node_of,
-    one_time_key,
-    ring_of,
-    steward_of,
-)
+from tests.federation import COORDINATOR, POLICY, node_of, one_time_key, ring_of, steward_of
 
 
 def invite(organisation: str, *handles: str) -> ChangeProposed:

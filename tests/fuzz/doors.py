@@ -22,13 +22,7 @@ from ledger.entries.author import Author
 from ledger.entries.invitation import InvitationFile, load_invitation
 from ledger.entries.operations.federation import Seat
 from ledger.entries.rekey_request import RekeyRequest, load_request
-from ledger.errors import (
-    BadSignature,
-    CannotOpen,
-    KeyFileError,
-    MalformedInput,
-    StoreUnusable,
-)
+from ledger.errors import BadSignature, CannotOpen, KeyFileError, MalformedInput, StoreUnusable
 from ledger.exchange.home import MEMBER, MemberConfig, MemberHome
 from ledger.formats import keys
 from ledger.formats.keys import SealingKey, load_keyring, save_keyring, seal

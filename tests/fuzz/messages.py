@@ -14,12 +14,7 @@ import httpx
 
 from coordinator.service import Coordinator
 from coordinator.settings import CoordinatorSettings
-from ledger.errors import (
-    BadSignature,
-    CallFailed,
-    MalformedInput,
-    UnknownKey,
-)
+from ledger.errors import BadSignature, CallFailed, MalformedInput, UnknownKey
 from ledger.exchange import http_auth
 from ledger.exchange.client import CoordinatorClient
 from ledger.formats.strict import encode_b64

@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ledger.errors import PlanRefused
-from ledger.experiment.adaptive_clip import (
-    SPAN,
-    allowed,
-    next_norm,
-    round_shapes,
-    split,
-    split_of,
-)
+from ledger.experiment.adaptive_clip import SPAN, allowed, next_norm, round_shapes, split, split_of
 from ledger.experiment.average import final_model, initial_model, server_step
 from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.check import check_plan

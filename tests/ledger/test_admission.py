@@ -15,14 +15,7 @@ from ledger.formats.keys import SigningKey, key_id
 from ledger.formats.merkle import EMPTY_ROOT
 from ledger.rules.admission import admit
 from ledger.rules.members import claim_bytes
-from tests.federation import (
-    COORDINATOR,
-    Federation,
-    node_of,
-    one_time_key,
-    ring_of,
-    steward_of,
-)
+from tests.federation import COORDINATOR, Federation, node_of, one_time_key, ring_of, steward_of
 from tests.ledger.facts import h
 
 NODE = node_of("basel")

@@ -19,13 +19,7 @@ import ledger.copies.database
 from ledger.copies import store
 from ledger.copies.store import Conflict, LogStore, Row, StoredNote, Witnessed, exclusive_lock
 from ledger.copies.tables import METADATA
-from ledger.errors import (
-    AlreadyRunning,
-    OutsideTree,
-    StoreConflict,
-    StoreCorrupt,
-    StoreUnusable,
-)
+from ledger.errors import AlreadyRunning, OutsideTree, StoreConflict, StoreCorrupt, StoreUnusable
 
 pytest_plugins = ("tests.postgres",)
 

@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.errors import (
-    BadSignature,
-    MalformedInput,
-    NotConsistent,
-    NotWitnessed,
-    UnknownKey,
-)
+from ledger.errors import BadSignature, MalformedInput, NotConsistent, NotWitnessed, UnknownKey
 from ledger.formats.checkpoint import (
     Checkpoint,
     cosign,

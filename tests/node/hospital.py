@@ -8,8 +8,10 @@ from immutables import Map
 
 from ledger.entries.operations.log import NodeResumed
 from ledger.formats.documents import encode_document
-from node.duties.duty import Duty, LocalPolicy, Memory, Standing, approvals, duties
+from node.duties.duty import Duty
+from node.duties.judging import approvals, duties
 from node.duties.recovery import account_for_earlier_lives
+from node.duties.situation import LocalPolicy, Memory, Standing
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of

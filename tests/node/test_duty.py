@@ -17,17 +17,16 @@ from node.duties.duty import (
     Adopt,
     CheckPlan,
     CloseAccount,
-    LocalPolicy,
-    Memory,
     Refuse,
     Reserve,
     Send,
     Settle,
     Train,
     Wait,
-    refusal_for,
 )
+from node.duties.judging import refusal_for
 from node.duties.recovery import counted_in
+from node.duties.situation import LocalPolicy, Memory
 from node.register.accounts import stated
 from tests.federation import COORDINATOR, HOUR_MS, RESEARCHER, Federation, node_of, steward_of
 from tests.node.hospital import Hospital

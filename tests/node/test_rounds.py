@@ -26,14 +26,7 @@ from node.training.layerwise import LayerwiseSum
 from node.training.rounds import run_round
 from node.training.train import Training, start_torch
 from privacy.noise import Randomness, TestRng
-from tests.node.cases import (
-    SPLIT_KEY,
-    first_model,
-    heart_file,
-    heart_schema,
-    heart_spec,
-    site_plan,
-)
+from tests.node.cases import SPLIT_KEY, first_model, heart_file, heart_schema, heart_spec, site_plan
 
 start_torch()
 PRIVACY = {"epsilon": 1, "baseline": {"rounds": 3}}

@@ -21,13 +21,7 @@ from ledger.entries.operations.statistics import StatisticsReleased, StatisticsR
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.schema import Schema
-from ledger.experiment.statistics import (
-    Question,
-    charges_of,
-    estimates,
-    noise_for,
-    shape_of,
-)
+from ledger.experiment.statistics import Question, charges_of, estimates, noise_for, shape_of
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import encode_document
 from ledger.rules.state import State

@@ -15,14 +15,7 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Purpose
 from ledger.entries.operations.values import BlobRef
 from node.errors import IntentsClosed
-from node.register.accounts import (
-    Key,
-    PrivateView,
-    adopting,
-    intending,
-    reserving,
-    settling,
-)
+from node.register.accounts import Key, PrivateView, adopting, intending, reserving, settling
 
 
 @dataclass(frozen=True)

@@ -43,21 +43,10 @@ from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
 from ledger.rules.state import replace as changed
 from ledger.rules.verdict import Step, Void
-from node.duties.duty import (
-    Adopt,
-    CloseAccount,
-    Duty,
-    LocalPolicy,
-    Memory,
-    Reserve,
-    Send,
-    Settle,
-    Standing,
-    Train,
-    duties,
-    steps_of,
-)
+from node.duties.duty import Adopt, CloseAccount, Duty, Reserve, Send, Settle, Train
+from node.duties.judging import duties, steps_of
 from node.duties.recovery import account_for_earlier_lives
+from node.duties.situation import LocalPolicy, Memory, Standing
 from node.register.accounts import PrivateCell, PrivateView, stated
 from privacy.errors import BudgetExceeded
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.reports.outcomes import in_words
-from audit.reports.sentences.told import (
-    Fact,
-    Teller,
-    Told,
-    blob_fact,
-    dataset_fact,
-)
+from audit.reports.sentences.told import Fact, Teller, Told, blob_fact, dataset_fact
 from audit.verification.history import History
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.reports.sentences.told import (
-    Teller,
-    Told,
-)
+from audit.reports.sentences.told import Teller, Told
 from audit.verification.history import History
 
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.reports.sentences.told import (
-    Fact,
-    Teller,
-    Told,
-    organisation_name,
-)
+from audit.reports.sentences.told import Fact, Teller, Told, organisation_name
 from audit.verification.history import History
 from ledger.entries.entry import parse_leaf
 from ledger.formats.strict import decode_b64

@@ -11,9 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from ledger.entries.operations.datasets import (
-    CellRegistered,
-)
+from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import PlanRefused
 from ledger.experiment.noise_shares import LEAST_SHARE_SD, SHARED, share_sd
@@ -24,9 +22,7 @@ from ledger.experiment.plan.quantities import (
     steps_per_round,
 )
 from ledger.experiment.plan.sites import Site, cells_of
-from ledger.experiment.spec import (
-    ExperimentSpec,
-)
+from ledger.experiment.spec import ExperimentSpec
 from privacy.calibrate import plan_noise
 from privacy.errors import PrivacyError
 from privacy.events import FULL_BATCH, GRID, Gaussian

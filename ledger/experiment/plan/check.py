@@ -15,9 +15,7 @@ from ledger.experiment.plan.calibration import calibrate, target_limit
 from ledger.experiment.plan.compilation import assemble
 from ledger.experiment.plan.quantities import refuse_auto
 from ledger.experiment.plan.sites import Site, narrowed
-from ledger.experiment.spec import (
-    ExperimentSpec,
-)
+from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiments import totals
 
 _TOLERANCE = Fraction(1, 10**6)

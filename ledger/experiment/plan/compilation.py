@@ -14,9 +14,7 @@ from fractions import Fraction
 
 from pydantic import ValidationError
 
-from ledger.entries.operations.datasets import (
-    CellCharge,
-)
+from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Engine, Plan, Purpose, Release, SitePlan
 from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.values import BlobRef
@@ -35,10 +33,7 @@ from ledger.experiment.plan.quantities import (
 )
 from ledger.experiment.plan.shape import check_agreement, metric_layout, network_of
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED, Site, cells_of, narrowed, site_limits
-from ledger.experiment.spec import (
-    ExperimentSpec,
-    FedAvg,
-)
+from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.updates import update_bound
 from ledger.formats.documents import explain
 from ledger.rules.experiments import TRAINING, totals

@@ -9,10 +9,7 @@ from decimal import Decimal
 
 from ledger.entries.operations.plans import Engine, Purpose
 from ledger.errors import PlanRefused
-from ledger.experiment.spec import (
-    ExperimentSpec,
-    FedAvg,
-)
+from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.rules.experiments import TRAINING
 from privacy.events import FULL_BATCH, GRID
 

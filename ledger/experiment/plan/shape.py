@@ -16,12 +16,7 @@ from ledger.experiment.schema import (
     Schema,
     normal_label,
 )
-from ledger.experiment.spec import (
-    BinaryTask,
-    ExperimentSpec,
-    MulticlassTask,
-    RegressionTask,
-)
+from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, RegressionTask
 from ledger.formats.documents import explain
 from privacy.errors import PrivacyError
 from privacy.histogram import Layout, layout

@@ -8,20 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ledger.entries.operations.datasets import (
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-)
+from ledger.entries.operations.datasets import CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import PlanRefused
 from ledger.experiment.fast_clip import Limits
-from ledger.experiment.schema import (
-    Schema,
-)
-from ledger.experiment.spec import (
-    ExperimentSpec,
-)
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiments import TRAINING
 from ledger.rules.state import State
 
