@@ -1,18 +1,21 @@
 """How fast the ledger is, beside what this machine can do at best.
 
     python -m benchmarks.ledger [--size 100000 | --million] [--dir DIR] [--json]
+    python -m benchmarks.ledger --million --dir DIR --prepare
 
-The limits are measured in the same run: PyNaCl's verification of the same messages with key objects
-kept, SHA-256 of the same leaves, SQLite's commits of one row and fsyncs on the same disk. Then, for
+The limits are measured in the same run (``ledger_limits``): PyNaCl's verification of the same messages
+with key objects kept, in one process and in two at once, SHA-256 of the same leaves, SQLite's commits
+of one row and fsyncs on the same disk. Then single submissions over HTTP beside empty requests and, for
 SQLite and PostgreSQL: durable appends (judged, folded, signed checkpoint, committed) of one author,
 entry by entry, and of 64, in one commit; verification of a whole log from its rows on one and on two
 cores; the fold alone over parsed entries; opening a copy by a replay and from a snapshot; peak memory of
 verifying ten thousand, a hundred thousand and a million entries; bytes on disk. Entries are those of
 ``ledger_workload``: rounds of updates, all applied.
 
-With ``--dir`` everything is measured on that disk, and SQLite's large log stays there for the next run.
-With ``--json`` the last line is one JSON object; the table goes to standard error. The fields
-``open_s_1e6`` and ``rss_mib_verify_1e6`` are null without ``--million``.
+With ``--dir`` everything is measured on that disk, and the large logs of both databases stay there for
+the next run; ``--prepare`` fills them and measures nothing. With ``--json`` the last line is one JSON
+object; the table goes to standard error. The fields ``open_s_1e6`` and ``rss_mib_verify_1e6`` are null
+without ``--million``. ``--without http``, ``--without postgresql`` or both leave parts out.
 """
 
 from __future__ import annotations
@@ -20,48 +23,33 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import sqlalchemy as sa
-from nacl.signing import VerifyKey
 
-from benchmarks import ledger_http
-from benchmarks.ledger_log import LogFigures, Say, measure
+from benchmarks import ledger_http, ledger_limits
+from benchmarks.ledger_limits import HOSPITALS, MANY_ROUNDS, Limits, rate
+from benchmarks.ledger_log import LogFigures, Say, fill, large_name, measure
 from benchmarks.ledger_postgres import postgresql
 from benchmarks.ledger_workload import Workload, chunks
 from coordinator.sequencing.head import write_head
 from coordinator.settings import HEAD, LEDGER
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, parse_leaf
-from ledger.formats.keys import signed_message
 from ledger.formats.merkle import verify_inclusion
 from ledger.rules.fold import found, step
 from ledger.rules.log import Log, Sequenced
 
-HOSPITALS = 16
 AUTHORS = 64
-MANY_ROUNDS = 100_000
 MILLION = 1_000_000
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the machine can do at best, per second, one core."""
-
-    ed25519_verify_per_s: float
-    sha256_per_s: float
-    commits_per_s: float
-    fsyncs_per_s: float
-    verify_and_parse_per_s: float
 
 
 @dataclass(frozen=True)
@@ -78,10 +66,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", type=int, default=100_000, help="entries of the large log")
-    parser.add_argument("--million", action="store_true", help="1,000,000 entries (many minutes)")
+    parser.add_argument("--million", action="store_true", help="1,000,000 entries")
     parser.add_argument("--dir", type=Path, help="on the disk to measure; default: temp")
+    parser.add_argument("--prepare", action="store_true", help="fill the large logs in --dir, only")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=("http", "postgresql"), help="leave out"
+    )
     parser.add_argument("--json", action="store_true", help="last line: one JSON object")
     given = parser.parse_args()
+    if given.prepare and given.dir is None:
+        parser.error("--prepare fills logs to keep: say where, with --dir")
     entries = MILLION if given.million else given.size
     out = sys.stderr if given.json else sys.stdout
 
@@ -89,28 +83,51 @@ def main() -> None:
         print(f"{name:52} {value:12,.{1 if value < 1000 else 0}f} {unit}", file=out, flush=True)
 
     folder = Path(tempfile.mkdtemp(prefix="consilium-bench-", dir=given.dir))
+    keep = (given.dir or folder).absolute()
+    name = large_name(entries)
+    large = f"sqlite:///{keep / f'{name}.db'}"
+    began = time.perf_counter()
     try:
-        limits = _limits(folder)
-        for name, value in asdict(limits).items():
-            say(f"limit: {name}", value, "/s")
+        if given.prepare:
+            fill(large, entries)
+            with postgresql(keep) as server:
+                if server is not None:
+                    fill(server.database(name), entries)
+            return
+        limits, machine = ledger_limits.measure(folder)
+        for limit, value in asdict(limits).items():
+            say(f"limit: {limit}", value, "/s")
+        _say_machine(machine, out)
         say("inclusion proofs made and checked", _proofs(), "/s")
         replay = _fold_alone()
-        rates = _http(folder)
-        for name, value in asdict(rates).items():
-            say(f"http: {name}", value, "requests/s")
-        large = f"sqlite:///{(given.dir or folder).absolute() / f'ledger-{entries}.db'}"
+        if "http" not in given.without:
+            ledger_http.say_rates(_http(folder), say)
         sqlite = _database(f"sqlite:///{folder / 'log'}", large, entries, replay, say)
         small: Figures | None = None
-        with postgresql(folder) as url:
-            if url is None:
-                print("postgresql: not installed, left out", file=out)
-            else:
-                count = entries if given.million else entries // 5
-                small = _database(url, _other(url), count, replay, say)
+        if "postgresql" not in given.without:
+            with postgresql(keep) as server:
+                if server is None:
+                    print("postgresql: not installed, left out", file=out)
+                else:
+                    fresh = server.database("appends", fresh=True)
+                    small = _database(fresh, server.database(name), entries, replay, say)
+        one, two, load = ledger_limits.two_cores()
+        _say_machine(ledger_limits.Machine(two / one, load), out)
+        say("all of it took", time.perf_counter() - began, "s")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if given.json:
         print(json.dumps(_document(limits, sqlite, small)))
+
+
+def _say_machine(machine: ledger_limits.Machine, out: TextIO) -> None:
+    verdict = "quiet" if machine.quiet else "NOT QUIET: figures for two cores say nothing"
+    print(
+        f"machine: load {machine.load:.1f}; two processes of raw Ed25519 reach "
+        f"{machine.scaling:.2f} x one: {verdict}",
+        file=out,
+        flush=True,
+    )
 
 
 def _document(limits: Limits, sqlite: Figures, postgres: Figures | None) -> dict[str, Any]:
@@ -131,87 +148,12 @@ def _document(limits: Limits, sqlite: Figures, postgres: Figures | None) -> dict
     return {
         "limits": {
             "ed25519_verify_per_s": round(limits.ed25519_verify_per_s),
+            "ed25519_verify_per_s_2": round(limits.ed25519_verify_per_s_2),
             "commits_per_s": round(limits.commits_per_s),
         },
         "sqlite": named(sqlite),
         "postgresql": None if postgres is None else named(postgres),
     }
-
-
-# --- limits -------------------------------------------------------------------------------------
-
-
-def _limits(folder: Path) -> Limits:
-    work = Workload(HOSPITALS, MANY_ROUNDS)
-    leaves = list(islice(work.leaves(), 4000))
-    entries = [parse_leaf(leaf) for leaf in leaves]
-    keys = _keys(entries)
-    signed = [(keys[e.body.key], signed_message("entry", e.raw), e.signature, e) for e in entries]
-
-    def verify() -> None:
-        for key, message, signature, _ in signed:
-            key.verify(message, signature)
-
-    def verify_and_parse() -> None:
-        for (key, message, signature, _), leaf in zip(signed, leaves, strict=True):
-            parse_leaf(leaf)
-            key.verify(message, signature)
-
-    def digest() -> None:
-        for leaf in leaves:
-            hashlib.sha256(b"\x00" + leaf).digest()
-
-    return Limits(
-        ed25519_verify_per_s=_rate(verify, len(leaves)),
-        sha256_per_s=_rate(digest, len(leaves)),
-        commits_per_s=_commits(folder, [e.raw for e in entries[-1000:]]),
-        fsyncs_per_s=_fsyncs(folder),
-        verify_and_parse_per_s=_rate(verify_and_parse, len(leaves)),
-    )
-
-
-def _keys(entries: Sequence[Entry]) -> dict[str, VerifyKey]:
-    log = Log()
-    for entry in entries:
-        log.append(entry)
-    return {key: VerifyKey(bytes.fromhex(held.public)) for key, held in log.state.keys.items()}
-
-
-def _commits(folder: Path, bodies: Sequence[bytes]) -> float:
-    """One row a commit, by the plain driver with the store's own settings."""
-    import sqlite3
-
-    with sqlite3.connect(folder / "raw", isolation_level=None) as raw:
-        raw.execute("PRAGMA journal_mode = WAL")
-        raw.execute("PRAGMA synchronous = FULL")
-        raw.execute("CREATE TABLE entries (at INTEGER PRIMARY KEY, body BLOB NOT NULL)")
-
-        def insert() -> None:
-            for body in bodies:
-                raw.execute("INSERT INTO entries (body) VALUES (?)", (body,))
-
-        return _rate(insert, len(bodies))
-
-
-def _fsyncs(folder: Path) -> float:
-    with (folder / "fsync").open("wb", buffering=0) as file:
-
-        def write() -> None:
-            for _ in range(500):
-                file.write(bytes(4096))
-                os.fsync(file.fileno())
-
-        return _rate(write, 500)
-
-
-def _rate(work: Callable[[], None], count: int, rounds: int = 3) -> float:
-    """Best of a few rounds, after a first that does not count."""
-    best = float("inf")
-    for _ in range(rounds + 1):
-        began = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - began)
-    return count / best
 
 
 # --- in memory ----------------------------------------------------------------------------------
@@ -228,7 +170,7 @@ def _proofs() -> float:
             path = tree.inclusion(index, size)
             verify_inclusion(index=index, size=size, leaf=tree.leaf(index), proof=path, root=root)
 
-    return _rate(prove, len(range(0, size, 50)))
+    return rate(prove, len(range(0, size, 50)))
 
 
 def _fold_alone() -> float:
@@ -316,16 +258,6 @@ def _commit_rate(writer: _Writer, batches: Sequence[Sequence[bytes]]) -> float:
             spent += time.perf_counter() - began
             count += largest
     return count / spent
-
-
-def _other(url: str) -> str:
-    """A second, empty database on the same server."""
-    parsed = sa.make_url(url)
-    engine = sa.create_engine(parsed, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql("CREATE DATABASE large")
-    engine.dispose()
-    return parsed.set(database="large").render_as_string(hide_password=False)
 
 
 def _row(item: Sequenced) -> Row:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,18 +29,37 @@ from ledger.exchange.messages import LEAF_TYPE
 
 EMPTY = "/benchmark/empty"
 HOSPITALS = 64
-ROUNDS = 5
+ROUNDS = 9
 """Empty and full requests take turns, since other work on the machine comes and goes."""
 
 
 @dataclass(frozen=True)
 class HttpRates:
-    """Requests per second, over one connection and over 64; medians of rounds taken in turn."""
+    """Requests per second in rounds taken in turn, over one connection and over 64."""
 
-    empty_1: float
-    submit_1: float
-    empty_64: float
-    submit_64: float
+    empty_1: tuple[float, ...]
+    submit_1: tuple[float, ...]
+    empty_64: tuple[float, ...]
+    submit_64: tuple[float, ...]
+
+    def ratios(self, connections: int) -> list[float]:
+        """Submissions beside the empty requests just before them, round by round, least first."""
+        empty, submit = (
+            (self.empty_1, self.submit_1) if connections == 1 else (self.empty_64, self.submit_64)
+        )
+        return sorted(ours / theirs for ours, theirs in zip(submit, empty, strict=True))
+
+
+def say_rates(rates: HttpRates, say: Callable[[str, float, str], None]) -> None:
+    """Medians, and the spread of the ratios."""
+    for name in ("empty_1", "submit_1", "empty_64", "submit_64"):
+        say(f"http: {name}, median", median(getattr(rates, name)), "requests/s")
+    for connections in (1, 64):
+        ratios = rates.ratios(connections)
+        which = f"http: submit of empty, {connections} connections"
+        say(f"{which}, median", 100 * median(ratios), "%")
+        say(f"{which}, least", 100 * ratios[0], "%")
+        say(f"{which}, most", 100 * ratios[-1], "%")
 
 
 def measure(work: Workload, home: Path, requests: int) -> HttpRates:
@@ -79,7 +98,7 @@ def measure(work: Workload, home: Path, requests: int) -> HttpRates:
     finally:
         server.terminate()
         server.wait(15)
-    return HttpRates(*(median(rates) for rates in zip(*rounds, strict=True)))
+    return HttpRates(*zip(*rounds, strict=True))
 
 
 def _request(path: str, body: bytes) -> bytes:

@@ -5,32 +5,52 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 BINARIES = Path(os.environ.get("CONSILIUM_POSTGRES", "/usr/lib/postgresql/15/bin"))
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, by the folder of its socket."""
+
+    folder: Path
+
+    def database(self, name: str, *, fresh: bool = False) -> str:
+        """The URL of a database, made where it is not there, or made anew."""
+        with psycopg.connect(f"host={self.folder} user=postgres", autocommit=True) as admin:
+            if fresh:
+                admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+            known = admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if known.fetchone() is None:
+                admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
+
+
 @contextmanager
-def postgresql(parent: Path) -> Iterator[str | None]:
-    """Start a server and give the URL of an empty database, or None where there is no PostgreSQL.
+def postgresql(parent: Path) -> Iterator[Server | None]:
+    """Start a server, or give None where there is no PostgreSQL.
 
     Args:
-        parent: on the disk that is to be measured; the server's folder is made below it.
+        parent: on the disk that is to be measured. The server's folder is ``postgresql`` in it, made
+            where it is not there, and left as it is when the server has stopped.
     """
     as_root = os.geteuid() == 0  # the server refuses to run as root
     if not (BINARIES / "initdb").is_file() or (as_root and shutil.which("runuser") is None):
         yield None
         return
     owner = ["runuser", "-u", "postgres", "--"] if as_root else []
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
+    folder = parent / "postgresql"
+    folder.mkdir(mode=0o700, exist_ok=True)
     if as_root:
-        for above in (folder, *folder.parents):
-            if above.owner() == "root" and above.name.startswith(("consilium-bench", "pg-")):
+        for above in folder.parents:
+            if above.owner() == "root" and above.name.startswith("consilium-bench"):
                 above.chmod(0o711)
         shutil.chown(folder, user="postgres")
 
@@ -45,14 +65,12 @@ def postgresql(parent: Path) -> Iterator[str | None]:
             timeout=120,
         )
 
-    data, log = str(folder / "data"), str(folder / "log")
-    run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--locale=C.UTF-8")
+    data, log = folder / "data", str(folder / "log")
+    if not data.exists():
+        run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C.UTF-8")
     options = f"-k {folder} -c listen_addresses=''"
-    run("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+    run("pg_ctl", "-D", str(data), "-l", log, "-o", options, "-w", "start")
     try:
-        with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as admin:
-            admin.execute("CREATE DATABASE ledger")
-        yield f"postgresql+psycopg://postgres@/ledger?host={folder}"
+        yield Server(folder)
     finally:
-        run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+        run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
