@@ -34,6 +34,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker
 from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
+from ledger.copies.erasing import CardEraser
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored_tiles import StoredTiles
 from ledger.exchange.http_auth import NonceCache
@@ -87,6 +88,9 @@ class Coordinator:
                 )
             self.tiles = StoredTiles(store)
             self.blobs = BlobStore(settings.home / BLOBS, limit=settings.blob_limit)
+            self._eraser = CardEraser(self.blobs)
+            self._forget_cards()
+            self.sequencer.on_change(self._forget_cards)
             self.blobs.expire_uploads(time.time() - settings.upload_days * 86_400)
             self._undo = undo.pop_all()
         self.waker = Waker()
@@ -95,6 +99,10 @@ class Coordinator:
         self.app: FastAPI = create_app(
             Services(self.sequencer, self.blobs, self.waker, Metrics(), NonceCache(), self.tiles)
         )
+
+    def _forget_cards(self) -> None:
+        """In the sequencer's thread, once the entry that erases is durable."""
+        self._eraser.look(self.sequencer.view.state)
 
     def start(self) -> None:
         """Take entries and move rounds."""

@@ -25,10 +25,16 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Documents:
-    """Typed access to a copy's blobs; results are kept as long as this object is."""
+    """Typed access to a copy's blobs; results are kept as long as this object is.
 
-    def __init__(self, copy: Copy) -> None:
+    Args:
+        copy: to read.
+        erased: commitments of cards that the log says are erased: not shown, here or not.
+    """
+
+    def __init__(self, copy: Copy, erased: frozenset[str] = frozenset()) -> None:
         self._copy = copy
+        self._erased = erased
         self._specs: dict[str, ExperimentSpec] = {}
         self._schemas: dict[str, Schema] = {}
 
@@ -81,7 +87,7 @@ class Documents:
     def dataset_card(self, version: Registration) -> DatasetCard | None:
         """A dataset's card; None where none was bound or its blob was erased."""
         commitment = version.terms.card
-        if commitment is None:
+        if commitment is None or commitment in self._erased:
             return None
         try:
             return open_card(self._copy.blob(commitment), commitment, DatasetCard)
@@ -90,7 +96,7 @@ class Documents:
 
     def member_card(self, commitment: str | None) -> MemberCard | None:
         """A member's card; None where none was bound or its blob was erased."""
-        if commitment is None:
+        if commitment is None or commitment in self._erased:
             return None
         try:
             return open_card(self._copy.blob(commitment), commitment, MemberCard)

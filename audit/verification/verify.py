@@ -49,6 +49,7 @@ from audit.verification.history import History
 from audit.verification.records import Dispute
 from audit.verification.replay import Replay, replay
 from audit.verification.sources import Copy, close_copies, open_copies
+from ledger.copies.erasing import erased_cards
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput
 from ledger.rules.state import State
 
@@ -120,7 +121,7 @@ def verify(
     checks += _disputes(done)  # 5
     notes = check_notes(done, copy)
     checks += notes.checks  # 6, 7, 14
-    documents = Documents(copy)
+    documents = Documents(copy, erased_cards(done.log.state) if done.size else frozenset())
     if done.size:
         checks += check_plans(done, documents)  # 9
         checks += check_statistics(done, documents)
@@ -233,12 +234,20 @@ def _blobs(done: Replay, copy: Copy) -> Iterator[Check]:
             yield Check(13, "refuted", error.reason, f"{place}: {error.path}")
         except MalformedInput as error:
             yield Check(13, "refuted", error.reason, f"{place}: {error.where}")
+    erased: list[str] = []
     for commitment, index in done.cards.items():
+        gone = done.log.state.cards[commitment].erased_at
+        name = f"{commitment[:12]} (entry {index})"
         try:
             copy.blob(commitment)
             whole += 1
+            if gone is not None:
+                erased.append(f"{name} by entry {gone}, and this copy still has it")
         except BlobMissing:
-            missing.setdefault("card", []).append(f"{commitment[:12]} (entry {index})")
+            if gone is None:
+                missing.setdefault("card", []).append(name)
+            else:
+                erased.append(f"{name} by entry {gone}")
         except (BlobCorrupt, MalformedInput) as error:
             yield Check(13, "refuted", str(error), f"card {commitment[:12]} of entry {index}")
     here = copy.blob_names()
@@ -246,6 +255,8 @@ def _blobs(done: Replay, copy: Copy) -> Iterator[Check]:
         named = {sha256 for sha256, _ in done.blobs} | set(done.cards)
         for extra in sorted(here - named):
             yield Check(13, "refuted", "no entry names it", f"blob {extra[:12]}")
+    if erased:
+        yield Check(13, "not_checkable", f"cards were erased by their owners: {'; '.join(erased)}")
     for kind, names in sorted(missing.items()):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield Check(

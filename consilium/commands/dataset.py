@@ -317,6 +317,28 @@ def describe(
         say_line(f"no statistics of {name} are released")
 
 
+@app.command("erase-card", epilog=examples("consilium dataset erase-card basel-heart --yes"))
+def erase_card(
+    name: NameArgument,
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Have a dataset's cards forgotten, of all its versions; the dataset stays in use.
+
+    Every copy deletes them and every proof stays valid. Whoever copied a card elsewhere keeps it.
+    """
+    from consilium.actions.erasing import erase_dataset_card
+    from consilium.commands.terminal import ask, say_line
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    if not yes:
+        ask(f"Erase the cards of {name} everywhere, for good?")
+    for erased in erase_dataset_card(settings, name):
+        say_line(f"card {erased.card[:12]} is erased by entry {erased.index}")
+
+
 @app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))
 def withdraw(
     name: NameArgument,

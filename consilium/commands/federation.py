@@ -176,6 +176,30 @@ def endorse(
     say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
 
 
+@app.command("take-back", epilog=examples("consilium federation take-back 3f9a0c11"))
+def take_back(
+    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Take back a change that your organisation proposed and that is not in force.
+
+    It is gone from the list, with whatever endorsements it had, and cannot be endorsed any more.
+    """
+    from consilium.actions.speaking import open_member, say
+    from consilium.commands.naming import the_change
+    from consilium.commands.terminal import say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations.federation import ChangeWithdrawn
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        member.follow()
+        found = the_change(member.replica.state, change)
+        said = say(member, ChangeWithdrawn(type="change.withdrawn", change=found))
+        say_line(f"change {found[:8]} is taken back by entry {said.index}")
+
+
 @app.command(epilog=examples("consilium federation expel davos --home ~/consilium"))
 def expel(
     organisation: Annotated[str, typer.Argument(help="Who is to leave.")],

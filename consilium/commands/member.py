@@ -232,6 +232,33 @@ def revoke(
         say_line(f"the keys of {handle} ended at entry {found.index}")
 
 
+@app.command(
+    "erase-card",
+    epilog=examples("consilium member erase-card", "consilium member erase-card basel-node --yes"),
+)
+def erase_card(
+    handle: Annotated[
+        str | None, typer.Argument(help="Whose card, as steward. [default: your own]")
+    ] = None,
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Have a member's card (name, contact) forgotten: every copy deletes it, proofs stay valid.
+
+    Whoever copied the card elsewhere, or holds a bundle with it, keeps it.
+    """
+    from consilium.actions.erasing import erase_member_card
+    from consilium.commands.terminal import ask, say_line
+    from consilium.settings import load_settings
+
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    if not yes:
+        ask(f"Erase the card of {handle or 'this member'} everywhere, for good?")
+    for erased in erase_member_card(settings, handle):
+        say_line(f"card {erased.card[:12]} is erased by entry {erased.index}")
+
+
 @app.command("list", epilog=examples("consilium member list --at demo-out --json"))
 def list_members(
     home: HomeOption = None,

@@ -42,6 +42,7 @@ def may_read(state: State, history: History, reader: str, sha256: str) -> Permit
     """
     member = state.members[reader]
     where = f"blob {sha256[:12]}"
+    refuse_erased(state, sha256)
     uses = history.uses(sha256)
     if not uses:
         raise AccessDenied(where, "no entry names it, so nobody may read it")
@@ -62,6 +63,19 @@ def may_read(state: State, history: History, reader: str, sha256: str) -> Permit
                     "nodes that evaluate it, and auditors",
                 )
     return Permit(tuple(taken))
+
+
+def refuse_erased(state: State, sha256: str) -> None:
+    """Refuse to take or to give a card that its owner had erased.
+
+    Raises:
+        AccessDenied: it is one.
+    """
+    bound = state.cards.get(sha256)
+    if bound is not None and bound.erased_at is not None:
+        raise AccessDenied(
+            f"blob {sha256[:12]}", f"it is a card that was erased by entry {bound.erased_at}"
+        )
 
 
 def _check_update(state: State, member: Member, use: BlobUse, where: str) -> None:

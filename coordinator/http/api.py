@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.errors import AccessDenied, BehindItsLog, BodyTooLarge
 from coordinator.http import read_models
-from coordinator.http.access import may_read
+from coordinator.http.access import may_read, refuse_erased
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
 from coordinator.http.requests import signed_by, store_part, take_body
@@ -181,6 +181,7 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
             raise BodyTooLarge(blobs.limit)
         data = await take_body(request, CHUNK)
         _member(services, request, data)
+        refuse_erased(sequencer.view.state, sha256)
         if offset + len(data) > total:
             raise MalformedInput("blob", "the part ends beyond the total that it states")
         return await run_in_threadpool(store_part, blobs, sha256, offset, total, data)

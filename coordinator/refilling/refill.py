@@ -26,6 +26,7 @@ from coordinator.refilling.offer import Offer
 from coordinator.sequencing.head import read_head, write_head
 from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
+from ledger.copies.erasing import erased_cards
 from ledger.copies.replica import read_leaves
 from ledger.copies.store import LogStore, StoredNote, exclusive_lock
 from ledger.entries.entry import parse_leaf
@@ -232,7 +233,12 @@ class Refill:
             card = named_card(op)
             self._wanted.update(named if card is None else {**named, card: None})
             self._named_to = index + 1
-        self._wanted = {k: v for k, v in self._wanted.items() if self.blobs.size(k) is None}
+        erased = erased_cards(self.replica.state)
+        self._wanted = {
+            sha256: length
+            for sha256, length in self._wanted.items()
+            if sha256 not in erased and self.blobs.size(sha256) is None
+        }
         return self._wanted
 
     def finish(self) -> None:

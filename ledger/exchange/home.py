@@ -27,6 +27,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from ledger.copies.blobs import BlobStore
+from ledger.copies.erasing import CardEraser
 from ledger.copies.replica import Replica
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
@@ -161,7 +162,9 @@ class MemberHome:
             undo.callback(author.close)
             blobs = BlobStore(self.path / BLOBS)
             undo.pop_all()
-        return Membership(self, config, keyring, replica, client, author, blobs, receipts)
+        return Membership(
+            self, config, keyring, replica, client, author, blobs, receipts, CardEraser(blobs)
+        )
 
     def open_replica(self, snapshots: SnapshotFile | None = None) -> Replica:
         """The home's verified copy of the log; needs no passphrase.
@@ -254,6 +257,7 @@ class Membership:
     author: Author
     blobs: BlobStore
     receipts: ReceiptBook
+    eraser: CardEraser
 
     def follow(self, wait_s: float = 0.0) -> list[Sequenced]:
         """Catch up with the coordinator; waits up to ``wait_s`` for the first news."""
@@ -263,6 +267,7 @@ class Membership:
             news = follow_once(self.replica, self.client, 0.0)
             taken = taken + news
         self.receipts.look()
+        self.eraser.look(self.replica.state)
         return taken
 
     def fetch(self, ref: BlobRef) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
 from ledger.rules.blocks import overlap, quarters
+from ledger.rules.cards import bind_card
 from ledger.rules.state import Cell, Dataset, State, replace
 from ledger.rules.verdict import Step, Void
 
@@ -54,6 +55,7 @@ def dataset_registered(state: State, step: Step, op: DatasetRegistered) -> State
     if _outgrows(state, op):
         return Void("cell_terms")
     dataset = Dataset(organisation, step.author, step.index, step.entry.hash, op)
+    state = bind_card(state, op.card, organisation, op.dataset)
     return replace(state, datasets=state.datasets.set(op.dataset, dataset))
 
 

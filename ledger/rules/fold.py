@@ -22,6 +22,7 @@ from ledger.entries.operations.succession import FederationSucceeded
 from ledger.errors import NotAdmitted, ProtocolUnknown
 from ledger.formats.keys import key_id
 from ledger.rules import budget as rules_budget
+from ledger.rules import cards as rules_cards
 from ledger.rules import datasets as rules_datasets
 from ledger.rules import equivocation as rules_equivocation
 from ledger.rules import experiments as rules_experiments
@@ -52,6 +53,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("member.joined", rules_members.joined, "node steward researcher auditor"),
         ("change.proposed", rules_members.change_proposed, "steward"),
         ("change.endorsed", rules_members.change_endorsed, "steward"),
+        ("change.withdrawn", rules_members.change_withdrawn, "steward"),
         ("key.rotated", rules_members.key_rotated, "coordinator node steward researcher auditor"),
         ("key.revoked", rules_members.key_revoked, "node steward researcher auditor"),
         (
@@ -59,6 +61,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
             rules_equivocation.key_conflicted,
             "coordinator node steward researcher auditor",
         ),
+        ("card.erased", rules_cards.erased, "node steward researcher auditor"),
         ("federation.carried", rules_succession.carried, "coordinator"),
         ("node.ready", rules_members.node_ready, "node"),
         ("node.resumed", rules_members.noted, "node"),

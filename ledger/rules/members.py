@@ -14,6 +14,7 @@ from ledger.entries.operations.federation import (
     Change,
     ChangeEndorsed,
     ChangeProposed,
+    ChangeWithdrawn,
     ExpelChange,
     Invitation,
     InviteChange,
@@ -26,6 +27,7 @@ from ledger.entries.operations.members import KeyRevoked, KeyRotated, MemberJoin
 from ledger.entries.operations.values import Value
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
+from ledger.rules.cards import bind_card
 from ledger.rules.state import (
     KeyState,
     Member,
@@ -76,6 +78,7 @@ def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
         joined_at=step.index,
         card=op.card,
     )
+    state = bind_card(state, op.card, member.organisation)
     return replace(
         state,
         members=state.members.set(body.author, member),
@@ -103,6 +106,19 @@ def change_endorsed(state: State, step: Step, op: ChangeEndorsed) -> State | Voi
     if pending is None:
         return Void("unknown_change")
     return _endorse(state, step, op.change, pending)
+
+
+def change_withdrawn(state: State, step: Step, op: ChangeWithdrawn) -> State | Void:
+    """It is as if it had never been proposed; nobody can endorse it any more."""
+    pending = state.changes.get(op.change)
+    if pending is None:
+        return Void("unknown_change")
+    proposer = state.members[pending.proposed_by]
+    if state.members[step.author].organisation != proposer.organisation:
+        return Void("not_owner")
+    if pending.effective_at is not None:
+        return Void("change_spent")
+    return replace(state, changes=state.changes.delete(op.change))
 
 
 def key_rotated(state: State, step: Step, op: KeyRotated) -> State | Void:

@@ -121,6 +121,19 @@ class PendingChange(Struct, frozen=True):
     effective_at: int | None = None
 
 
+class BoundCard(Struct, frozen=True):
+    """A card, and the organisation that bound it first.
+
+    Attributes:
+        dataset: whose card it is; None for a member's.
+        erased_at: index from which nobody keeps it.
+    """
+
+    organisation: str
+    dataset: str | None
+    erased_at: int | None = None
+
+
 class WitnessEpoch(Struct, frozen=True):
     """From a log of ``size`` entries on, these organisations count, each by any of its keys."""
 
@@ -372,6 +385,7 @@ class State(Struct, frozen=True):
     datasets: Map[str, Dataset]
     experiments: Map[str, Experiment]
     statistics: Map[str, Statistics] = Map()
+    cards: Map[str, BoundCard] = Map()
     protocol: int = 1
     succession: Succession | None = None
 

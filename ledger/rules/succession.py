@@ -36,6 +36,7 @@ from ledger.entries.operations.values import EMPTY_HASH, MAX_INT, Hash, Value
 from ledger.errors import SuccessionRefused
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
+from ledger.rules.cards import bind_card
 from ledger.rules.members import keys_in_use
 from ledger.rules.state import (
     Cell,
@@ -86,7 +87,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=m.organisation,
             role=m.role,
             keys=m.keys,
-            card=m.card,
+            card=_kept(state, m.card),
             active=m.keys.entry.public in active,
             expelled=m.expelled_at is not None,
             disputed_since_ms=m.disputed_since_ms,
@@ -117,7 +118,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=dataset.organisation,
             node=dataset.node,
             registration=dataset.registration,
-            terms=dataset.terms,
+            terms=dataset.terms.model_copy(update={"card": _kept(state, dataset.terms.card)}),
             withdrawn=dataset.withdrawn_at is not None,
         )
         for _, dataset in sorted(state.datasets.items())
@@ -162,6 +163,7 @@ def carried(state: State, step: Step, op: FederationCarried) -> State | Void:
             terms=dataset.terms,
             withdrawn_at=step.index if dataset.withdrawn else None,
         )
+        state = bind_card(state, dataset.terms.card, dataset.organisation, dataset.terms.dataset)
         state = replace(state, datasets=state.datasets.set(dataset.terms.dataset, offered))
     succession = replace(succession, taken=succession.taken + 1)
     state = replace(state, succession=succession)
@@ -296,6 +298,7 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
         disputed_since_ms=carried.disputed_since_ms,
         expelled_at=index if carried.expelled else None,
     )
+    state = bind_card(state, carried.card, carried.organisation)
     entry = carried.keys.entry
     kid = key_id(entry.alg, bytes.fromhex(entry.public))
     key = KeyState(carried.handle, entry.public, 0, EMPTY_HASH, retired_at=ended)
@@ -304,6 +307,12 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
         members=state.members.set(carried.handle, member),
         keys=state.keys.set(kid, key),
     )
+
+
+def _kept(state: State, card: str | None) -> str | None:
+    """A card that was not erased."""
+    bound = None if card is None else state.cards.get(card)
+    return None if bound is not None and bound.erased_at is not None else card
 
 
 def _purpose(code: str, share: PurposeShare) -> CarriedPurpose:

@@ -295,6 +295,7 @@ class NodeService:
 
     def _work(self) -> None:
         self._replica.require_readable()
+        self.membership.eraser.look(self._replica.state)
         if self._unaccounted_to is not None:
             # Now, and not at the start: only a copy that reaches to this life's own statement, which
             # others vouch for before any data is used, holds all that earlier lives can have done.

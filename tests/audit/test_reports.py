@@ -32,6 +32,7 @@ from ledger.entries.cards import Contact, DatasetCard, open_card, seal_card
 from ledger.entries.operations.audits import LedgerReviewed
 from ledger.entries.operations.datasets import DatasetRegistered, DatasetWithdrawn
 from ledger.entries.operations.experiments import ExperimentRefused, ModelDownloaded
+from ledger.entries.operations.members import CardErased
 from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.errors import MalformedInput
 from ledger.experiment.privacy_spec import Baseline, Privacy
@@ -274,6 +275,32 @@ def test_a_card_is_shown_and_once_erased_the_report_says_so(tmp_path: Path) -> N
     assert report.dataset.legal_basis == ERASED
     assert erased.report.exit_code == 0
     assert erased.report.verdict_of(13) == "not_checkable"
+
+
+def test_a_card_that_its_owner_erased_is_not_shown_where_a_copy_keeps_it(tmp_path: Path) -> None:
+    federation = Federation.found()
+    federation.register_dataset("basel")
+    terms = federation.state.datasets["basel-heart"].terms
+    sealed = seal_card(DatasetCard(legal_basis="consent"))
+    federation.blobs[sealed.commitment] = sealed.blob
+    federation.say(node_of("basel"), terms.model_copy(update={"card": sealed.commitment}))
+    erasure = CardErased(type="card.erased", card=sealed.commitment)
+    index = federation.say(steward_of("basel"), erasure).index
+    federation.finalize()
+    home = write(federation, "", tmp_path).home
+    for kept in (True, False):
+        if not kept:
+            next(home.rglob(sealed.commitment)).unlink()
+        (copy,) = open_copies(str(home))
+        found = verify(copy)
+        report = data_use_report(found, "basel-heart", now_ms=NOW_MS, by="a test")
+        copy.close()
+        assert report.dataset.legal_basis == ERASED
+        assert found.report.exit_code == 0
+        said = [c.detail for c in found.report.checks if "erased by their owners" in c.detail]
+        assert len(said) == 1
+        assert f"by entry {index}" in said[0]
+        assert ("this copy still has it" in said[0]) == kept
 
 
 def contribution_of(found: Verification):  # type: ignore[no-untyped-def]

@@ -74,6 +74,13 @@ def _endorsed(who: str, op: Any, history: History) -> Told:
     return Told(f"{who} endorsed a proposed change.", (Fact("Change", op.change[:12], code=True),))
 
 
+def _taken_back(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} took back a proposed change: nobody can endorse it any more.",
+        (Fact("Change", op.change[:12], code=True),),
+    )
+
+
 def _revoked(who: str, op: Any, history: History) -> Told:
     since = "" if op.compromised_since_ms is None else " Entries since then are disputed."
     return Told(f"{who} ended the keys of {op.member}.{since}")
@@ -91,6 +98,13 @@ def _conflicted(who: str, op: Any, history: History) -> Told:
     )
 
 
+def _erased(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} had a card erased: every copy deletes it, and what binds it stays.",
+        (Fact("Card", op.card[:12], code=True),),
+    )
+
+
 def _rotated(who: str, op: Any, history: History) -> Told:
     return Told(f"{who} changed its keys, with the old ones in hand.")
 
@@ -102,7 +116,9 @@ TELLERS: dict[str, Teller] = {
     "member.joined": _joined,
     "change.proposed": _change,
     "change.endorsed": _endorsed,
+    "change.withdrawn": _taken_back,
     "key.rotated": _rotated,
     "key.revoked": _revoked,
     "key.conflicted": _conflicted,
+    "card.erased": _erased,
 }

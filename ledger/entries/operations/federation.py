@@ -121,3 +121,10 @@ class ChangeEndorsed(Value):
 
     type: Literal["change.endorsed"]
     change: Hash
+
+
+class ChangeWithdrawn(Value):
+    """A steward takes back a change that its organisation proposed, before it is in force."""
+
+    type: Literal["change.withdrawn"]
+    change: Hash

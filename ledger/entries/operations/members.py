@@ -63,6 +63,13 @@ class KeyRevoked(Value):
     compromised_since_ms: TimeMs | None
 
 
+class CardErased(Value):
+    """A card is to be forgotten: every copy deletes the blob; the commitment, and every proof, stays."""
+
+    type: Literal["card.erased"]
+    card: Hash
+
+
 class KeyConflicted(Value):
     """Two entries that one key signed for one place of its chain, as leaves; the key ends here."""
 

@@ -32,7 +32,12 @@ from ledger.entries.operations.experiments import (
     ModelDownloaded,
     ModelReleased,
 )
-from ledger.entries.operations.federation import ChangeEndorsed, ChangeProposed, FederationFounded
+from ledger.entries.operations.federation import (
+    ChangeEndorsed,
+    ChangeProposed,
+    ChangeWithdrawn,
+    FederationFounded,
+)
 from ledger.entries.operations.log import (
     ForkReported,
     NodeReady,
@@ -48,7 +53,13 @@ from ledger.entries.operations.masking import (
     MaskingRevealed,
     MaskingShared,
 )
-from ledger.entries.operations.members import KeyConflicted, KeyRevoked, KeyRotated, MemberJoined
+from ledger.entries.operations.members import (
+    CardErased,
+    KeyConflicted,
+    KeyRevoked,
+    KeyRotated,
+    MemberJoined,
+)
 from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.rounds import (
     RoundAggregated,
@@ -70,9 +81,11 @@ Operation = Annotated[
     | MemberJoined
     | ChangeProposed
     | ChangeEndorsed
+    | ChangeWithdrawn
     | KeyRotated
     | KeyRevoked
     | KeyConflicted
+    | CardErased
     | NodeReady
     | NodeResumed
     | ProtocolActivated

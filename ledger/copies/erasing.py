@@ -1,0 +1,68 @@
+"""Forgetting cards: what the log says is erased leaves the blob store of whoever follows it.
+
+Promise: a blob is deleted only where the log's state says that a card with this commitment is erased,
+and only if its bytes are a card. So nobody has a model or a spec deleted by binding its hash as a card.
+What is gone already stays gone; a store that cannot be written is tried again at the next look.
+
+Not promised: that somebody who had the card forgets it. A copy of the file, a bundle that was handed
+out and a person's memory are not in this program's reach. Deleting a file does not overwrite a disk.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from immutables import Map
+
+from ledger.copies.blobs import BlobStore
+from ledger.entries.cards import DatasetCard, MemberCard, open_card
+from ledger.errors import BlobError, MalformedInput
+from ledger.rules.state import BoundCard, State
+
+_log = logging.getLogger(__name__)
+
+
+class CardEraser:
+    """Looks after one blob store. One thread."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._seen: Map[str, BoundCard] | None = None
+
+    def look(self, state: State) -> tuple[str, ...]:
+        """Delete the erased cards that are still here.
+
+        Returns:
+            Their commitments.
+        """
+        if state.cards is self._seen:
+            return ()
+        try:
+            gone = tuple(card for card in erased_cards(state) if self._delete(card))
+        except (BlobError, OSError) as error:
+            _log.warning("an erased card cannot be deleted now: %s", error)
+            return ()
+        self._seen = state.cards
+        return gone
+
+    def _delete(self, commitment: str) -> bool:
+        if self._blobs.size(commitment) is None:
+            return False
+        data = b"".join(self._blobs.chunks(commitment))
+        return is_card(data, commitment) and self._blobs.delete(commitment)
+
+
+def erased_cards(state: State) -> frozenset[str]:
+    """Commitments of the cards that nobody is to keep."""
+    return frozenset(card for card, bound in state.cards.items() if bound.erased_at is not None)
+
+
+def is_card(data: bytes, commitment: str) -> bool:
+    """Whether bytes open a commitment to a card of either kind."""
+    for model in (MemberCard, DatasetCard):
+        try:
+            open_card(data, commitment, model)
+        except MalformedInput:
+            continue
+        return True
+    return False
