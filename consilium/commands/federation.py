@@ -228,6 +228,51 @@ def expel(
             say_line(line)
 
 
+@app.command(
+    epilog=examples(
+        "consilium federation leave --home ~/consilium",
+        "consilium federation leave --reason legal --erase-cards --yes",
+    )
+)
+def leave(
+    reason: Annotated[
+        str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
+    ] = "other",
+    erase_cards: Annotated[
+        bool, typer.Option("--erase-cards", help="Have your organisation's cards forgotten too.")
+    ] = False,
+    yes: YesOption = False,
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Leave with your organisation: its datasets are withdrawn and all its keys end, yours last.
+
+    Your copies of the log stay readable here. What was signed and spent stays. Run the same command
+    again if it was interrupted; to come back takes new keys from k organisations (`member rekey`).
+    """
+    from consilium.actions.leaving import catch_up, plan_farewell
+    from consilium.actions.leaving import leave as say_farewell
+    from consilium.actions.speaking import closed_word, open_member
+    from consilium.commands.terminal import ask, note, say_line
+    from consilium.settings import load_settings
+    from ledger.entries.operations.datasets import WithdrawalReason
+
+    said = closed_word(reason, WithdrawalReason, "--reason")
+    settings = load_settings(home=home, passphrase_file=passphrase_file)
+    with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
+        catch_up(member)
+        state = member.replica.state
+        farewell = plan_farewell(state, member.config.handle, erase_cards=erase_cards)
+        for warning in farewell.warnings:
+            note(warning)
+        say_line(f"datasets that are withdrawn: {', '.join(farewell.datasets) or 'none'}")
+        say_line(f"members whose keys end: {', '.join(farewell.members)}")
+        if not yes:
+            ask(f"Leave with {farewell.organisation}, for good?")
+        for line in say_farewell(member, farewell, said):
+            say_line(line)
+
+
 @app.command(epilog=examples("consilium federation show --at demo-out --json"))
 def show(
     home: HomeOption = None,

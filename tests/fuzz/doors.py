@@ -17,6 +17,8 @@ from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from consilium.settings import load_settings as load_command_settings
 from coordinator.errors import HomeUnusable
+from coordinator.sequencing.history import History
+from coordinator.sequencing.history_bytes import decode_history, encode_history
 from coordinator.settings import load_settings as load_coordinator_settings
 from ledger.entries.author import Author
 from ledger.entries.invitation import InvitationFile, load_invitation
@@ -27,6 +29,7 @@ from ledger.exchange.home import MEMBER, MemberConfig, MemberHome
 from ledger.formats import keys
 from ledger.formats.keys import SealingKey, load_keyring, save_keyring, seal
 from ledger.formats.strict import canonical, encode_b64, parse_canonical
+from ledger.rules.log import Log
 from node.data.hospital_key import KEY_FILE, load_hospital_key
 from node.errors import JobRefused, ServiceError, WorkerMisbehaved
 from node.service.settings import SETTINGS_FILE
@@ -73,6 +76,14 @@ def _invitation() -> bytes:
 
 def _rekey() -> RekeyRequest:
     return RekeyRequest.of(samples.federation().id, ring_of(node_of("basel"), "node"))
+
+
+def _history() -> bytes:
+    """What a coordinator keeps beside the state of the sample log."""
+    history, log = History(), Log()
+    for leaf in samples.federation().leaves:
+        history.observe(log.append(log.judge(leaf)))
+    return encode_history(history.facts)
 
 
 def _same(one: object, other: object) -> None:
@@ -210,6 +221,11 @@ PARSERS: tuple[Parser, ...] = (
         lambda data: load_request(samples.in_file("request", data), samples.federation().id),
         (MalformedInput, BadSignature), without="its last line feed is free",
         fixpoint=lambda request: _same(parse_canonical(canonical(request), RekeyRequest), request),
+    ),
+    Parser(
+        "history", ("coordinator.sequencing.history_bytes.decode_history",), lambda: [_history()],
+        decode_history, (MalformedInput,), without="its writer is known by a MAC over it",
+        fixpoint=lambda facts: _same(decode_history(encode_history(facts)), facts),
     ),
     Parser("member-config", (), lambda: [_config()], _load_config, (MalformedInput,), canonical),
     Parser(

@@ -33,6 +33,7 @@ ELSEWHERE: dict[str, str] = {
     "consilium.actions.speaking.open_member": "opens a home, whose files are here one by one",
     "consilium.experiment.Experiment.from_fields": "takes a mapping of Python's, as `parse_written`",
     "coordinator.sequencing.cosignatures.Cosignatures.open": "begins to collect; nothing is read",
+    "coordinator.sequencing.opening.open_log": "the own store and snapshot, see `history`",
     "ledger.copies.blobs.BlobStore.open_upload": "opens a file by its name, which `api` tries",
     "ledger.copies.database.Database.read": "a transaction",
     "ledger.copies.database.open_database": "the operator's own URL",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from ledger.entries.operations.federation import (
 )
 from ledger.entries.operations.members import CardErased, KeyRevoked
 from ledger.rules.cards import bind_card
-from ledger.rules.state import BoundCard, digest
+from ledger.rules.state import BoundCard, digest, replace
 from ledger.rules.succession import carry
 from tests.federation import POLICY, RESEARCHER, Federation, node_of, steward_of
 
