@@ -253,8 +253,9 @@ def with_recipe(spec: ExperimentSpec, chosen: Recipe) -> ExperimentSpec:
     strategy = spec.federation.strategy.model_copy(
         update={"learning_rate": Decimal(chosen.learning_rate)}
     )
-    changed = {"rounds": chosen.rounds, "strategy": strategy}
-    return spec.model_copy(update={"federation": spec.federation.model_copy(update=changed)})
+    federation = spec.federation.model_copy(update={"rounds": chosen.rounds, "strategy": strategy})
+    privacy = spec.privacy.model_copy(update={"clip_norm": chosen.clip_norm})
+    return spec.model_copy(update={"federation": federation, "privacy": privacy})
 
 
 def _engines(

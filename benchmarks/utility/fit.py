@@ -1,12 +1,17 @@
 """Where the constants of ``ledger.experiment.recipe`` come from: synthetic tasks, no patient's row.
 
     python -m benchmarks.utility.fit --json
+    python -m benchmarks.utility.fit --clip --json
 
 Each task is drawn: inputs as a declared schema gives them (clipped normals within [-1, 1], rare and common 0/1
 codes), a sparse logistic truth, a size, a number of hospitals, an epsilon. It is trained with the product's clipped
 sums and noise at several walks (``length`` = rounds times rate), and the AUC on fresh rows is compared with the best of
 them. A line gives, for each multiple k in ``length = k * signal``, the mean AUC lost over all tasks. The constant is
 the least k within one standard error of the best: a longer walk costs rounds.
+
+``--clip`` compares the two clip norms at the same noise of a walk instead (rate halved where the norm is doubled), by
+bands of signal: the AUC that the loose one gains. The constant is the start of the least band from which on every
+band gains more than its standard error.
 """
 
 from __future__ import annotations
@@ -15,44 +20,68 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.utility.federation import Rows, Setting, assemble, scores, train
-from ledger.experiment.recipe import LENGTH_PER_SIGNAL, recipe
+from ledger.experiment.privacy_spec import TIGHT
+from ledger.experiment.recipe import LENGTH_PER_SIGNAL, LOOSE, Recipe, recipe
 
 MULTIPLES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0)
 SIZES = (300, 1000, 4000)
 EPSILONS = (1.0, 3.0, 8.0)
+BANDS = (0, 8, 16, 32, 64, 100, 150, 250, 400, math.inf)
+"""Of the signal."""
 TEST_PERCENT = 50
 DELTA = 1e-5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit, and print one line for each multiple."""
+    """Fit, and print one line for each multiple or band."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.utility.fit")
     parser.add_argument("--tasks", type=int, default=20, help="tasks for each size and epsilon")
+    parser.add_argument("--clip", action="store_true", help="fit the signal of the loose clip norm")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    generator = np.random.default_rng(20)
-    lost: list[list[float]] = []
-    for size in SIZES:
-        for epsilon in EPSILONS:
-            for number in range(options.tasks):
-                lost.append(_lost(_task(generator, size), epsilon))
-                print(f"n {size}, epsilon {epsilon}: task {number + 1}", file=sys.stderr)
-    table = np.array(lost)
-    for index, k in enumerate(MULTIPLES):
-        line = {
-            "k": k,
-            "tasks": len(table),
-            "auc_lost": round(float(table[:, index].mean()), 5),
-            "auc_lost_se": round(float(table[:, index].std(ddof=1) / math.sqrt(len(table))), 5),
-        }
+    tasks = _tasks(options.tasks)
+    for line in _clip_norms(tasks) if options.clip else _multiples(tasks):
         print(json.dumps(line) if options.json else "  ".join(f"{a} {b}" for a, b in line.items()))
     return 0
+
+
+def _tasks(each: int) -> Iterator[tuple[Rows, float]]:
+    """Tasks of every size with every epsilon, always the same ones."""
+    generator = np.random.default_rng(20)
+    for size in SIZES:
+        for epsilon in EPSILONS:
+            for number in range(each):
+                yield _task(generator, size), epsilon
+                print(f"n {size}, epsilon {epsilon}: task {number + 1}", file=sys.stderr)
+
+
+def _multiples(tasks: Iterable[tuple[Rows, float]]) -> Iterator[dict[str, float]]:
+    """AUC lost by each multiple."""
+    table = np.array([_lost(rows, epsilon) for rows, epsilon in tasks])
+    for index, k in enumerate(MULTIPLES):
+        yield {"k": k, "tasks": len(table)} | _mean("auc_lost", table[:, index])
+
+
+def _clip_norms(tasks: Iterable[tuple[Rows, float]]) -> Iterator[dict[str, float]]:
+    """AUC gained by the loose clip norm in each band of signal."""
+    gains = np.array([_gained(rows, epsilon) for rows, epsilon in tasks])
+    for low, high in pairwise(BANDS):
+        band = gains[(gains[:, 0] >= low) & (gains[:, 0] < high), 1]
+        if len(band) > 1:
+            yield {"signal_from": low, "tasks": len(band)} | _mean("auc_gained", band)
+
+
+def _mean(name: str, found: npt.NDArray[np.float64]) -> dict[str, float]:
+    error = float(found.std(ddof=1) / math.sqrt(len(found)))
+    return {name: round(float(found.mean()), 5), f"{name}_se": round(error, 5)}
 
 
 def _task(generator: np.random.Generator, size: int) -> Rows:
@@ -99,25 +128,33 @@ def _task(generator: np.random.Generator, size: int) -> Rows:
 
 
 def _lost(rows: Rows, epsilon: float) -> list[float]:
-    """AUC below the best of the multiples, for each of them; two draws of the noise each."""
-    held_out = np.zeros(len(rows.sites), dtype=bool)
-    held_out[::2] = True
-    first = assemble(rows, Setting(epsilon, DELTA))
-    aucs = []
-    for k in MULTIPLES:
-        # The rounds and rate that the product would choose were its constant k.
-        chosen = recipe(first.signal * k / LENGTH_PER_SIGNAL)
-        federation = assemble(rows, Setting(epsilon, DELTA, recipe=chosen))
-        found = [
-            roc_auc_score(
-                rows.targets[held_out],
-                scores(rows, train(rows, federation, held_out, True))[held_out],
-            )
-            for _ in range(2)
-        ]
-        aucs.append(float(np.mean(found)))
+    """AUC below the best of the multiples, for each of them."""
+    strength = assemble(rows, Setting(epsilon, DELTA)).signal
+    # The rounds, rate and clip norm that the product would choose were its constant k.
+    aucs = [_auc(rows, epsilon, recipe(strength * k / LENGTH_PER_SIGNAL)) for k in MULTIPLES]
     best = max(aucs)
     return [best - auc for auc in aucs]
+
+
+def _gained(rows: Rows, epsilon: float) -> tuple[float, float]:
+    """The signal, and the AUC that the loose clip norm has above the tight one."""
+    strength = assemble(rows, Setting(epsilon, DELTA)).signal
+    tight, loose = (_auc(rows, epsilon, recipe(strength, clip=clip)) for clip in (TIGHT, LOOSE))
+    return strength, loose - tight
+
+
+def _auc(rows: Rows, epsilon: float, chosen: Recipe) -> float:
+    """On the held-out half; the mean of two draws of the noise."""
+    held_out = np.zeros(len(rows.sites), dtype=bool)
+    held_out[::2] = True
+    federation = assemble(rows, Setting(epsilon, DELTA, recipe=chosen))
+    found = [
+        roc_auc_score(
+            rows.targets[held_out], scores(rows, train(rows, federation, held_out, True))[held_out]
+        )
+        for _ in range(2)
+    ]
+    return float(np.mean(found))
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def measured(case: str, rows: Rows, split: Split, setting: Setting, runs: int) -
         "accuracy_weighted": round(float(weighted), 5),
         "rounds": federation.spec.rounds,
         "learning_rate": float(federation.spec.learning_rate),
-        "clip_norm": float(federation.spec.privacy.clip_norm),
+        "clip_norm": float(federation.spec.clip_norm),
         "parameters": federation.plan.parameters,
         "sites": len(rows.names),
         "train": sum(site.divisor for site in federation.plan.sites),

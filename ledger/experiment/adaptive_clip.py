@@ -69,7 +69,7 @@ def split(sensitivity: int, share: Decimal) -> Split:
 
 def split_of(spec: ExperimentSpec, settings: AdaptiveClipping) -> Split:
     """The split of a spec's training: of its first clip norm on the grid."""
-    return split(int(spec.privacy.clip_norm * GRID), settings.share)
+    return split(int(spec.clip_norm * GRID), settings.share)
 
 
 def extra_values(spec: ExperimentSpec) -> int:
@@ -85,7 +85,7 @@ def round_shapes(spec: ExperimentSpec, tree: Sequential) -> tuple[tuple[str, tup
 
 def first_norm(spec: ExperimentSpec) -> float:
     """The clip norm of round 1."""
-    return float(spec.privacy.clip_norm)
+    return float(spec.clip_norm)
 
 
 def allowed(spec: ExperimentSpec, norm: float) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart
+
+TIGHT: Final = Decimal("0.5")
+"""The clip norm for which learning rates are meant where none is written."""
+ClipNorm = Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), Plain]
 
 
 class Metrics(SpecPart):
@@ -67,7 +71,8 @@ class Privacy(SpecPart):
     Attributes:
         epsilon: target of the whole run per dataset, metrics and baseline included, at the
             dataset's own lifetime delta.
-        clip_norm: L2 bound on one patient's gradient.
+        clip_norm: L2 bound on one patient's gradient; ``auto`` until ``recipe.resolve`` has chosen it. Beside
+            a learning rate that is a number, ``auto`` is ``TIGHT``.
         clipping: ``flat``, the whole gradient to ``clip_norm``; ``per_layer``, each of the L parameter
             tensors to ``clip_norm / sqrt(L)``, at the same charge; or adaptive, with ``clip_norm`` as
             the first norm. Absent from a canonical spec that does not choose it.
@@ -79,7 +84,7 @@ class Privacy(SpecPart):
     """
 
     epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), Plain]
-    clip_norm: Annotated[Decimal, Field(gt=0, le=1000, max_digits=9), Plain] = Decimal("0.5")
+    clip_norm: Literal["auto"] | ClipNorm = "auto"
     clipping: Literal["flat", "per_layer"] | AdaptiveClipping = Field(
         default="flat", exclude_if=_is_flat
     )

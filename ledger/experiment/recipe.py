@@ -7,9 +7,11 @@ parameters, and over how many honest hospitals the noise is divided. ``recipe`` 
 proportion to the signal. So a researcher tunes nothing on patients, where each trial would be charged.
 
 ``LENGTH_PER_SIGNAL`` was fitted on synthetic tasks alone, by ``benchmarks.utility.fit``: the least multiple
-within one standard error of the best. The limits are round numbers, settled with the tables of
-``benchmarks.utility`` in view. All are for one linear layer with a logistic loss, full batches, clip norm 0.5
-and inputs of about unit size. Everything else gets ``HOUSE``.
+within one standard error of the best. So was ``LOOSE_FROM``, by the same command's ``--clip``: a tight clip
+bounds the noise and bends the model, and from that signal on the bend costs more. Noise goes with clip norm times
+rate, so the rate is divided by what the clip norm is multiplied with. The limits are round numbers, settled with the
+tables of ``benchmarks.utility`` in view. All are for one linear layer with a logistic loss, full batches and
+inputs of about unit size; what is clipped otherwise than flat begins at ``TIGHT``. Everything else gets ``HOUSE``.
 
 Not promised: the best settings for a table. Numbers written in a spec are left as they are.
 """
@@ -28,7 +30,7 @@ from ledger.experiment.plan.calibration import target_limit
 from ledger.experiment.plan.quantities import noise_shares
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import Site, cells_of, narrowed
-from ledger.experiment.privacy_spec import Baseline
+from ledger.experiment.privacy_spec import TIGHT, Baseline
 from ledger.experiment.spec import ExperimentSpec, FedSgd, RegressionTask
 from privacy.events import CHARGE_UNIT
 
@@ -39,7 +41,12 @@ LEAST_ROUNDS: Final = 20
 """Below that, a spare round would cost more than a twentieth of the noise's budget."""
 MOST_ROUNDS: Final = 100
 FASTEST: Final = Decimal(16)
-"""Learning rate at which clipped logistic gradients of unit-size inputs still settle."""
+"""Learning rate at which logistic gradients of unit-size inputs, clipped to ``TIGHT``, still settle."""
+MOST_RATE: Final = 1000.0
+"""The greatest that a spec takes."""
+LOOSE: Final = Decimal(1)
+LOOSE_FROM: Final = 150.0
+"""Signal from which ``LOOSE`` is the clip norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,13 @@ class Recipe:
 
     Attributes:
         rounds: noisy sums.
-        learning_rate: step for each, on the mean of gradients clipped to 0.5.
+        learning_rate: step for each, on the mean of clipped gradients.
+        clip_norm: L2 bound on one patient's gradient.
     """
 
     rounds: int
     learning_rate: Decimal
+    clip_norm: Decimal = TIGHT
 
 
 HOUSE: Final = Recipe(20, Decimal(2))
@@ -75,51 +84,69 @@ def signal(sizes: Sequence[int], mu2: Sequence[float], parameters: int, shares: 
     return sum(sizes) / math.sqrt(parameters * variance)
 
 
-def recipe(strength: float, rounds: int | None = None, rate: Decimal | None = None) -> Recipe:
-    """Choose rounds and learning rate for a signal.
+def recipe(
+    strength: float,
+    rounds: int | None = None,
+    rate: Decimal | None = None,
+    clip: Decimal | None = None,
+) -> Recipe:
+    """Choose rounds, learning rate and clip norm for a signal.
 
     Args:
         strength: of ``signal``.
         rounds: already decided, or None.
-        rate: already decided, or None.
+        rate: already decided, or None; for ``TIGHT``, unless the clip norm is decided as well.
+        clip: already decided, or None.
     """
+    if clip is None:
+        clip = LOOSE if rate is None and strength >= LOOSE_FROM else TIGHT
     length = min(max(LENGTH_PER_SIGNAL * strength, LEAST_LENGTH), MOST_LENGTH)
+    fastest = float(FASTEST * TIGHT / clip)
+    length *= float(TIGHT / clip)
     if rounds is None:
-        wanted = math.ceil(length / float(rate or FASTEST))
+        wanted = math.ceil(length / float(rate or fastest))
         rounds = min(max(wanted, LEAST_ROUNDS), MOST_ROUNDS)
     if rate is None:
-        rate = min(FASTEST, _short(length / rounds))
-    return Recipe(rounds, rate)
+        rate = _short(min(fastest, length / rounds, MOST_RATE))
+    return Recipe(rounds, rate, clip)
 
 
 def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
-    """Put numbers where a spec says ``auto``, for these sites; without ``auto`` the same spec.
+    """Put numbers where a spec says ``auto``, for these sites; a spec without ``auto`` stays the same.
 
     Raises:
         PlanRefused: the spec does not fit the sites.
     """
-    if not spec.auto:
+    if not spec.auto and spec.privacy.clip_norm != "auto":
         return spec
     federation = spec.federation
     rounds = None if federation.rounds == "auto" else federation.rounds
     written = federation.strategy.learning_rate
     rate = None if written == "auto" else written
+    clip = None if spec.privacy.clip_norm == "auto" else spec.privacy.clip_norm
+    if clip is None and spec.privacy.clipping != "flat":
+        clip = TIGHT
     fitted = _fitted(spec)
     if fitted:
         sizes, mu2, parameters = _public(spec, [narrowed(spec, site) for site in sites])
-        chosen = recipe(signal(sizes, mu2, parameters, noise_shares(spec)), rounds, rate)
+        chosen = recipe(signal(sizes, mu2, parameters, noise_shares(spec)), rounds, rate, clip)
     else:
-        chosen = Recipe(rounds or HOUSE.rounds, rate or HOUSE.learning_rate)
+        chosen = Recipe(
+            rounds or HOUSE.rounds, rate or HOUSE.learning_rate, clip or HOUSE.clip_norm
+        )
     strategy = federation.strategy.model_copy(update={"learning_rate": chosen.learning_rate})
     federation = federation.model_copy(update={"rounds": chosen.rounds, "strategy": strategy})
-    resolved = spec.model_copy(update={"federation": federation})
+    privacy = spec.privacy.model_copy(update={"clip_norm": chosen.clip_norm})
+    resolved = spec.model_copy(update={"federation": federation, "privacy": privacy})
     baseline = spec.privacy.baseline
     if fitted and rate is None and baseline is not None and baseline.learning_rate is None:
         weakest = min(
             signal([size], [one * float(baseline.share)], parameters)
             for size, one in zip(sizes, mu2, strict=True)
         )
-        resolved = _with_baseline_rate(resolved, baseline, recipe(weakest, baseline.rounds))
+        resolved = _with_baseline_rate(
+            resolved, baseline, recipe(weakest, baseline.rounds, clip=chosen.clip_norm)
+        )
     return resolved
 
 
@@ -130,7 +157,6 @@ def _fitted(spec: ExperimentSpec) -> bool:
         and not isinstance(spec.task, RegressionTask)
         and isinstance(spec.federation.strategy, FedSgd)
         and spec.federation.sampling == "full"
-        and spec.privacy.clipping == "flat"
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Slug
 from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
-from ledger.experiment.privacy_spec import Privacy
+from ledger.experiment.privacy_spec import TIGHT, Privacy
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart, is_none
 from ledger.rules.blocks import PATTERN
@@ -311,3 +311,17 @@ class ExperimentSpec(SpecPart):
         if rate == "auto":
             raise ValueError("the learning rate is still auto: resolve the spec first")
         return rate
+
+    @property
+    def clip_norm(self) -> Decimal:
+        """The L2 bound on one patient's gradient.
+
+        Raises:
+            ValueError: it is still ``auto``, and so is the learning rate.
+        """
+        norm = self.privacy.clip_norm
+        if norm != "auto":
+            return norm
+        if self.federation.strategy.learning_rate == "auto":
+            raise ValueError("privacy.clip_norm is still auto: resolve the spec first")
+        return TIGHT

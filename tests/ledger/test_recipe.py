@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.privacy_spec import TIGHT
 from ledger.experiment.recipe import (
     FASTEST,
     HOUSE,
     LEAST_LENGTH,
     LEAST_ROUNDS,
     LENGTH_PER_SIGNAL,
+    LOOSE,
+    LOOSE_FROM,
     MOST_LENGTH,
     MOST_ROUNDS,
     Recipe,
@@ -43,7 +46,12 @@ def test_the_signal_of_four_hospitals_is_the_number_worked_by_hand() -> None:
 def test_a_stronger_signal_never_walks_less_far(weak: float, times: float) -> None:
     one, other = recipe(weak), recipe(weak * times)
     assert one.rounds <= other.rounds
-    assert one.rounds * one.learning_rate <= other.rounds * other.learning_rate * Decimal("1.01")
+    assert _walk(one) <= _walk(other) * Decimal("1.01")
+
+
+def _walk(chosen: Recipe) -> Decimal:
+    """What the noise goes with: rounds, rate and clip norm, in units of the tight one."""
+    return chosen.rounds * chosen.learning_rate * chosen.clip_norm / TIGHT
 
 
 @settings(deadline=None)
@@ -51,15 +59,18 @@ def test_a_stronger_signal_never_walks_less_far(weak: float, times: float) -> No
 def test_settings_stay_within_what_was_fitted(strength: float) -> None:
     chosen = recipe(strength)
     assert LEAST_ROUNDS <= chosen.rounds <= MOST_ROUNDS
-    assert 0 < chosen.learning_rate <= FASTEST
+    assert 0 < chosen.learning_rate * chosen.clip_norm <= FASTEST * TIGHT
+    assert chosen.clip_norm == (LOOSE if strength >= LOOSE_FROM else TIGHT)
     length = min(max(LENGTH_PER_SIGNAL * strength, LEAST_LENGTH), MOST_LENGTH)
-    assert float(chosen.rounds * chosen.learning_rate) == pytest.approx(length, rel=0.01)
+    assert float(_walk(chosen)) == pytest.approx(length, rel=0.01)
 
 
 def test_a_number_that_is_given_is_kept_and_the_other_follows() -> None:
     assert recipe(100.0, rounds=50) == Recipe(50, Decimal(8))
     assert recipe(100.0, rate=Decimal(5)).rounds == 80
-    assert recipe(1e6, rounds=3).learning_rate == FASTEST
+    assert recipe(1e6, rounds=3).learning_rate * 2 == FASTEST
+    assert recipe(1e6, rate=Decimal(5)).clip_norm == TIGHT
+    assert recipe(100.0, rounds=50, clip=Decimal(2)) == Recipe(50, Decimal(2), Decimal(2))
 
 
 def test_a_resolved_spec_holds_numbers_compiles_checks_and_resolves_to_itself() -> None:
@@ -78,11 +89,22 @@ def test_a_resolved_spec_holds_numbers_compiles_checks_and_resolves_to_itself() 
 
 
 def test_a_higher_epsilon_takes_larger_steps() -> None:
-    rates = [
-        resolve(spec(federation=AUTO, privacy={"epsilon": epsilon}), [site()]).learning_rate
+    resolved = [
+        resolve(spec(federation=AUTO, privacy={"epsilon": epsilon}), [site()])
         for epsilon in ("1", "3", "8")
     ]
-    assert rates == sorted(set(rates))
+    walks = [one.learning_rate * one.clip_norm for one in resolved]
+    assert walks == sorted(set(walks))
+
+
+def test_a_clip_norm_left_open_beside_a_rate_is_the_one_that_rates_are_meant_for() -> None:
+    open_ = spec()
+    resolved = resolve(open_, [site()])
+    assert (open_.privacy.clip_norm, open_.clip_norm) == ("auto", TIGHT)
+    assert (resolved.privacy.clip_norm, resolved.learning_rate) == (TIGHT, open_.learning_rate)
+    unresolved = spec(federation=AUTO)
+    with pytest.raises(ValueError, match="resolve the spec first"):
+        _ = unresolved.clip_norm
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from privacy.events import FULL_BATCH, GRID
 
 def clip_units(spec: ExperimentSpec) -> int:
     """The clip norm in grid units."""
-    units = int(spec.privacy.clip_norm * GRID)
+    units = int(spec.clip_norm * GRID)
     if units < 1:
         raise PlanRefused("privacy.clip_norm", "it is below the grid of 2^-20")
     return units
