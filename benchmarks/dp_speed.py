@@ -11,6 +11,11 @@ turns, in processor time on one thread (so that who else uses the machine counts
 * ``opacus_ghost_ms``: Opacus' ghost clipping, null where it cannot train the model;
 * ``plain_ms``: forward, backward and SGD of torch's own layers.
 
+Each model runs in a process of its own, ``--repeats`` times anew; a time is the repeats' median, and the
+table gives the least and the most of the ratios. Memory: stock Opacus asks for its rows' gradients at
+every step, and how long that takes depends on whether the allocator still has them or the system must
+clear new pages. ``--allocator keeping`` lets glibc keep what was freed, for all contestants alike.
+
 The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
 ``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
 memory that a step adds (``ru_maxrss`` after less before). Not measured: GPUs, loading of data.
@@ -32,19 +37,18 @@ from typing import Any
 import numpy as np
 import torch
 from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-from opacus.layers import DPGRU
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.dp_models import network, rows_of, tree
 from ledger.experiment.fast_clip import Limits
-from ledger.experiment.network_spec import LogisticRegression, Mlp, Sequential, expand
 from ledger.experiment.spec import BinaryTask
 from node.data.encode import Examples
 from node.training.bookkeeping import clipped_sum_of
 from node.training.dense import DenseSum
-from node.training.network import build, flat
+from node.training.network import flat
 from node.training.noisy_sum import noisy_sum
 from privacy.events import GRID
 from privacy.noise import SecureRandom
@@ -54,7 +58,6 @@ NOISE = 1.0
 RATE = 0.01
 AT_ONCE = 2**16
 """Parameters that an update changes at once."""
-FEATURES = 13
 BATCHES = {
     "logistic-regression": (64, 512, 4096),
     "mlp": (64, 512, 4096),
@@ -62,102 +65,10 @@ BATCHES = {
     "gru": (64, 512),
     "resnet18-gn": (64,),
 }
+COLUMNS = ("ours_ms", "ours_secure_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms")
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+"""glibc's settings under which freed memory is never given back, and so never cleared anew."""
 Step = Callable[[], object]
-
-
-class Recurrent(nn.Module):
-    """A GRU over 24 steps of 16 numbers, read at its end."""
-
-    def __init__(self, kind: type[nn.Module]) -> None:
-        super().__init__()
-        self.cell = kind(16, 32, batch_first=True)
-        self.head = nn.Linear(32, 2)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """[n, 24, 16] to [n, 2]."""
-        outputs, _ = self.cell(rows)
-        scores: torch.Tensor = self.head(outputs[:, -1])
-        return scores
-
-
-class Residual(nn.Module):
-    """ResNet's basic block with group norms."""
-
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.first_norm = nn.GroupNorm(32, outer)
-        self.second = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.second_norm = nn.GroupNorm(32, outer)
-        self.aside = nn.Sequential()
-        if stride != 1 or inner != outer:
-            self.aside = nn.Sequential(
-                nn.Conv2d(inner, outer, 1, stride, bias=False), nn.GroupNorm(32, outer)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, inner, h, w] to [n, outer, h / stride, w / stride]."""
-        y = functional.relu(self.first_norm(self.first(x)))
-        return functional.relu(self.second_norm(self.second(y)) + self.aside(x))
-
-
-def network(model: str, opacus: bool) -> nn.Module:
-    """A model by name; for Opacus, its own recurrent layer."""
-    torch.manual_seed(0)
-    if model == "cnn":  # the network of Opacus' MNIST example
-        return nn.Sequential(
-            nn.Conv2d(1, 16, 8, 2, padding=3),
-            nn.ReLU(),
-            nn.MaxPool2d(2, 1),
-            nn.Conv2d(16, 32, 4, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(2, 1),
-            nn.Flatten(),
-            nn.Linear(512, 32),
-            nn.ReLU(),
-            nn.Linear(32, 10),
-        )
-    if model == "gru":
-        return Recurrent(DPGRU if opacus else nn.GRU)
-    if model == "resnet18-gn":
-        widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
-        blocks = [
-            block
-            for inner, outer, stride in widths
-            for block in (Residual(inner, outer, stride), Residual(outer, outer, 1))
-        ]
-        return nn.Sequential(
-            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-            nn.GroupNorm(32, 64),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, 1),
-            *blocks,
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(512, 10),
-        )
-    layers: list[nn.Module] = []
-    for layer in build(tree(model)):
-        linear = isinstance(layer, nn.Linear)
-        layers.append(nn.Linear(layer.in_features, layer.out_features) if linear else layer)
-    return nn.Sequential(*layers)
-
-
-def tree(model: str) -> Sequential:
-    """A tabular model as a spec names it."""
-    if model == "mlp":
-        return expand(Mlp(preset="mlp", hidden=(64, 64), activation="relu"), FEATURES, 1)
-    return expand(LogisticRegression(preset="logistic-regression"), FEATURES, 1)
-
-
-def rows_of(model: str, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random inputs and targets of a model."""
-    draw = torch.Generator().manual_seed(1)
-    shapes = {"cnn": (1, 28, 28), "gru": (24, 16), "resnet18-gn": (3, 32, 32)}
-    inputs = torch.randn((rows, *shapes.get(model, (FEATURES,))), generator=draw)
-    if model in shapes:
-        return inputs, torch.randint(0, 2, (rows,), generator=draw)
-    return inputs, torch.randint(0, 2, (rows,), generator=draw).float()
 
 
 def ours_tabular(model: str, batch: int) -> tuple[Step, Step]:
@@ -332,7 +243,7 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
                 step()
             times[name].append((clock() - start) / repeats[name] * 1000)
     case: dict[str, Any] = {"model": model, "batch": batch, "threads": torch.get_num_threads()}
-    for name in ("ours_ms", "ours_secure_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms"):
+    for name in COLUMNS:
         case[name] = round(float(np.quantile(times[name], 0.25)), 4) if name in times else None
     return case
 
@@ -350,9 +261,11 @@ def memory(which: str) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
 
 
-def alone(threads: int, *arguments: str) -> Iterator[Any]:
+def alone(threads: int, allocator: str, *arguments: str) -> Iterator[Any]:
     """Run this module in a process with so many threads; give its lines."""
     variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    if allocator == "keeping":
+        variables |= KEEPING
     command = [sys.executable, "-m", "benchmarks.dp_speed", *arguments]
     done = subprocess.run(
         command, env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True
@@ -361,16 +274,38 @@ def alone(threads: int, *arguments: str) -> Iterator[Any]:
         yield json.loads(line)
 
 
+def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One case of its repeats: medians, and the least and most of two ratios."""
+    case = {key: runs[0][key] for key in ("model", "batch", "threads")}
+    for name in COLUMNS:
+        times = [run[name] for run in runs]
+        case[name] = None if None in times else round(float(np.median(times)), 4)
+    for key, over, under in (
+        ("opacus_over_ours", "opacus_ms", "ours_secure_ms"),
+        ("ours_over_plain", "ours_secure_ms", "plain_ms"),
+        ("noise_over_ours", "ours_secure_ms", "ours_ms"),
+    ):
+        ratios = [run[over] / run[under] - (key == "noise_over_ours") for run in runs]
+        case[key] = [round(min(ratios), 2), round(max(ratios), 2)]
+    return case
+
+
 def table(cases: list[dict[str, Any]]) -> None:
-    """Print cases with the ratios that matter."""
-    print("model                batch thr    ours  secure  opacus   ghost   plain | opacus/secure")
+    """Print cases as rows of the README's table, ratios as least .. most of the repeats."""
+    print(
+        "| model | batch | ours, no noise | ours | Opacus | Opacus, ghost | no privacy | ", end=""
+    )
+    print("Opacus / ours | ours / no privacy | noise / ours, no noise |")
+    print("|---|" + "---:|" * 9)
     for case in cases:
-        times = [
-            case[f"{n}_ms"] for n in ("ours", "ours_secure", "opacus", "opacus_ghost", "plain")
-        ]
-        shown = " ".join("      -" if t is None else f"{t:7.3f}" for t in times)
-        ratio = case["opacus_ms"] / case["ours_secure_ms"]
-        print(f"{case['model']:20} {case['batch']:5} {case['threads']:3} {shown} | {ratio:.1f}")
+        times = ["-" if case[name] is None else f"{case[name]:.3g}" for name in COLUMNS]
+        ratios = [
+            f"{low:.2f} .. {high:.2f}"
+            for low, high in (
+                case["opacus_over_ours"], case["ours_over_plain"], case["noise_over_ours"],
+            )
+        ]  # fmt: skip
+        print("| " + " | ".join([case["model"], str(case["batch"]), *times, *ratios]) + " |")
 
 
 def main() -> None:
@@ -379,7 +314,12 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.dp_speed", description=__doc__)
     options.add_argument("--models", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     options.add_argument("--threads", nargs="*", type=int, default=[1])
-    options.add_argument("--seconds", type=float, default=3.0, help="for each case")
+    options.add_argument("--seconds", type=float, default=3.0, help="for each case and repeat")
+    options.add_argument("--repeats", type=int, default=1, help="processes for each model")
+    options.add_argument(
+        "--allocator", choices=["default", "keeping"], default="default",
+        help="of all contestants: glibc as it is, or one that keeps freed memory",
+    )  # fmt: skip
     options.add_argument("--memory", action="store_true", help="measure ResNet-18's memory too")
     options.add_argument("--json", action="store_true", help="print the line of JSON alone")
     options.add_argument("--inside", choices=["speed", "ours", "opacus"], help=argparse.SUPPRESS)
@@ -396,11 +336,15 @@ def main() -> None:
     cases = []
     for threads in chosen.threads:
         common = ["--threads", str(threads), "--seconds", str(chosen.seconds)]
-        cases += list(alone(threads, "--inside", "speed", *common, "--models", *chosen.models))
-    result: dict[str, Any] = {"cases": cases}
+        for model in chosen.models:
+            command = ["--inside", "speed", *common, "--models", model]
+            runs = [list(alone(threads, chosen.allocator, *command)) for _ in range(chosen.repeats)]
+            cases += [together(list(repeats)) for repeats in zip(*runs, strict=True)]
+    result: dict[str, Any] = {"allocator": chosen.allocator, "cases": cases}
     if chosen.memory:
         result["resnet18_gn_batch_64_step_mib"] = {
-            which: next(alone(1, "--inside", which)) for which in ("ours", "opacus")
+            which: next(alone(1, chosen.allocator, "--inside", which))
+            for which in ("ours", "opacus")
         }
     if not chosen.json:
         table(cases)
