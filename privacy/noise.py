@@ -28,6 +28,10 @@ from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
 
 _MAX_DRAW: Final = 2**31
 _ZERO_BLOCK: Final = bytes(16)
+_AHEAD: Final = 2**14
+"""Numbers that are drawn at once where few are asked for again and again."""
+_NONE: Final = np.empty(0, dtype=np.int64)
+_CLOSED: Final = "this generator was closed and its key dropped; open a new one for each purpose"
 _ZEROS: Final = bytes(2**16)
 """What the key stream is added to, at most so many bytes of it a call."""
 
@@ -62,9 +66,14 @@ class _Draws:
 
     def __init__(self, key: bytes) -> None:
         self._stream: CipherContext | None = keystream(key)
+        self._deviation = 0
+        self._ahead = _NONE
 
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
         """Draw round(N(0, noise_sd^2)) exactly.
+
+        Who asks for few numbers of one deviation again is taken to go on so: more are drawn at once,
+        which costs a fraction for each, and kept until they are asked for.
 
         Args:
             noise_sd: standard deviation in grid units, 1 .. 2^53-1.
@@ -79,7 +88,17 @@ class _Draws:
         """
         require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
         require_int("size", size, 0, _MAX_DRAW)
-        return rounded_gaussian.sample(self._bytes, noise_sd, size)
+        if noise_sd != self._deviation or size > _AHEAD // 2:
+            self._ahead = self._ahead if noise_sd == self._deviation else _NONE
+            self._deviation = noise_sd
+            return rounded_gaussian.sample(self._bytes, noise_sd, size)
+        if self._stream is None:
+            raise RandomnessClosed(_CLOSED)
+        if size > len(self._ahead):
+            more = rounded_gaussian.sample(self._bytes, noise_sd, _AHEAD)
+            self._ahead = np.concatenate([self._ahead, more])
+        drawn, self._ahead = self._ahead[:size].copy(), self._ahead[size:]
+        return drawn
 
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         """Take each of ``size`` patients independently with probability exactly sampling / 2^32.
@@ -116,8 +135,9 @@ class _Draws:
                 return word % bound
 
     def close(self) -> None:
-        """Drop the key. Closing twice is harmless."""
+        """Drop the key, and what was drawn ahead. Closing twice is harmless."""
         self._stream = None
+        self._ahead = _NONE
 
     def __enter__(self) -> Self:
         return self
@@ -135,9 +155,7 @@ class _Draws:
 
     def _bytes(self, count: int) -> bytes:
         if self._stream is None:
-            raise RandomnessClosed(
-                "this generator was closed and its key dropped; open a new one for each purpose"
-            )
+            raise RandomnessClosed(_CLOSED)
         zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
         return self._stream.update(zeros)
 

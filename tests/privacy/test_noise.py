@@ -72,6 +72,32 @@ def test_a_closed_generator_refuses_every_draw(make: Any) -> None:
     rng.close()
 
 
+def test_what_is_drawn_ahead_is_the_same_noise_and_never_given_twice() -> None:
+    whole = TestRng(6).gaussian_integers(1000, 60_000)
+    rng = TestRng(6)
+    sizes = [5000, 3000, 1, 0, 8192, 8193, 7000, 9000, 2000]
+    pieces = np.concatenate([rng.gaussian_integers(1000, size) for size in sizes])
+    assert len(pieces) == sum(sizes)
+    spent = sorted(whole[: len(pieces) + 2**14].tolist())
+    found, counts = np.unique(pieces, return_counts=True)
+    most = dict(zip(*np.unique(spent, return_counts=True), strict=True))
+    assert all(count <= most.get(value, 0) for value, count in zip(found, counts, strict=True))
+
+
+def test_noise_drawn_ahead_serves_its_own_deviation_and_goes_with_the_key() -> None:
+    rng = TestRng(7)
+    for _ in range(3):
+        rng.gaussian_integers(1, 10)
+    assert np.abs(rng.gaussian_integers(2**30, 10)).min() > 2**10
+    assert np.abs(rng.gaussian_integers(1, 1000)).max() < 8
+    drawn = rng.gaussian_integers(1, 10)
+    drawn[:] = 99
+    assert np.abs(rng.gaussian_integers(1, 1000)).max() < 8
+    rng.close()
+    with pytest.raises(RandomnessClosed, match="key dropped"):
+        rng.gaussian_integers(1, 10)
+
+
 @pytest.mark.parametrize("make", SOURCES)
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_generator_cannot_be_copied(make: Any, copier: Any) -> None:
