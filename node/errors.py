@@ -14,6 +14,7 @@
     │   └── WorkerMisbehaved    it sent what the protocol does not know
     ├── RoundFailed             a round ended by what no rule foresees, e.g. a full disk (reason)
     ├── IntentsClosed           noise was asked for without an open reservation (experiment, dataset)
+    ├── PatientSpendUnreadable  what patients have spent does not open, or is of no known form (reason)
     ├── RegistrationRefused     a dataset cannot be registered as it is (dataset, reason)
     ├── PromiseExceeded         federations together promise more than a lifetime holds (book, reason)
     └── ServiceError            the node service cannot start or go on (reason)
@@ -217,6 +218,18 @@ class PromiseExceeded(NodeError):
     def __init__(self, book: str, reason: str) -> None:
         super().__init__(f"book of promises {book}: {reason}")
         self.book = book
+        self.reason = reason
+
+
+class PatientSpendUnreadable(NodeError):
+    """The record of what each patient has spent does not open, or is of no known form.
+
+    Attributes:
+        reason: what is wrong.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the record of what patients have spent cannot be used: {reason}")
         self.reason = reason
 
 

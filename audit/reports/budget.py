@@ -18,6 +18,7 @@ from audit.verification.history import History
 from audit.verification.records import CellRecord, ExperimentRecord
 from ledger.entries.operations.plans import Release
 from ledger.rules.experiments import site_of
+from ledger.rules.individual import full_steps, is_individual, shown
 from ledger.rules.purposes import fitting
 from ledger.rules.state import PurposeShare, State
 from privacy.calibrate import compose_epsilon, epsilon_of
@@ -75,7 +76,8 @@ class CellBudget:
     """A cell's promise and spend.
 
     Attributes:
-        epsilon: at ``delta``, of everything reserved and used, by the lanes' closed form.
+        epsilon: at ``delta``, of everything reserved and used, by the lanes' closed form; where patients
+            have accounts of their own, the most that any of them can have lost (``individual``).
         epsilon_settled: of what is settled only.
         limit: the lifetime promise.
         delta: the lifetime delta.
@@ -103,6 +105,11 @@ class CellBudget:
     by_delta: tuple[tuple[float, float], ...]
     closed_lanes: tuple[str, ...]
     parts: tuple[PurposePart, ...]
+
+    @property
+    def individual(self) -> bool:
+        """Whether patients have accounts of their own, inside the hospital: not recomputable from here."""
+        return self.half == "individual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +144,15 @@ def dataset_budget(history: History, state: State, dataset: str) -> DatasetBudge
 
 def cell_budget(history: History, state: State, cell: str) -> CellBudget:
     """The spend of one cell."""
-    held = state.cells[cell]
+    held = shown(state, cell)
     terms = held.terms
     delta = terms.delta_e15 / 1e15
     events = tuple(cell_events(history, cell))
     order = terms.limit.order_centi
     spend = held.spend
     mu2 = sum(float(e.event.mu2_per_step * e.event.steps) for e in events)
+    if is_individual(terms):
+        mu2 = min(mu2, spend.g / CHARGE_UNIT)
     return CellBudget(
         cell=cell,
         organisation=held.organisation,
@@ -151,12 +160,15 @@ def cell_budget(history: History, state: State, cell: str) -> CellBudget:
         half=terms.half,
         declared_patients=terms.declared_patients,
         epsilon=epsilon_of(spend.g, spend.r, order, delta),
-        epsilon_settled=compose_epsilon([e.event for e in events if e.settled], delta),
+        epsilon_settled=min(
+            compose_epsilon([e.event for e in events if e.settled], delta),
+            terms.epsilon_micro / 1e6 if is_individual(terms) else math.inf,
+        ),
         limit=terms.epsilon_micro / 1e6,
         delta=delta,
         attacker_gain=true_positive_rate(math.sqrt(mu2), FALSE_ALARMS),
         events=events,
-        curve=_curve(history.cells[cell], order, delta),
+        curve=() if is_individual(terms) else _curve(history.cells[cell], order, delta),
         by_delta=tuple((d, epsilon_of(spend.g, spend.r, order, d)) for d in DELTAS),
         closed_lanes=tuple(
             name
@@ -211,7 +223,9 @@ def settled_steps(experiment: ExperimentRecord, dataset: str) -> dict[str, int] 
 
 
 def event_of(release: Release, steps: int) -> Gaussian:
-    """The mechanism of a release."""
+    """The mechanism of a release; where patients have accounts, the most of it that any takes part in."""
+    if release.engine == "individual":
+        steps = min(steps, full_steps(release))
     return Gaussian(release.sensitivity, release.noise_sd, steps, release.sampling)
 
 
@@ -237,15 +251,20 @@ def experiment_epsilon(experiment: ExperimentRecord, dataset: str, state: State)
     )
 
 
-def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int:
+def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int | None:
     """How many more reservations like one of an experiment's all cells of a dataset admit.
 
-    The filters admit while a lane that never overflowed still holds, so the better lane counts.
+    The filters admit while a lane that never overflowed still holds, so the better lane counts. Cells
+    whose patients have accounts admit any number; None where there are no others.
     """
     held = like.held[dataset]
     return min(
-        fitting(state.cells[charge.cell], like.plan.purpose, Charge(charge.g, charge.r))
-        for charge in held.terms.charges
+        (
+            fitting(state.cells[charge.cell], like.plan.purpose, Charge(charge.g, charge.r))
+            for charge in held.terms.charges
+            if not is_individual(state.cells[charge.cell].terms)
+        ),
+        default=None,
     )
 
 

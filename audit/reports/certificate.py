@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from audit.errors import NotInLedger, NotReleased
 from audit.reports.budget import DELTAS, FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
-from audit.reports.certificate_words import HAZARDS, LIMITS, Hazard, trust_in
+from audit.reports.certificate_words import HAZARDS, LIMITS, ONE_BY_ONE, Hazard, trust_in
 from audit.reports.data_use import spec_of
 from audit.reports.data_use_form import Header, Mechanism, Part
 from audit.reports.outcomes import outcome_of
@@ -25,6 +25,7 @@ from audit.reports.standing import NOT_STATED, header_of
 from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
 from ledger.rules.experiments import site_of
+from ledger.rules.individual import is_individual
 from privacy.calibrate import compose_epsilon
 from privacy.crosscheck import pld_epsilon
 from privacy.curves import true_positive_rate
@@ -166,7 +167,12 @@ def certificate(found: Verification, experiment: str, *, now_ms: int, by: str) -
         mechanisms=tuple(_mechanisms(record)),
         other_experiments=len(shared),
         hazards=HAZARDS,
-        limits=LIMITS,
+        limits=LIMITS
+        + tuple(
+            ONE_BY_ONE.format(cell=cell.cell)
+            for cell in cells
+            if is_individual(found.state.cells[cell.cell].terms)
+        ),
     )
 
 

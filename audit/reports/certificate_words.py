@@ -119,6 +119,12 @@ HAZARDS: tuple[Hazard, ...] = (
     ),
 )
 
+ONE_BY_ONE = (
+    "Patients of {cell} are accounted for one by one inside the hospital: its node clips each patient's "
+    "gradients to what is left of that patient's promise, and tells nobody how much that is. What is printed "
+    "for the cell, its steps included, is the most that any of them can have lost. That the node kept the accounts is not "
+    "recomputable from here; the ledger holds its word."
+)
 LIMITS: tuple[str, ...] = (
     "It bounds what the model and its rounds add to anyone's knowledge of one patient. It does not say "
     "that nothing can be concluded about patients as a group: that is what a model is for.",

@@ -209,7 +209,7 @@ def _privacy(budget: DatasetBudget) -> PrivacyBlock:
     mechanisms = []
     for cell in budget.cells:
         try:
-            by_pld: float | None = pld(merged(cell.events), cell.delta)
+            by_pld: float | None = None if cell.individual else pld(merged(cell.events), cell.delta)
         except CrossCheckFailed:
             by_pld = None
         cells.append(

@@ -18,6 +18,7 @@ from ledger.entries.operations.plans import Release
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.values import MAX_INT
 from ledger.rules.experiments import site_of
+from ledger.rules.individual import is_individual
 from privacy.calibrate import epsilon_of
 from privacy.events import FULL_BATCH
 
@@ -52,11 +53,13 @@ def privacy_events(found: Verification) -> dict[str, Any]:
     Returns:
         ``format``; ``federation``, ``size`` and ``root`` of the ledger; ``cells`` with promise
         (``epsilon_micro``, ``delta_e15``), gates and sums of both lanes (units of 2^-40) and the epsilon
-        of these sums; ``mechanisms`` with parameters and charges of one step; ``events`` as
+        of these sums; ``not_recomputable``, the cells whose patients have accounts inside the hospital, with
+        their promise alone; ``mechanisms`` with parameters and charges of one step; ``events`` as
         ``[cell, mechanism, steps]``, in the order of reservations. Integers above 2^53 - 1 are strings.
     """
     history, state = found.history, found.state
-    names = sorted(state.cells)
+    names = sorted(n for n, cell in state.cells.items() if not is_individual(cell.terms))
+    apart = sorted(n for n, cell in state.cells.items() if is_individual(cell.terms))
     place_of = {name: at for at, name in enumerate(names)}
     mechanisms = _Mechanisms()
     events: list[tuple[int, int, int]] = []
@@ -73,7 +76,7 @@ def privacy_events(found: Verification) -> dict[str, Any]:
         used = settled_steps(experiment, dataset)
         for release in site.releases:
             steps = release.steps if used is None else used.get(release.purpose, 0)
-            for charge in release.charges:
+            for charge in release.charges if release.engine != "individual" else ():
                 order = state.cells[charge.cell].terms.limit.order_centi
                 kind = mechanisms.place(release, charge.g, charge.r, order)
                 events.append((place_of[charge.cell], kind, steps))
@@ -88,6 +91,14 @@ def privacy_events(found: Verification) -> dict[str, Any]:
         "size": found.report.size,
         "root": found.report.root,
         "cells": [_cell(found, name) for name in names],
+        "not_recomputable": [
+            {
+                "cell": name,
+                "epsilon_micro": state.cells[name].terms.epsilon_micro,
+                "delta_e15": state.cells[name].terms.delta_e15,
+            }
+            for name in apart
+        ],
         "mechanisms": mechanisms.listed(),
         "events": events,
     }

@@ -13,6 +13,9 @@ from parameters to charges, from charges to sums, from sums to epsilon, and from
   Proposition 12);
 * the gates are the largest sums with which half of delta keeps the promise.
 
+Cells whose patients have accounts of their own inside the hospital are named with their promise, and
+nothing of them is recomputed: a ledger does not hold what that takes.
+
 It shares no line with the library that made the list. What it cannot tell: whether the list is all
 that the ledger holds, and whether the noise was really drawn. The list names the ledger's size and
 root; ``consilium audit verify`` answers the first question for them.
@@ -62,6 +65,11 @@ def main(arguments: list[str]) -> int:
             f"{cell['cell']:<40} epsilon {cell['epsilon']:.9f} of {cell['limit']:g} "
             f"at delta {cell['delta']:.3g}"
         )
+    for name, limit, delta in result["not_recomputable"]:
+        print(
+            f"{name:<40} not recomputable from here: each patient's account is kept inside the hospital; "
+            f"promised to each: epsilon {limit:g} at delta {delta:.3g}"
+        )
     print(
         json.dumps(
             {
@@ -69,6 +77,7 @@ def main(arguments: list[str]) -> int:
                 "mechanisms": result["mechanisms"],
                 "largest_difference": result["largest_difference"],
                 "faults": len(result["faults"]),
+                "not_recomputable": len(result["not_recomputable"]),
             }
         )
     )
@@ -82,7 +91,8 @@ def recompute(document: Any) -> dict[str, Any]:
         document: the parsed JSON.
 
     Returns:
-        ``faults`` (sentences), ``cells`` (name, epsilon, limit, delta), ``events`` and
+        ``faults`` (sentences), ``cells`` (name, epsilon, limit, delta), ``not_recomputable`` (name, promised
+        epsilon, delta), ``events`` and
         ``mechanisms`` (counts) and ``largest_difference`` between a stated and the recomputed epsilon.
 
     Raises:
@@ -91,6 +101,7 @@ def recompute(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise Refused(f"its format is not {FORMAT}")
     cells = [_cell(at, cell) for at, cell in enumerate(_list(document, "cells"))]
+    apart = _list(document, "not_recomputable") if "not_recomputable" in document else []
     faults: list[str] = []
     charges: list[tuple[int, int, int]] = []
     kept: dict[tuple[int, ...], int] = {}
@@ -160,6 +171,7 @@ def recompute(document: Any) -> dict[str, Any]:
     return {
         "faults": faults,
         "cells": found,
+        "not_recomputable": [_promise(at, cell) for at, cell in enumerate(apart)],
         "events": len(events),
         "mechanisms": len(charges),
         "largest_difference": largest,
@@ -283,6 +295,15 @@ def _cell(at: int, cell: Any) -> dict[str, Any]:
     if read["order_centi"] <= 100 or read["g_max"] < 1:
         raise Refused(f"{where}: its order is not above 1, or its gate is zero")
     return {**read, "cell": cell["cell"], "epsilon": float(cell["epsilon"])}
+
+
+def _promise(at: int, cell: Any) -> tuple[str, float, float]:
+    """A cell of which the list holds the promise alone."""
+    where = f"cell {at} that is not recomputable"
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell"), str):
+        raise Refused(f"{where}: it has no name")
+    epsilon_micro = _whole(cell, "epsilon_micro", where, 10**12)
+    return cell["cell"], epsilon_micro / 1e6, _whole(cell, "delta_e15", where, 10**15) / 1e15
 
 
 def _whole(record: Any, name: str, where: str, most: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from audit.reports.budget import cell_budget, merged, pld, rdp
+from audit.verification import check_individual
 from audit.verification.documents import UNREADABLE, Documents
 from audit.verification.findings import Check
 from audit.verification.history import History
@@ -165,6 +166,9 @@ def check_promises(replay: Replay, *, cross_check: bool = False) -> Iterator[Che
         if fault is not None:
             yield Check(11, "refuted", fault, place)
         budget = cell_budget(history, state, cell)
+        if budget.individual:
+            yield check_individual.promise(place, budget)
+            continue
         events = merged(budget.events)
         try:
             by_pld = pld(events, budget.delta)
@@ -196,6 +200,8 @@ def charged(history: History) -> Iterator[tuple[PurposeCode, str, int, int]]:
                 continue
             noise = _noise(experiment, site)
             for release in site.releases:
+                if release.engine == "individual":
+                    continue  # of which the log has no sum
                 steps = noise.get(release.purpose, 0)
                 if held.settled is None:
                     steps = max(release.steps, steps)
@@ -216,8 +222,11 @@ def _release(
 ) -> Iterator[Check]:
     event = Gaussian(release.sensitivity, release.noise_sd, 1, release.sampling)
     for stated in release.charges:
-        order = history.cells[stated.cell].terms.limit.order_centi
-        wanted = step_charge(event, order)
+        limit = history.cells[stated.cell].terms.limit
+        if release.engine == "individual":
+            yield from check_individual.release(experiment, site, release, stated, limit)
+            continue
+        wanted = step_charge(event, limit.order_centi)
         short = stated.g < wanted.g or stated.r < wanted.r - max(2, wanted.r * _RELATIVE)
         if short:
             yield Check(

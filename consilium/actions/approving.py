@@ -20,6 +20,7 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import parse_document
 from ledger.rules.experiments import site_of, totals
+from ledger.rules.individual import is_individual, shown
 from ledger.rules.purposes import give_back, pay
 from ledger.rules.state import Cell, Experiment, State
 from privacy.filters import Charge
@@ -110,9 +111,13 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
     held = name in experiment.reservations
     costs = []
     for charge in totals(site.releases):
-        cell = state.cells[charge.cell]
+        cell = shown(state, charge.cell)
         before = epsilon_spent(cell)
         after = before if held else epsilon_after(cell, charge.g, charge.r)
+        promised = cell.terms.epsilon_micro / 1e6
+        if is_individual(cell.terms):
+            costs.append(CellCost(charge.cell, before, min(after, promised), promised, ""))
+            continue
         part = purpose_summary(cell, experiment.plan.purpose)
         said = (
             ""
@@ -122,7 +127,6 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
                 f"{part['epsilon']:g} that it may"
             )
         )
-        promised = cell.terms.epsilon_micro / 1e6
         costs.append(CellCost(charge.cell, before, after, promised, said))
     return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
 

@@ -109,7 +109,7 @@ def _line(budget: CellBudget) -> CellLine:
         delta=budget.delta,
         epsilon=budget.epsilon,
         epsilon_settled=budget.epsilon_settled,
-        epsilon_pld=pld(merged(budget.events), budget.delta) if merged(budget.events) else 0.0,
+        epsilon_pld=_by_pld(budget),
         purposes=tuple(
             PurposeLine(purpose=p.purpose, epsilon=p.epsilon, limit=p.limit) for p in budget.parts
         ),
@@ -126,3 +126,10 @@ def _line(budget: CellBudget) -> CellLine:
             for event in budget.events
         ),
     )
+
+
+def _by_pld(budget: CellBudget) -> float:
+    """By privacy loss distributions; where patients have accounts inside the hospital, what is shown."""
+    if budget.individual:
+        return budget.epsilon
+    return pld(merged(budget.events), budget.delta) if merged(budget.events) else 0.0

@@ -101,6 +101,7 @@ def register_file(
     new_patients: int | None = None,
     lifetime: float | None = None,
     purposes: Sequence[str] = (),
+    individual: bool = False,
 ) -> Registered:
     """Register a file as one of this hospital's datasets.
 
@@ -115,6 +116,7 @@ def register_file(
         lifetime: epsilon promised to a patient over all federations; said once for a book of promises.
         purposes: as ``research=2``: how much of each cell's promise a purpose may use.
         new_patients: opens today's block for so many, see ``node.data.blocks.Calendar``.
+        individual: account for each training patient alone; said with a hospital's first dataset.
 
     Raises:
         InputError, DatasetError, RegistrationRefused: why not; nothing is registered.
@@ -157,6 +159,7 @@ def register_file(
                     new_patients=new_patients,
                 ),
                 purposes=parts,
+                individual=individual,
             )
             if sealed is not None:
                 prepared = _with_card(prepared, sealed)

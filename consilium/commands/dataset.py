@@ -100,6 +100,14 @@ def register(
         ),
     ] = None,
     purpose_budget: PurposeBudgetOption = None,
+    individual: Annotated[
+        bool,
+        typer.Option(
+            "--individual",
+            help="Account for each training patient alone, inside this hospital. Said with your first "
+            "dataset; read docs/privacy.md before.",
+        ),
+    ] = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -123,6 +131,7 @@ def register(
         new_patients=new_patients,
         lifetime=lifetime,
         purposes=purpose_budget or (),
+        individual=individual,
     )
     if as_json:
         show_json(found)

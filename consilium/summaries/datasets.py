@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from audit.reports.budget import DELTAS, FALSE_ALARMS
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
+from ledger.rules.individual import is_individual, shown
 from ledger.rules.purposes import NONE, fitting, gate, is_closed
 from ledger.rules.state import Cell, Dataset, State
 from privacy.calibrate import epsilon_of
@@ -91,7 +92,7 @@ class DatasetBudgetSummary(TypedDict):
 
 def dataset_summary(state: State, name: str, dataset: Dataset) -> DatasetSummary:
     """Summarise a dataset."""
-    cells = [state.cells[use.cell] for use in dataset.terms.cells]
+    cells = [shown(state, use.cell) for use in dataset.terms.cells]
     return DatasetSummary(
         dataset=name,
         organisation=dataset.organisation,
@@ -134,9 +135,9 @@ def dataset_budget_summary(state: State, dataset: Dataset) -> DatasetBudgetSumma
     charges = {} if last is None else {c.cell: c for c in last.reservations[name].charges}
     cells = []
     for use in dataset.terms.cells:
-        cell = state.cells[use.cell]
+        cell = shown(state, use.cell)
         more = None
-        if use.cell in charges:
+        if use.cell in charges and not is_individual(cell.terms):
             one = charges[use.cell]
             purpose = last.plan.purpose if last is not None else "research"
             more = fitting(cell, purpose, Charge(one.g, one.r))

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart
+from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart, is_none
 
 TIGHT: Final = Decimal("0.5")
 """The clip norm for which learning rates are meant where none is written."""
@@ -81,6 +81,9 @@ class Privacy(SpecPart):
             where a node takes several steps in a round, exact where it takes one.
         metrics: quality measures to release, or null for none.
         baseline: local-only comparison, or null for none.
+        full_rounds: where a hospital accounts for its patients one by one, the rounds that a patient
+            can take part in whose gradient is never shorter than the clip norm: the noise is for so many,
+            whatever the number of rounds. Null for all rounds; absent from a canonical spec then.
     """
 
     epsilon: Annotated[Decimal, Field(gt=0, le=100, max_digits=9), Plain]
@@ -91,6 +94,9 @@ class Privacy(SpecPart):
     engine: Literal["auto", "exact", "fast"] = "auto"
     metrics: Metrics | None = Metrics()
     baseline: Baseline | None = None
+    full_rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, exclude_if=is_none
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

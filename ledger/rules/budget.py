@@ -4,6 +4,9 @@ One reservation per dataset and experiment, for the most that the plan may spend
 the cells' filters on integers; only a settlement releases any of it, and never below the noise that
 the node said it used. Noise that a node states beyond its reservation, or after its settlement, is
 charged all the same: no gate can undo it, but it closes what it overflows.
+
+Cells whose patients are accounted for one by one (``individual.py``) have no sum here and no gate: a
+reservation states the most that it may cost any one of them, and is recorded.
 """
 
 from __future__ import annotations
@@ -110,6 +113,7 @@ def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
     unused = (
         release.model_copy(update={"steps": release.steps - used.get(release.purpose, 0)})
         for release in site.releases
+        if release.engine != "individual"
     )
     return totals(unused)
 
@@ -138,6 +142,8 @@ def charge_excess(
             return state
     cells, purpose = state.cells, experiment.plan.purpose
     for release in site.plan.releases:
+        if release.engine == "individual":
+            continue
         more = _charged_steps(release, now) - _charged_steps(release, before)
         for charge in release.charges if more > 0 else ():
             excess = Charge(more * charge.g, more * charge.r)

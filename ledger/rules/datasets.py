@@ -12,6 +12,7 @@ from __future__ import annotations
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
 from ledger.rules.blocks import overlap, quarters
 from ledger.rules.cards import bind_card
+from ledger.rules.individual import half_of
 from ledger.rules.state import Cell, Dataset, State, replace
 from ledger.rules.verdict import Step, Void
 
@@ -50,7 +51,7 @@ def dataset_registered(state: State, step: Step, op: DatasetRegistered) -> State
             return Void("unknown_cell")
         if cell.organisation != organisation:
             return Void("not_owner")
-        if cell.terms.half not in ("both", use.use):
+        if half_of(cell.terms) not in ("both", use.use):
             return Void("unknown_cell")
     if _outgrows(state, op):
         return Void("cell_terms")
@@ -91,6 +92,6 @@ def _overlaps(state: State, organisation: str, op: CellRegistered) -> bool:
     return any(
         cell.organisation == organisation
         and overlap(cell.terms.block, op.block)
-        and (cell.terms.half == op.half or "both" in (cell.terms.half, op.half))
+        and (half_of(cell.terms) == half_of(op) or "both" in (cell.terms.half, op.half))
         for cell in state.cells.values()
     )

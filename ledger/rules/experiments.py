@@ -18,6 +18,7 @@ from ledger.entries.operations.experiments import (
 from ledger.entries.operations.federation import Policy
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT
+from ledger.rules.individual import fits
 from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH
@@ -215,7 +216,8 @@ def _sums(releases: Iterable[Release]) -> dict[str, tuple[int, int]]:
     for release in releases:
         for charge in release.charges:
             g, r = sums.get(charge.cell, (0, 0))
-            sums[charge.cell] = (g + release.steps * charge.g, r + release.steps * charge.r)
+            times = 1 if release.engine == "individual" else release.steps
+            sums[charge.cell] = (g + times * charge.g, r + times * charge.r)
     return sums
 
 
@@ -284,6 +286,10 @@ def _charges_enough(state: State, plan: Plan, site: SitePlan, dataset: Dataset) 
             return False
         if len(cells) != len(release.charges):
             return False
+        if not fits(plan, release, (state.cells[c.cell].terms for c in release.charges)):
+            return False
+        if release.engine == "individual":
+            continue
         for charge in release.charges:
             if charge.g < g_step(release.sensitivity, release.noise_sd):
                 return False

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ledger.entries.operations.purposes import PurposeCode, PurposeLimited
+from ledger.rules.individual import is_individual
 from ledger.rules.state import Cell, PurposeShare, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.errors import BudgetExceeded
@@ -31,6 +32,8 @@ def limited(state: State, step: Step, op: PurposeLimited) -> State | Void:
         return Void("unknown_cell")
     if cell.organisation != state.members[step.author].organisation:
         return Void("not_owner")
+    if is_individual(cell.terms):
+        return Void("individual_cell")
     before = cell.purposes.get(op.purpose, NONE)
     if before.terms == op:
         return Void("repeated")
@@ -82,7 +85,12 @@ def fitting(cell: Cell, purpose: str, charge: Charge) -> int:
 def pay(
     cell: Cell, purpose: PurposeCode, charge: Charge
 ) -> Cell | Literal["budget_exhausted", "purpose_exhausted"]:
-    """The cell after a charge that its gate and the purpose's admit, or why they do not."""
+    """The cell after a charge that its gate and the purpose's admit, or why they do not.
+
+    A cell whose patients have accounts (``individual.py``) has no gate here, and no sum.
+    """
+    if is_individual(cell.terms):
+        return cell
     share = cell.purposes.get(purpose, NONE)
     try:
         spend = reserve(cell.spend, charge, gate(cell))
@@ -100,6 +108,8 @@ def pay(
 
 def pay_anyway(cell: Cell, purpose: PurposeCode, charge: Charge) -> Cell:
     """The cell after a charge that nothing can undo: it closes the lanes that it overflows."""
+    if is_individual(cell.terms):
+        return cell
     limit, part = gate(cell), cell.purposes.get(purpose, NONE).spend
     spend = _closing(_added(cell.spend, charge), limit)
     part = _added(part, charge)
@@ -114,6 +124,8 @@ def give_back(cell: Cell, purpose: PurposeCode, refund: Charge) -> Cell:
     Raises:
         RefundTooLarge: more than was charged.
     """
+    if is_individual(cell.terms):
+        return cell
     part = settle(cell.purposes.get(purpose, NONE).spend, refund)
     return _put(cell, settle(cell.spend, refund), purpose, part)
 

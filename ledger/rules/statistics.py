@@ -8,6 +8,7 @@ answers once; an answer that never came stays paid.
 from __future__ import annotations
 
 from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
+from ledger.rules.individual import is_individual
 from ledger.rules.purposes import pay
 from ledger.rules.state import Cell, Dataset, State, Statistics, replace
 from ledger.rules.verdict import Step, Void
@@ -25,6 +26,8 @@ def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
         return Void("dataset_withdrawn")
     if dataset.registration != op.registration:
         return Void("dataset_changed")
+    if any(is_individual(state.cells[cell].terms) for cell in cells_read(dataset)):
+        return Void("individual_cell")
     if not _charges_enough(state, dataset, op):
         return Void("charges_mismatch")
     cells = state.cells

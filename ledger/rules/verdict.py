@@ -31,6 +31,7 @@ VoidReason = Literal[
     "cell_exists",
     "cell_terms",
     "purpose_raised",
+    "individual_cell",
     "not_owner",
     "unknown_dataset",
     "dataset_withdrawn",
@@ -89,6 +90,8 @@ EXPLANATIONS: dict[str, str] = {
     "cell_exists": "the cell has its lifetime promise already",
     "cell_terms": "not allowed by the promise: delta above its limit, or more patients than declared",
     "purpose_raised": "a purpose's part of a promise is only ever lowered, and never above the promise",
+    "individual_cell": "its patients are accounted for one by one, which statistics and parts for purposes "
+    "cannot be",
     "not_owner": "it belongs to another hospital",
     "unknown_dataset": "no such dataset",
     "dataset_withdrawn": "the dataset was withdrawn",

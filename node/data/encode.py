@@ -60,12 +60,14 @@ class Examples:
         targets: float32 [n] (binary: 0 or 1; regression: -1..1) or int64 [n] (class index).
         patients: int64 [n], 0 .. units-1, never falling: which unit each row belongs to.
         units: number of units m that have a row here.
+        ids: the units' patient ids [m], in the units' order; None where each row is a unit.
     """
 
     features: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32] | npt.NDArray[np.int64]
     patients: npt.NDArray[np.int64]
     units: int
+    ids: npt.NDArray[np.object_] | None = None
 
     def sample(self, taken: npt.NDArray[np.bool_]) -> Examples:
         """Keep the rows of the units that ``taken`` ([m]) says, renumbered."""
@@ -188,12 +190,16 @@ def examples(
     if table.patients is None:
         return Examples(inputs[rows], wanted[rows], np.arange(len(rows), dtype=np.int64), len(rows))
     ids = np.array(table.patients, dtype=object)[rows]
-    _, patient = np.unique(ids, return_inverse=True)
+    names, patient = np.unique(ids, return_inverse=True)
     patient = patient.astype(np.int64)
     order = np.argsort(patient, kind="stable")
     rows, patient = rows[order], patient[order]
     return Examples(
-        inputs[rows], wanted[rows], patient, int(patient[-1]) + 1 if len(patient) else 0
+        inputs[rows],
+        wanted[rows],
+        patient,
+        int(patient[-1]) + 1 if len(patient) else 0,
+        names,
     )
 
 

@@ -40,6 +40,7 @@ from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
 from ledger.rules.blocks import ALL
 from ledger.rules.datasets import DELTA_MAX_E15
+from ledger.rules.individual import is_individual
 from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
@@ -51,9 +52,10 @@ from node.data.blocks import (
     is_by_calendar,
     place_patients,
 )
+from node.data.individual import counts_one_by_one, one_by_one
 from node.data.intake import identify, read_table
 from node.data.snapshot import split_table, take_snapshot
-from node.duties.recovery import counted_in
+from node.duties.recovery import counted_in, spend_in
 from node.errors import DatasetError, RegistrationRefused
 from node.register.accounts import DatasetRecord, PrivateCell
 from node.register.patients import Enrolment, Place, enrol
@@ -104,6 +106,7 @@ def prepare(
     delta: float | None = None,
     calendar: Calendar | None = None,
     purposes: Parts | None = None,
+    individual: bool = False,
 ) -> Prepared:
     """Read and judge a file; nothing is written and nothing is said.
 
@@ -118,6 +121,8 @@ def prepare(
         delta: its delta; by default the most that is allowed, min(1e-5, 1/(10 N)).
         calendar: what the hospital declares of its patients' blocks; None where it never does.
         purposes: how much of each cell's promise a purpose may use.
+        individual: account for each training patient alone (``ledger.rules.individual``); said with
+            the hospital's first dataset, and true of its later cells from then on.
 
     Raises:
         DatasetError: the file does not fit its schema, or its declared size.
@@ -134,6 +139,8 @@ def prepare(
         raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
     test = split_table(table, schema, hospital_key)
     uses, new, placing = _cells(schema, organisation, cells, epsilon, delta, calendar)
+    if counts_one_by_one(schema, cells, individual):
+        new = tuple((one_by_one(terms), percent) for terms, percent in new)
     inside = np.ones(table.rows, dtype=np.bool_)
     newcomers: Mapping[bytes, Place] = {}
     left_out = 0
@@ -240,7 +247,7 @@ def register(
             register.datasets.forget(prepared.record.snapshot)
             raise
         register.add_cell(
-            terms, test_percent, state().cells[terms.cell].spend, counted_in(state(), terms.cell)
+            terms, test_percent, spend_in(state(), terms.cell), counted_in(state(), terms.cell)
         )
     try:
         _limit_purposes(name, parts, state, say)
@@ -268,7 +275,9 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
         for use in dataset.terms.cells:
             cell = state.cells[use.cell]
             percent = None if cell.terms.half == "both" else _percent_of(record)
-            register.add_cell(cell.terms, percent, cell.spend, counted_in(state, use.cell))
+            register.add_cell(
+                cell.terms, percent, spend_in(state, use.cell), counted_in(state, use.cell)
+            )
         finished.append(register.datasets.finish(record.snapshot, dataset.registration))
     return tuple(finished)
 
@@ -346,6 +355,14 @@ def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
             terms = new.get(use.cell) or (None if held is None else held.terms)
             if terms is None:
                 continue  # the log will refuse the dataset for naming it
+            if is_individual(terms):
+                if prepared.purposes:
+                    raise RegistrationRefused(
+                        prepared.record.name,
+                        f"the patients of {use.cell} have accounts of their own, of which no purpose "
+                        "has a part; leave --purpose-budget out",
+                    )
+                continue
             inherited = {
                 purpose: min(part, terms.epsilon_micro)
                 for purpose, part in (before if use.cell in new else {}).items()

@@ -16,6 +16,7 @@ from ledger.exchange.home import Membership
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
 from node.duties.duty import Adopt, CloseAccount, Reserve, Settle
+from node.duties.individual import steps_of_patients
 from node.register.accounts import stated
 from node.register.private import PrivateRegister
 from privacy.errors import BudgetExceeded
@@ -32,9 +33,14 @@ class Accounting:
 
     def reserve(self, duty: Reserve) -> BudgetReserved | None:
         """Charge the register; what to say of it, or None where a cell cannot pay any more."""
+        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
         try:
             self._private.reserve(
-                self._replica.federation, duty.experiment, duty.dataset, duty.charges
+                self._replica.federation,
+                duty.experiment,
+                duty.dataset,
+                duty.charges,
+                {} if site is None else steps_of_patients(site),
             )
         except BudgetExceeded:
             return None  # another dataset of the same cell has just taken it
@@ -78,7 +84,7 @@ class Accounting:
         site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
         key = (duty.experiment, duty.dataset)
         if site is not None:
-            self._private.settle(*key, _given_back(site, duty.used))
+            self._private.settle(*key, _given_back(site, duty.used), duty.used)
 
 
 def _given_back(site: SitePlan, used: Map[Purpose, int]) -> tuple[CellCharge, ...]:

@@ -42,6 +42,7 @@ from node.duties.duty import (
     Train,
     Wait,
 )
+from node.duties.individual import PatientAccounts
 from node.duties.judging import duties, refusal_for
 from node.duties.masker import Masker
 from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets, is_spent
@@ -306,6 +307,7 @@ class Actor:
         spec = self._checked[duty.experiment].spec
         split_key = self._hospital_key()
         blocks = blocks_of(self._replica.state, site)
+        patients = PatientAccounts(self._private, split_key)
 
         def job(model: bytes) -> Job:
             return Job(
@@ -321,12 +323,23 @@ class Actor:
                 blocks=blocks,
                 patients=str(self._membership.home.path / PATIENTS) if blocks else "",
                 snapshot=record.snapshot,
+                allowance=patients.allowance(key[:2]) if duty.kind == "train" else b"",
             )
 
         model = experiment.plan.initial_model if duty.kind == "baseline" else current.model
         self._busy.add(key)
-        task = Task(*key, plan=experiment.plan, site=site, model=model, job=job, fresh=fresh)
-        self._training.put(task)
+        record_charges = patients.recorder(key[:2], duty.round)
+        self._training.put(
+            Task(
+                *key,
+                plan=experiment.plan,
+                site=site,
+                model=model,
+                job=job,
+                fresh=fresh,
+                on_charges=record_charges,
+            )
+        )
 
     def _send(self, duty: Send) -> None:
         key = (duty.experiment, duty.dataset, duty.round)

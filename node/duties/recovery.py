@@ -24,11 +24,13 @@ from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.rounds import RoundOpened
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
+from ledger.rules.individual import is_individual
 from ledger.rules.rounds import round_kind
 from ledger.rules.state import Experiment, Reservation, State
 from node.duties.judging import is_lost, steps_of
 from node.register.accounts import Counted, PrivateView
 from node.register.private import PrivateRegister
+from privacy.filters import Spend
 
 
 def account_for_earlier_lives(
@@ -88,6 +90,22 @@ def counted_in(state: State, cell: str) -> Iterator[Counted]:
             if charge.cell == cell:
                 none = CellCharge(cell=cell, g=0, r=0)
                 yield Counted(state.federation, identity, told.terms.dataset, charge, none)
+
+
+def spend_in(state: State, name: str) -> Spend:
+    """What a log says that a cell's patients were charged, for a register that does not know the cell.
+
+    Where patients are accounted for one by one no log can say it. If anything was ever reserved of the
+    cell, or it was carried from a log before this one, all of them have spent all.
+    """
+    cell = state.cells[name]
+    if not is_individual(cell.terms):
+        return cell.spend
+    succession = state.succession
+    carried = succession is not None and cell.registered_at <= succession.taken
+    if carried or any(True for _ in counted_in(state, name)):
+        return Spend(cell.terms.limit.g_max)
+    return Spend()
 
 
 def _open_reservations(

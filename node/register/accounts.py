@@ -17,6 +17,7 @@ from ledger.entries.operations.budgets import Used
 from ledger.entries.operations.datasets import CellCharge, CellRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.entries.operations.values import BlobRef
+from ledger.rules.individual import is_individual
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, Limit, Spend, reserve, settle
 
@@ -60,7 +61,8 @@ class PrivateCell:
     Attributes:
         terms: as registered; made once and for ever.
         test_percent: how its patients are divided into halves; None for one undivided cell.
-        spend: reserved and spent.
+        spend: reserved and spent; of a cell whose patients are accounted for one by one, what was
+            charged to all of them alike.
     """
 
     terms: CellRegistered
@@ -134,6 +136,9 @@ def charged(cells: Map[str, PrivateCell], charges: Iterable[CellCharge]) -> Map[
     """
     for charge in charges:
         cell = cells[charge.cell]
+        if is_individual(cell.terms):
+            _check_open(cell, charge)
+            continue
         spend = reserve(cell.spend, Charge(charge.g, charge.r), cell.limit)
         cells = cells.set(charge.cell, PrivateCell(cell.terms, cell.test_percent, spend))
     return cells
@@ -167,7 +172,8 @@ def adopting(
         counted: cells in which it is counted already, and whether with what it gave back.
     """
     if key in view.charges:
-        return replace(view, charges=view.charges.set(key, "lost"))
+        cells = _charged_to_all(view.cells, charges)
+        return replace(view, cells=cells, charges=view.charges.set(key, "lost"))
     back = {refund.cell: refund for refund in refunds or ()}
     cells = view.cells
     for charge in charges:
@@ -175,6 +181,10 @@ def adopting(
         if cell is None or counted.get(charge.cell):
             continue
         refund = back.get(charge.cell, CellCharge(cell=charge.cell, g=0, r=0))
+        if is_individual(cell.terms):
+            if charge.cell not in counted:
+                cells = charged_alike(cells, charge.cell, charge.g)
+            continue
         if charge.cell in counted:
             spend = settle(cell.spend, Charge(refund.g, refund.r))
         else:
@@ -221,6 +231,12 @@ def intending(view: PrivateView, key: Key, purpose: Purpose, steps: int) -> Priv
     return replace(view, used=view.used.set(key, after))
 
 
+def charged_alike(cells: Map[str, PrivateCell], name: str, g: int) -> Map[str, PrivateCell]:
+    """Charge lane G of all patients of a cell, each of whom has an account; below 0, take it back."""
+    cell = cells[name]
+    return cells.set(name, replace(cell, spend=Spend(cell.spend.g + g)))
+
+
 def stated(used: Mapping[Purpose, int]) -> tuple[Used, ...]:
     """Used steps as operations state them: sorted, without zeros."""
     return tuple(Used(purpose=p, steps=n) for p, n in sorted(used.items()) if n > 0)
@@ -235,3 +251,24 @@ def _forced(cell: PrivateCell, charge: Charge) -> Spend:
         cell.spend.g_overflowed or g > cell.limit.g_max,
         cell.spend.r_overflowed or r > cell.limit.r_max,
     )
+
+
+def _check_open(cell: PrivateCell, charge: CellCharge) -> None:
+    """A cell whose patients are accounted for one by one is shut when all of them were charged all of it.
+
+    Nothing else is asked, because who has something left depends on rows.
+    """
+    if cell.spend.g >= cell.limit.g_max:
+        wanted = Charge(charge.g, charge.r)
+        raise BudgetExceeded(cell.spend, cell.limit, wanted, Charge(0, 0))
+
+
+def _charged_to_all(
+    cells: Map[str, PrivateCell], charges: Iterable[CellCharge]
+) -> Map[str, PrivateCell]:
+    """What a reservation may have cost any patient, charged to all of them."""
+    for charge in charges:
+        cell = cells.get(charge.cell)
+        if cell is not None and is_individual(cell.terms):
+            cells = charged_alike(cells, charge.cell, charge.g)
+    return cells

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from immutables import Map
 from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
 from ledger.errors import StoreError
 from ledger.formats.merkle import MerkleTree
 from node.register import rows
-from node.register.accounts import Key, PrivateView
+from node.register.accounts import Key, PrivateCell, PrivateView
 
 
 class Held:
@@ -53,6 +54,17 @@ class Held:
         except StoreError:
             self._stale = True
             raise
+
+    def write_spends(self, connection: Connection, after: Map[str, PrivateCell]) -> None:
+        """Write the cells that are not as the view has them."""
+        before = self.view.cells
+        spends = [
+            {"charged": name, **rows.spend_row(cell.spend)}
+            for name, cell in after.items()
+            if before.get(name) is not cell
+        ]
+        if spends:
+            connection.execute(rows.SET_SPEND, spends)
 
     def _catch_up(self) -> None:
         """Read the file again where memory may be behind it."""

@@ -16,7 +16,7 @@ One process has it open, under the lock of the member's pen (``ledger.entries.au
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +31,7 @@ from ledger.entries.operations.plans import Purpose
 from ledger.formats.merkle import MerkleTree, leaf_hash
 from ledger.formats.strict import canonical
 from node.errors import IntentsClosed
-from node.register import rows, tables
+from node.register import individual, rows, tables
 from node.register.accounts import (
     ChargeStatus,
     Counted,
@@ -58,12 +58,14 @@ class PrivateRegister:
     Attributes:
         datasets: versions of datasets, by their files.
         outbox: vectors that wait to be sent, and masks.
+        patients: what patients spent who have accounts of their own.
     """
 
     def __init__(self, database: Database) -> None:
         self._held = Held(database)
         self.datasets = DatasetVersions(self._held)
         self.outbox = Outbox(self._held)
+        self.patients = individual.PatientRecords(self._held)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -128,11 +130,24 @@ class PrivateRegister:
             )
 
     def reserve(
-        self, federation: str, experiment: str, dataset: str, charges: Sequence[CellCharge]
+        self,
+        federation: str,
+        experiment: str,
+        dataset: str,
+        charges: Sequence[CellCharge],
+        steps: Mapping[str, int] = Map(),
     ) -> None:
         """Charge every cell for the most that a plan may spend; the same again changes nothing.
 
         A cell whose spend was taken from a log with this very charge in it (`add_cell`) is not charged again.
+
+        Args:
+            federation: id.
+            experiment: id.
+            dataset: name.
+            charges: of the reservation.
+            steps: what one sum may cost a patient, by cell whose patients are accounted for one by one
+                (``individual.py``); such cells are charged with the intents.
 
         Raises:
             BudgetExceeded: a cell cannot pay; nothing was charged.
@@ -144,7 +159,13 @@ class PrivateRegister:
                 before = self._refunded(key)
                 due = [charge for charge in charges if charge.cell not in before]
                 new = [rows.charge_row(Counted(federation, *key, charge, None)) for charge in due]
-                self._store(reserving(self._held.view, key, due), key, new)
+                cells = self._held.view.cells
+                self._store(
+                    reserving(self._held.view, key, due),
+                    key,
+                    new,
+                    also=lambda connection: individual.hold(connection, key, cells, charges, steps),
+                )
 
     def adopt(
         self,
@@ -185,18 +206,41 @@ class PrivateRegister:
             if self._held.view.charges.get(key) == "reserved":
                 self._set_status(key, "settling")
 
-    def settle(self, experiment: str, dataset: str, refunds: Iterable[CellCharge]) -> None:
+    def settle(
+        self,
+        experiment: str,
+        dataset: str,
+        refunds: Iterable[CellCharge],
+        used: Mapping[Purpose, int] = Map(),
+    ) -> None:
         """Give back what a settlement in the log gives back; the same again changes nothing.
+
+        Args:
+            experiment: id.
+            dataset: name.
+            refunds: of the settlement.
+            used: steps that it states. More than this register knows is charged to all patients of
+                cells where each has an account.
 
         Raises:
             RefundTooLarge: more than was charged.
         """
         with self._held.current():
             key = (experiment, dataset)
-            if self._held.view.charges.get(key, "settled") == "settled":
+            view = self._held.view
+            status = view.charges.get(key, "settled")
+            if status == "settled":
                 return
-            given = tuple(refund for refund in refunds if refund.cell in self._held.view.cells)
-            self._store(settling(self._held.view, key, given), key, (), given)
+            given = tuple(refund for refund in refunds if refund.cell in view.cells)
+            after = settling(view, key, given)
+            unknown = used.get("train", 0) - view.used_by(key).get("train", 0)
+            if status != "lost" and unknown > 0:
+                with self._held.database.read() as connection:
+                    cells = individual.charge_unknown(connection, key, after.cells, unknown)
+                after = replace(after, cells=cells)
+            self._store(
+                after, key, (), given, also=lambda connection: individual.forget(connection, key)
+            )
 
     def charges_of(self, experiment: str, dataset: str) -> tuple[CellCharge, ...]:
         """What a reservation charged, cells in sorted order."""
@@ -237,10 +281,15 @@ class PrivateRegister:
                 "nonce": secrets.token_hex(32),
                 "at_ms": at_ms,
             }
+            cells = self._held.view.cells
             with self._held.writing() as connection:
                 connection.execute(rows.INSERT_INTENT, row)
+                if purpose == "train":
+                    cells = individual.intend(connection, key, cells, round_number, steps)
+                    self._held.write_spends(connection, cells)
             tree.append(leaf_hash(canonical(row)))
-            self._held.view = intending(self._held.view, key, purpose, steps)
+            after = intending(self._held.view, key, purpose, steps)
+            self._held.view = replace(after, cells=cells)
 
     def intended(self, experiment: str, dataset: str, round_number: int) -> Map[Purpose, int]:
         """Steps of one round that have an intent, by purpose."""
@@ -275,10 +324,9 @@ class PrivateRegister:
         key: Key,
         new: Sequence[dict[str, Any]],
         refunds: Sequence[CellCharge] = (),
+        also: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        """Make a step of one reservation durable, then true."""
-        before = self._held.view
-        changed = (c for name, c in after.cells.items() if before.cells.get(name) is not c)
+        """Make a step of one reservation durable, then true; ``also`` belongs to it."""
         with self._held.writing() as connection:
             if new:
                 connection.execute(rows.INSERT_CHARGE, new)
@@ -287,7 +335,8 @@ class PrivateRegister:
                 connection.execute(
                     rows.SET_REFUND, {**values, "g_back": refund.g, "r_back": refund.r}
                 )
-            self._write_spends(connection, changed)
+            self._held.write_spends(connection, after.cells)
+            also(connection)
             rows.write_status(connection, key, after.charges[key])
             if after.charges[key] == "settled":
                 connection.execute(sa.delete(tables.masks).where(*rows.masks_of(key)))
@@ -306,11 +355,6 @@ class PrivateRegister:
         with self._held.writing() as connection:
             rows.write_status(connection, key, status)
         self._held.view = replace(self._held.view, charges=self._held.view.charges.set(key, status))
-
-    def _write_spends(self, connection: Connection, cells: Iterable[PrivateCell]) -> None:
-        spends = [{"charged": cell.terms.cell, **rows.spend_row(cell.spend)} for cell in cells]
-        if spends:
-            connection.execute(rows.SET_SPEND, spends)
 
     def _tree(self, key: Key) -> MerkleTree:
         tree = self._held.trees.get(key)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ledger.copies.database import Database
 from ledger.errors import StoreUnusable
 
-VERSION = 3
+VERSION = 4
 _BUSY_TIMEOUT_MS = 30_000
 
 METADATA = sa.MetaData()
@@ -97,6 +97,24 @@ masks = sa.Table(  # since version 2
     sa.Column("context", sa.Text, nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
+held_for_patients = sa.Table(  # since version 4
+    "held_for_patients",
+    METADATA,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("dataset", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("step_g", sa.BigInteger, nullable=False),
+    sa.Column("cap_g", sa.BigInteger, nullable=False),
+    sa.Column("base_g", sa.BigInteger, nullable=False, default=0),
+    sa.Column("pending_round", sa.Integer, nullable=False, default=0),
+    sa.Column("pending_g", sa.BigInteger, nullable=False, default=0),
+)
+patient_spends = sa.Table(  # since version 4
+    "patient_spends",
+    METADATA,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
 restarts = sa.Table(
     "restarts",
     METADATA,
@@ -141,6 +159,10 @@ def _make(connection: Connection, name: str) -> None:
     if version in (1, 2):
         masks.create(connection, checkfirst=True)
         connection.exec_driver_sql("ALTER TABLE outbox ADD COLUMN masked_in TEXT")
+        version = 3
+    if version == 3:
+        held_for_patients.create(connection)
+        patient_spends.create(connection)
         connection.execute(sa.update(register).values(version=VERSION))
         version = VERSION
     if version != VERSION:

@@ -64,6 +64,7 @@ class Offer(BaseModel):
         delta: its delta, or None for the most that is allowed.
         blocks, new_patients: see ``node.data.blocks.Calendar``.
         purposes: the epsilon, in millionths, of each cell that a purpose may use at most.
+        individual: account for each training patient alone; with the hospital's first dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +76,7 @@ class Offer(BaseModel):
     blocks: Period | None = None
     new_patients: Annotated[int | None, Field(ge=0)] = None
     purposes: dict[PurposeCode, Count] = Field(default_factory=dict)
+    individual: bool = False
 
 
 def status_of(service: NodeService) -> NodeStatus:
@@ -255,6 +257,7 @@ def _register(service: NodeService, offer: Offer) -> Response:
                 new_patients=offer.new_patients,
             ),
             purposes=offer.purposes,
+            individual=offer.individual,
         )
         record = service.register_dataset(prepared)
     except (DatasetError, RegistrationRefused, PromiseExceeded) as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from ledger.rules.individual import is_individual
 from ledger.rules.state import State
 from node.register.accounts import PrivateCell, PrivateView
 from privacy.calibrate import epsilon_of
@@ -141,6 +142,10 @@ def _cell(cell: PrivateCell) -> CellStatus:
     spent = 0.0
     if spend.g or spend.r:
         spent = epsilon_of(spend.g, spend.r, terms.limit.order_centi, delta)
+    if is_individual(terms):
+        spent = (
+            terms.epsilon_micro / 10**6
+        )  # the most of any patient; who has what left is told to nobody
     return CellStatus(
         cell=terms.cell,
         epsilon_promised=terms.epsilon_micro / 10**6,

@@ -120,12 +120,12 @@ class Counting:
 FLAT = Flat()
 
 
-def clip_to_grid(gradients: FloatMatrix, sensitivity: int) -> IntMatrix:
+def clip_to_grid(gradients: FloatMatrix, sensitivity: int | IntMatrix) -> IntMatrix:
     """Clip each row to the sensitivity and put it on the grid.
 
     Args:
         gradients: finite float64 [u, d].
-        sensitivity: L2 bound, grid units, 1 .. 2^30.
+        sensitivity: L2 bound, grid units, 0 .. 2^30; one for all rows, or int64 [u].
 
     Returns:
         int64 [u, d]; every row's sum of squares is at most sensitivity^2, checked in integers.

@@ -4,7 +4,8 @@ A frame is a header and some parts: u32be length and bytes of the header (the st
 ``ledger.formats.strict``), u32be number of parts, then u64be length and bytes of each. Lengths are bounded,
 headers are a closed set of types, nothing is ever unpickled. The conversation: the process says
 ``Ready`` once; then one request at a time is answered by one reply, and between a ``Round`` and its
-``Result`` the process may ask to record an ``Intent``, which ``Answer`` allows or not.
+``Result`` the process may ask to record an ``Intent``, or what was ``Charged`` to patients, which
+``Answer`` allows or not.
 
 Errors of the two that the other side may see are sent by name and fields.
 """
@@ -53,6 +54,8 @@ class Job(BaseModel):
         blocks: the calendar blocks whose patients the plan charges; empty where all are one block.
         patients: with blocks, the file that knows each patient's (``node.register.patients``).
         snapshot: root of the dataset's commitment.
+        allowance: what each patient may spend, where the plan accounts for patients one by one
+            (``node.data.patient_spend``); empty elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -69,6 +72,7 @@ class Job(BaseModel):
     blocks: tuple[Slug, ...] = ()
     patients: str = ""
     snapshot: Hash = EMPTY_HASH
+    allowance: Part = b""
 
 
 class Message(BaseModel):
@@ -90,7 +94,7 @@ class Load(Message):
 
 
 class Round(Message):
-    """Run a job. Parts: spec, schema, site, model, path, split key, file of patients."""
+    """Run a job. Parts: spec, schema, site, model, path, split key, file of patients, allowance."""
 
     type: Literal["round"] = "round"
     kind: RoundKind
@@ -150,6 +154,12 @@ class Intent(Message):
     steps: Positive
 
 
+class Charged(Message):
+    """What the round costs each patient: record it durably, then answer. Parts: a ``PatientSpend``."""
+
+    type: Literal["charged"] = "charged"
+
+
 class Result(Message):
     """A round's noisy vector. Parts: the encoded update."""
 
@@ -175,6 +185,7 @@ Header = Annotated[
     | Ready
     | Loaded
     | Intent
+    | Charged
     | Result
     | SelfTested
     | Failed,

@@ -28,13 +28,16 @@ from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.tensors import encode_update, unpack_model
 from ledger.formats.documents import parse_document
 from ledger.formats.strict import parse_canonical
+from node.data.blocks import member
 from node.data.encode import Examples
 from node.data.holdings import Halves
+from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.errors import JobRefused
 from node.training.clipping import FLAT, Clipping, Counting, PerLayer
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
 from node.training.frames import Job
+from node.training.individual import RecordCharges, individual_round
 from node.training.layerwise import LayerwiseSum
 from node.training.network import FloatVector, build, load_flat
 from node.training.train import (
@@ -54,7 +57,17 @@ Noise = Callable[[str], Randomness]
 """Opens a generator for the one purpose that the text names."""
 
 
-def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNoise) -> bytes:
+def _record_nothing(charges: PatientSpend) -> None:
+    raise JobRefused("nobody records what the round costs each patient")
+
+
+def run_round(
+    job: Job,
+    holdings: Halves,
+    noise: Noise,
+    before_noise: BeforeNoise,
+    record_charges: RecordCharges = _record_nothing,
+) -> bytes:
     """Run a round.
 
     Args:
@@ -62,6 +75,8 @@ def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNois
         holdings: warm datasets.
         noise: opens generators.
         before_noise: records an intent durably, or raises; called before its noise is drawn.
+        record_charges: where the plan accounts for patients one by one, records durably what the
+            round costs each of them; called before its noise is drawn.
 
     Returns:
         The encoded update: gradients or weights for ``train``, a histogram for ``evaluate`` and
@@ -71,7 +86,7 @@ def run_round(job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNois
         JobRefused, LedgerError: spec, schema, plan and model do not fit together.
         DatasetError, DatasetChanged: the file is not what was registered.
     """
-    work = PreparedRound(job, holdings, noise, before_noise)
+    work = PreparedRound(job, holdings, noise, before_noise, record_charges)
     if job.kind == "train":
         vector = work.train()
     elif job.kind == "evaluate":
@@ -89,13 +104,23 @@ class PreparedRound:
     (``node.training.attack``) play many rounds of one.
     """
 
-    def __init__(self, job: Job, holdings: Halves, noise: Noise, before_noise: BeforeNoise) -> None:
+    def __init__(
+        self,
+        job: Job,
+        holdings: Halves,
+        noise: Noise,
+        before_noise: BeforeNoise,
+        record_charges: RecordCharges = _record_nothing,
+    ) -> None:
         self._spec = parse_document(job.spec, ExperimentSpec)
         self._schema = parse_document(job.schema_document, Schema)
         self._site = parse_canonical(job.site, SitePlan)
         self._releases = {release.purpose: release for release in self._site.releases}
         self._noise = noise
         self._before_noise = before_noise
+        self._record_charges = record_charges
+        self._split_key = job.split_key
+        self._allowance = Allowance.decode(job.allowance) if job.allowance else None
         self._context = f"{sha256(job.spec).hexdigest()}/{self._site.dataset}/{job.kind}{job.round}"
         if self._site.dataset != self._schema.dataset:
             raise JobRefused(f"the plan is for {self._site.dataset}, not {self._schema.dataset}")
@@ -128,6 +153,8 @@ class PreparedRound:
         """Make the round's private vector at ``model``: int64 [d], grid units."""
         release = self._release("train")
         strategy = self._spec.federation.strategy
+        if release.engine == "individual":
+            return self._individual(release)
         with closing(self._noise(f"{self._context}/train")) as rng:
             if isinstance(strategy, FedAvg):
                 return fedavg_round(
@@ -148,6 +175,26 @@ class PreparedRound:
                 update_bound=self._site.update_bound,
                 rng=rng,
                 before_noise=self._before_noise,
+            )
+
+    def _individual(self, release: Release) -> IntVector:
+        ids = self.training.examples.ids
+        if self._allowance is None or ids is None:
+            raise JobRefused(
+                "the plan accounts for patients one by one, and nobody said who has what"
+            )
+        members = members_of([member(self._split_key, patient) for patient in ids])
+        with closing(self._noise(f"{self._context}/train")) as rng:
+            return individual_round(
+                self.training,
+                self.model,
+                release,
+                members,
+                self._allowance,
+                update_bound=self._site.update_bound,
+                rng=rng,
+                before_noise=self._before_noise,
+                record_charges=self._record_charges,
             )
 
     def baseline(self) -> IntVector:

@@ -28,7 +28,7 @@ from node.duties.judging import steps_of
 from node.errors import IntentsClosed, NodeError, RoundFailed
 from node.register.private import PrivateRegister
 from node.training.frames import Job
-from node.training.worker import OnIntent, Worker
+from node.training.worker import OnCharges, OnIntent, Worker
 from privacy.noise import SecureRandom
 from privacy.selfaudit.checks import Report
 
@@ -59,6 +59,7 @@ class Task:
         mask: under secure aggregation, makes the masked vector from the vector; without it nothing
             of a masked plan is uploaded.
         fresh: the vector that the outbox holds for the round must not be used again.
+        on_charges: where patients are accounted for one by one, records what the round costs them.
     """
 
     experiment: str
@@ -70,6 +71,7 @@ class Task:
     job: Callable[[bytes], Job] | None = None
     mask: Mask | None = None
     fresh: bool = False
+    on_charges: OnCharges | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -128,7 +130,9 @@ class WorkerTrainer:
 
     def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
         """Run the job in the process."""
-        return self._worker.run_round(job, on_intent, timeout_s=self._limit_s)
+        return self._worker.run_round(
+            job, on_intent, on_charges=task.on_charges, timeout_s=self._limit_s
+        )
 
     def kill(self) -> None:
         """End the process."""

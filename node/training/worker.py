@@ -1,8 +1,8 @@
 """The node service's side of its warm training process; imports no torch.
 
 Promise: the process is started once, not once a round, and again after it died. One request runs at
-a time; other threads wait. ``run_round`` calls ``on_intent`` before the process may use any noise, and
-the process waits until it returns: whoever records intents durably there is charged for everything
+a time; other threads wait. ``run_round`` calls ``on_intent`` (and, where patients are accounted for one by
+one, ``on_charges``) before the process may use any noise, and the process waits until it returns: whoever records intents durably there is charged for everything
 that can have been drawn. When the process dies, the caller gets ``WorkerDied`` and must count every
 intent it recorded as used. When the parent dies, so does the process.
 
@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,6 +32,7 @@ from ledger.entries.operations.plans import Purpose
 from node.errors import WorkerDied, WorkerError, WorkerMisbehaved
 from node.training.frames import (
     Answer,
+    Charged,
     Failed,
     Header,
     Intent,
@@ -59,6 +61,8 @@ _M = TypeVar("_M", bound=Message)
 
 OnIntent = Callable[[Purpose, int], None]
 """Records durably that noise for so many steps of a purpose will be used; raises to forbid it."""
+OnCharges = Callable[[bytes], None]
+"""Records durably what a round costs each patient (a ``PatientSpend``); raises to forbid it."""
 
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Report)
@@ -170,13 +174,22 @@ class Worker:
             header, parts = self._receive(deadline)
             return self._expect(header, Loaded, parts)
 
-    def run_round(self, job: Job, on_intent: OnIntent, *, timeout_s: float | None = None) -> bytes:
+    def run_round(
+        self,
+        job: Job,
+        on_intent: OnIntent,
+        *,
+        on_charges: OnCharges | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
         """Run one round.
 
         Args:
             job: what to do.
             on_intent: called, in this thread, before noise is used; what it raises is raised here
                 and nothing is released.
+            on_charges: called, in this thread, before noise is used, where the job has an allowance;
+                what it raises is raised here and nothing is released.
             timeout_s: after which the process is killed; None waits for ever.
 
         Returns:
@@ -206,12 +219,16 @@ class Worker:
                 os.fsencode(job.path),
                 job.split_key,
                 os.fsencode(job.patients),
+                job.allowance,
             )
             while True:
                 header, parts = self._receive(deadline)
-                if not isinstance(header, Intent):
+                if isinstance(header, Intent):
+                    self._ask(partial(on_intent, header.purpose, header.steps), deadline)
+                elif isinstance(header, Charged) and on_charges is not None and len(parts) == 1:
+                    self._ask(partial(on_charges, parts[0]), deadline)
+                else:
                     break
-                self._ask(header, on_intent, deadline)
             result = self._expect(header, Result, parts)
             if result.production != self._production or len(parts) != 1:
                 raise self._misbehaved("a result that is not of this process")
@@ -228,9 +245,9 @@ class Worker:
         with self._lock:
             self._reap()
 
-    def _ask(self, intent: Intent, on_intent: OnIntent, deadline: float | None) -> None:
+    def _ask(self, record: Callable[[], None], deadline: float | None) -> None:
         try:
-            on_intent(intent.purpose, intent.steps)
+            record()
         except BaseException:
             # Not recorded, so not allowed; the process must not be left waiting.
             with contextlib.suppress(WorkerError):
@@ -297,7 +314,7 @@ class Worker:
             frame = read_frame(read)
         except WorkerMisbehaved as error:
             raise self._misbehaved(error.reason) from None
-        self._owes_reply = isinstance(frame[0], Intent)
+        self._owes_reply = isinstance(frame[0], Intent | Charged)
         return frame
 
     def _expect(self, header: Header, kind: type[_M], parts: tuple[bytes, ...] = ()) -> _M:

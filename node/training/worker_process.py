@@ -28,6 +28,7 @@ import orjson
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import LedgerError
 from node.data.holdings import Holdings
+from node.data.patient_spend import PatientSpend
 from node.errors import (
     IntentRefused,
     JobRefused,
@@ -38,6 +39,7 @@ from node.errors import (
 )
 from node.training.frames import (
     Answer,
+    Charged,
     Header,
     Intent,
     Job,
@@ -65,7 +67,8 @@ _Frame = tuple[Header, tuple[bytes, ...]]
 _OpenNoise = Callable[[str], Randomness]
 _BeforeNoise = Callable[[Purpose, int], None]
 _SelfTest = Callable[[_OpenNoise], Report]
-_RunRound = Callable[[Job, Holdings, _OpenNoise, _BeforeNoise], bytes]
+_RecordCharges = Callable[[PatientSpend], None]
+_RunRound = Callable[[Job, Holdings, _OpenNoise, _BeforeNoise, _RecordCharges], bytes]
 
 
 def main() -> int:
@@ -151,11 +154,11 @@ class _Serving:
             return self._tell()
         if isinstance(header, Load) and len(parts) == 3:
             return self._load(*parts)
-        if isinstance(header, Round) and len(parts) == 7:
+        if isinstance(header, Round) and len(parts) == 8:
             failure = self._test().failure
             if failure is not None:
                 raise SelfTestFailed(failure)
-            spec, schema, site, model, path, split_key, patients = parts
+            spec, schema, site, model, path, split_key, patients, allowance = parts
             job = Job(
                 kind=header.kind,
                 round=header.round,
@@ -169,8 +172,11 @@ class _Serving:
                 blocks=header.blocks,
                 patients=os.fsdecode(patients),
                 snapshot=header.snapshot,
+                allowance=allowance,
             )
-            update = self._run_round(job, self._holdings, self._noise.open, self._record)
+            update = self._run_round(
+                job, self._holdings, self._noise.open, self._record, self._record_charges
+            )
             return write_frame(Result(production=self._noise.production), (update,))
         raise WorkerMisbehaved(f"a request {header.type!r} with {len(parts)} parts")
 
@@ -202,12 +208,19 @@ class _Serving:
         return write_frame(SelfTested(), (orjson.dumps(self._test()),))
 
     def _record(self, purpose: Purpose, steps: int) -> None:
-        self.say(write_frame(Intent(purpose=purpose, steps=steps)))
+        if not self._ask(write_frame(Intent(purpose=purpose, steps=steps))):
+            raise IntentRefused(purpose)
+
+    def _record_charges(self, charges: PatientSpend) -> None:
+        if not self._ask(write_frame(Charged(), (charges.encode(),))):
+            raise IntentRefused("train")
+
+    def _ask(self, frame: bytes) -> bool:
+        self.say(frame)
         header, _ = self._requests.get()
         if not isinstance(header, Answer):
-            raise WorkerMisbehaved(f"a {header.type!r} where an answer to an intent is due")
-        if not header.go:
-            raise IntentRefused(purpose)
+            raise WorkerMisbehaved(f"a {header.type!r} where an answer is due")
+        return header.go
 
 
 def _receive(requests: queue.SimpleQueue[_Frame]) -> NoReturn:

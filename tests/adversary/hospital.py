@@ -19,6 +19,7 @@ from ledger.formats.documents import encode_document
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.log import Sequenced
 from node.duties.duty import Duty
+from node.duties.individual import steps_of_patients
 from node.duties.judging import approvals, duties
 from node.duties.plan_check import CheckedPlan, check
 from node.duties.situation import LocalPolicy, Memory, Standing
@@ -155,7 +156,13 @@ class Hospital:
         """Charge the private register for the most that a plan may cost."""
         site = site_of(self.replica.state.experiments[experiment].plan, dataset)
         assert site is not None
-        self.register.reserve(self.replica.federation, experiment, dataset, totals(site.releases))
+        self.register.reserve(
+            self.replica.federation,
+            experiment,
+            dataset,
+            totals(site.releases),
+            steps_of_patients(site),
+        )
 
     def duties(self, *, late_ms: int = 0) -> tuple[Duty, ...]:
         """What it has to do, from its own copy, its register and its clock.

@@ -33,7 +33,8 @@ from ledger.experiment.updates import judge_update
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.strict import canonical, parse_canonical
 from node.data.intake import read_table
-from node.errors import DatasetError
+from node.data.patient_spend import Allowance, PatientSpend, members_of
+from node.errors import DatasetError, PatientSpendUnreadable
 from tests.federation import small_schema
 from tests.fuzz import samples
 from tests.fuzz.parser import Parser
@@ -129,6 +130,16 @@ def _judged_update(data: bytes) -> object:
     return judge_update(plan, plan.sites[0], "train", 10, blob_ref(data), data)
 
 
+def _allowances() -> list[bytes]:
+    members = members_of([bytes([number]) * 32 for number in (1, 2)])
+    some = PatientSpend(members, np.array([7, 2**40]))
+    return [
+        Allowance(2**41, 2**40, lifetime, here).encode()
+        for lifetime in (some, PatientSpend.nobody())
+        for here in (some, PatientSpend.nobody())
+    ]
+
+
 def _update_samples() -> list[bytes]:
     return [encode_update(np.arange(VALUES, dtype=np.int64) - 2)]
 
@@ -206,6 +217,11 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser(
         "judged-update", (), _update_samples, _judged_update, (), without="every blob has a verdict",
+    ),
+    Parser(
+        "allowance",
+        ("node.data.patient_spend.Allowance.decode", "node.data.patient_spend.PatientSpend.decode"),
+        _allowances, Allowance.decode, (PatientSpendUnreadable,), Allowance.encode,
     ),
     Parser(
         "model", ("ledger.experiment.tensors.unpack_model",), _model_samples,

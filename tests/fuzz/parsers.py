@@ -53,6 +53,7 @@ ELSEWHERE: dict[str, str] = {
     "ledger.rules.members.open_seat": "looks into the state",
     "node.data.holdings.Holdings.split": "divides rows in memory",
     "node.data.snapshot.split_table": "divides rows in memory",
+    "node.register.individual.open_spend": "opens a sealed record, and reads what `allowance` reads",
     "node.register.private.PrivateRegister.open": "the node's own database",
     "node.register.tables.open_tables": "the node's own database",
     "node.training.network.load_flat": "numbers that `unpack_model` read",

@@ -24,6 +24,7 @@ from nacl.pwhash import argon2id
 from ledger.exchange.home import Membership
 from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from ledger.experiment.spec import ExperimentSpec
 from ledger.formats import keys
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare, register, say_and_follow
@@ -83,7 +84,7 @@ class _Shared:
         )
 
     def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
-        return self._worker.run_round(job, on_intent, timeout_s=120)
+        return self._worker.run_round(job, on_intent, on_charges=task.on_charges, timeout_s=120)
 
     def kill(self) -> None:
         """It goes on for the others."""
@@ -92,28 +93,24 @@ class _Shared:
         """It goes on for the others."""
 
 
-def play(directory: Path, twins: Sequence[Twin]) -> dict[str, Outside]:
-    """Run two experiments over all these hospitals; what the outside saw of each, by name."""
+def play(directory: Path, twins: Sequence[Twin], *, individual: bool = False) -> dict[str, Outside]:
+    """Run two experiments over all these hospitals; what the outside saw of each, by name.
+
+    With ``individual`` the hospitals account for their patients one by one, and the experiments run for
+    so long that patients retire.
+    """
     outsides = {twin.name: Outside(twin.name) for twin in twins}
     logs = LogWatch()
     structlog.configure(processors=[logs])
     try:
         with Worker(test_noise=7) as worker, Town(directory, [t.name for t in twins]) as town:
             trainer = _Shared(worker)
-            datasets = [offer(town, twin, outsides[twin.name]) for twin in twins]
+            datasets = [
+                offer(town, twin, outsides[twin.name], individual=individual) for twin in twins
+            ]
             for twin in twins:
                 _start(town, twin.name, trainer, outsides[twin.name], logs)
-            for spec in (
-                small_spec(
-                    datasets, privacy=Privacy(epsilon=Decimal(1), baseline=Baseline(rounds=3))
-                ),
-                small_spec(
-                    datasets,
-                    name="second",
-                    strategy={"name": "fedavg", "local_steps": 2},
-                    sampling="0.5",
-                ),
-            ):
+            for spec in _one_by_one(datasets) if individual else _alike(datasets):
                 experiment = town.propose(spec)
                 for dataset in datasets:
                     town.approve(experiment, dataset)
@@ -128,6 +125,27 @@ def play(directory: Path, twins: Sequence[Twin]) -> dict[str, Outside]:
     finally:
         structlog.reset_defaults()
     return outsides
+
+
+def _alike(datasets: list[str]) -> tuple[ExperimentSpec, ...]:
+    return (
+        small_spec(datasets, privacy=Privacy(epsilon=Decimal(1), baseline=Baseline(rounds=3))),
+        small_spec(
+            datasets,
+            name="second",
+            strategy={"name": "fedavg", "local_steps": 2},
+            sampling="0.5",
+        ),
+    )
+
+
+def _one_by_one(datasets: list[str]) -> tuple[ExperimentSpec, ...]:
+    return tuple(
+        small_spec(
+            datasets, name=name, privacy=Privacy(epsilon=Decimal(3), full_rounds=1), rounds=rounds
+        )
+        for name, rounds in (("first", 4), ("second", 3))
+    )
 
 
 def differences(one: Outside, other: Outside) -> list[str]:
@@ -182,7 +200,14 @@ def schema(dataset: str) -> Schema:
     )
 
 
-def offer(town: Town, twin: Twin, outside: Outside, declared: Schema | None = None) -> str:
+def offer(
+    town: Town,
+    twin: Twin,
+    outside: Outside,
+    declared: Schema | None = None,
+    *,
+    individual: bool = False,
+) -> str:
     """Register a hospital's table, watched; returns the dataset's name."""
     member = town.home(twin.name).open(PASSPHRASE)
     _watch(member, outside)
@@ -199,6 +224,7 @@ def offer(town: Town, twin: Twin, outside: Outside, declared: Schema | None = No
             hospital_key=key,
             cells=private.view.cells,
             epsilon=5.0,
+            individual=individual,
         )
         register(
             prepared,

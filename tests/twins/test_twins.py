@@ -8,9 +8,14 @@ import httpx
 import pytest
 from nacl.pwhash import argon2id
 
+from ledger.exchange.home import MemberHome
 from ledger.formats import keys
+from node.data.hospital_key import load_hospital_key
 from node.errors import DatasetError
-from tests.node.town import Town
+from node.register.individual import LIFETIME, open_spend
+from node.register.private import PRIVATE, PrivateRegister
+from tests.federation import node_of
+from tests.node.town import PASSPHRASE, Town
 from tests.twins import play
 from tests.twins.outside import Outside
 from tests.twins.play import PATIENTS, Twin, differences, offer
@@ -44,6 +49,44 @@ def test_one_patient_more_or_less_is_not_seen_from_outside(tmp_path: Path) -> No
         assert differences(plain, seen[name]) == [], name
     values = {name: tuple(outside.vectors) for name, outside in seen.items()}
     assert len(set(values.values())) == len(twins)  # what is paid for does differ
+
+
+@pytest.mark.process
+def test_nobody_sees_from_outside_who_has_what_left(tmp_path: Path) -> None:
+    twins = [
+        Twin("clinic-0"),
+        Twin("clinic-1", PATIENTS["ordinary"], "train"),
+        Twin("clinic-2", ("90,600,0",) * 40, again=True),
+    ]
+    seen = play.play(tmp_path, twins, individual=True)
+    plain = seen["clinic-0"]
+    assert len(plain.vectors) == 9
+    for name in list(seen)[1:]:
+        assert differences(plain, seen[name]) == [], name
+    assert retired(tmp_path, "clinic-0") > 20
+    accounts = {tuple(sorted(spends(tmp_path, twin.name))) for twin in twins}
+    assert len(accounts) == len(twins)
+
+
+def spends(directory: Path, name: str) -> list[int]:
+    """What the patients of a hospital have spent of their promise, opened with its own key."""
+    member = MemberHome(directory / node_of(name)).open(PASSPHRASE)
+    private = PrivateRegister.open(member.home.path / PRIVATE)
+    try:
+        key = load_hospital_key(member.home.path, member.keyring.sealing)
+        sealed = private.patients.record_of(LIFETIME)
+        cell = private.view.cells[f"{name}-train"]
+        assert cell.spend.g == 0  # every round's worst case was taken back
+        return open_spend(key, LIFETIME, sealed).spent.tolist()
+    finally:
+        private.close()
+        member.close()
+
+
+def retired(directory: Path, name: str) -> int:
+    """Patients who have spent all that the two experiments may cost."""
+    found = spends(directory, name)
+    return sum(spent > 0.99 * max(found) for spent in found)
 
 
 def request(body: bytes, **headers: str) -> httpx.Request:

@@ -16,9 +16,18 @@ def _cell(who: str, op: Any, history: History) -> Told:
         (
             Fact("Patients", f"about {op.declared_patients:,} (declared)"),
             Fact("Delta", f"{op.delta_e15 / 1e15:.3g}"),
-            Fact("Block", f"{op.block}, {op.half} half"),
+            Fact("Block", f"{op.block}, {_HALVES[op.half]}"),
         ),
     )
+
+
+_HALVES = {
+    "train": "train half",
+    "test": "test half",
+    "both": "both half",
+    "individual": "train half; each patient has an account of the own inside the hospital, which is not "
+    "recomputable from here",
+}
 
 
 def _limited(who: str, op: Any, history: History) -> Told:

@@ -26,12 +26,14 @@ class CellRegistered(Value):
     Attributes:
         declared_patients: the nominal size that may be public; never a counted one.
         block: calendar block of first registration, e.g. ``2024q1``, or ``all``.
+        half: the patients who are in it; ``individual`` is the training half, where the node accounts for
+            each patient alone, and the log for none.
     """
 
     type: Literal["cell.registered"]
     cell: Slug
     block: Slug
-    half: Literal["train", "test", "both"]
+    half: Literal["train", "test", "both", "individual"]
     declared_patients: Positive
     epsilon_micro: Positive
     delta_e15: Annotated[int, Field(ge=1, le=10**12)]

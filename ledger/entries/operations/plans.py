@@ -14,7 +14,7 @@ from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import BlobRef, Count, Hash, Positive, Slug, Value
 
 Purpose = Literal["train", "evaluate", "baseline_train", "baseline_evaluate"]
-Engine = Literal["exact", "fast"]
+Engine = Literal["exact", "fast", "individual"]
 
 
 class Release(Value):
@@ -26,8 +26,10 @@ class Release(Value):
         sampling: Poisson probability in units of 2^-32; 2^32 is the full batch.
         steps: the most that the plan may run, spare rounds included.
         engine: how the sum before the noise is made: from integer vectors of each patient, or by
-            book-keeping, which clips below the sensitivity by what its rounding may add.
-        charges: per *step*, for every cell that the release reads.
+            book-keeping, which clips below the sensitivity by what its rounding may add; or, from cells
+            of that kind, ``individual``: like exact, each patient clipped to what the patient has left.
+        charges: per *step*, for every cell that the release reads; with engine ``individual`` the most
+            that any one patient may lose in all steps together.
     """
 
     purpose: Purpose

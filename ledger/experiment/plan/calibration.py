@@ -15,11 +15,11 @@ from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import PlanRefused
 from ledger.experiment.noise_shares import LEAST_SHARE_SD, SHARED, share_sd
+from ledger.experiment.plan.individual import check_one_by_one, steps_at_full_length
 from ledger.experiment.plan.quantities import (
     clip_units,
     noise_shares,
     sampling_units,
-    steps_per_round,
 )
 from ledger.experiment.plan.sites import Site, cells_of
 from ledger.experiment.spec import ExperimentSpec
@@ -40,6 +40,7 @@ def target_limit(spec: ExperimentSpec, cell: CellRegistered) -> Limit:
 
 def calibrate(spec: ExperimentSpec, sites: Sequence[Site]) -> list[Mapping[Purpose, int]]:
     """The noise of every site. What is shared is one noise for all: that of the strictest promise."""
+    check_one_by_one(spec, sites)
     noises: list[Mapping[Purpose, int]] = [_calibrate_site(spec, site) for site in sites]
     if noise_shares(spec) == 1:
         return noises
@@ -72,7 +73,7 @@ def _calibrate_site(spec: ExperimentSpec, site: Site) -> dict[Purpose, int]:
             noise = max(noise, _plan(name, _scaled(limit, part), (), GRID, len(measured)))
         noises.update(dict.fromkeys(measured, noise))
     sensitivity, sampling = clip_units(spec), sampling_units(spec)
-    training_steps = (spec.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
+    training_steps = steps_at_full_length(spec, site)
     for cell in cells_of(site, "train"):
         limit = target_limit(spec, site.cells[cell])
         fixed = [

@@ -23,6 +23,11 @@ from ledger.experiment.adaptive_clip import extra_values, split_of
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import parameter_count, parameter_shapes
 from ledger.experiment.plan.calibration import calibrate
+from ledger.experiment.plan.individual import (
+    counts_one_by_one,
+    most_for_a_patient,
+    training_steps,
+)
 from ledger.experiment.plan.quantities import (
     clip_units,
     engine_of,
@@ -143,16 +148,17 @@ def _assemble_site(
     spec: ExperimentSpec, site: Site, parameters: int, noises: Mapping[Purpose, int]
 ) -> SitePlan:
     sensitivity = clip_units(spec)
-    steps: dict[Purpose, int] = {
-        "train": (spec.rounds + spec.federation.spare_rounds) * steps_per_round(spec)
-    }
+    steps: dict[Purpose, int] = {"train": training_steps(spec)}
     if spec.privacy.metrics is not None:
         steps["evaluate"] = 1
     if spec.privacy.baseline is not None:
         steps["baseline_train"] = spec.privacy.baseline.rounds
         steps["baseline_evaluate"] = 1
+    one_by_one = counts_one_by_one(site)
     releases = tuple(
-        _release(
+        _individual_release(spec, site, sensitivity, noises[purpose], count)
+        if one_by_one and purpose == "train"
+        else _release(
             site,
             purpose,
             sensitivity=sensitivity if purpose in TRAINING else GRID,
@@ -208,6 +214,20 @@ def _release(
         steps=steps,
         engine=engine,
         charges=tuple(charges),
+    )
+
+
+def _individual_release(
+    spec: ExperimentSpec, site: Site, sensitivity: int, noise_sd: int, steps: int
+) -> Release:
+    return Release(
+        purpose="train",
+        sensitivity=sensitivity,
+        noise_sd=noise_sd,
+        sampling=FULL_BATCH,
+        steps=steps,
+        engine="individual",
+        charges=most_for_a_patient(spec, site, sensitivity, noise_sd),
     )
 
 
