@@ -10,8 +10,8 @@ proportion to the signal. So a researcher tunes nothing on patients, where each 
 within one standard error of the best. So was ``LOOSE_FROM``, by the same command's ``--clip``: a tight clip
 bounds the noise and bends the model, and from that signal on the bend costs more. Noise goes with clip norm times
 rate, so the rate is divided by what the clip norm is multiplied with. The limits are round numbers, settled with the
-tables of ``benchmarks.utility`` in view. All are for one linear layer with a logistic loss, full batches and
-inputs of about unit size; what is clipped otherwise than flat begins at ``TIGHT``. Everything else gets ``HOUSE``.
+tables of ``benchmarks.utility`` in view. All are for one linear layer with a logistic loss, full batches,
+flat clipping and inputs of about unit size. Everything else gets ``HOUSE``.
 
 Not promised: the best settings for a table. Numbers written in a spec are left as they are.
 """
@@ -124,8 +124,6 @@ def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
     written = federation.strategy.learning_rate
     rate = None if written == "auto" else written
     clip = None if spec.privacy.clip_norm == "auto" else spec.privacy.clip_norm
-    if clip is None and spec.privacy.clipping != "flat":
-        clip = TIGHT
     fitted = _fitted(spec)
     if fitted:
         sizes, mu2, parameters = _public(spec, [narrowed(spec, site) for site in sites])
@@ -157,6 +155,7 @@ def _fitted(spec: ExperimentSpec) -> bool:
         and not isinstance(spec.task, RegressionTask)
         and isinstance(spec.federation.strategy, FedSgd)
         and spec.federation.sampling == "full"
+        and spec.privacy.clipping == "flat"
     )
 
 

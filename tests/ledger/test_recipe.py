@@ -112,11 +112,13 @@ def test_a_clip_norm_left_open_beside_a_rate_is_the_one_that_rates_are_meant_for
     [
         {"model": {"preset": "mlp"}, "federation": AUTO},
         {"federation": AUTO | {"sampling": "0.5"}},
+        {"federation": AUTO, "privacy": {"epsilon": "1", "clipping": "per_layer"}},
     ],
 )
 def test_what_nothing_was_fitted_for_gets_the_house_recipe(changed: dict[str, object]) -> None:
     resolved = resolve(spec(**changed), [site()])
     assert (resolved.rounds, resolved.learning_rate) == (HOUSE.rounds, HOUSE.learning_rate)
+    assert resolved.clip_norm == HOUSE.clip_norm
 
 
 def test_a_local_baseline_gets_a_rate_for_one_site() -> None:
