@@ -46,7 +46,8 @@ from ledger.entries.operations.values import EMPTY_HASH, BlobRef, PublicKey
 from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import KeyRing, SealingKey, SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.experiments import totals
 from ledger.rules.members import claim_bytes
 

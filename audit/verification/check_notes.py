@@ -27,7 +27,7 @@ from ledger.copies.evidence import (
     read_fork,
     split,
 )
-from ledger.copies.store import Conflict
+from ledger.copies.stored import Conflict
 from ledger.entries.entry import log_origin
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, MalformedInput, NotConsistent, Refused, UnknownKey

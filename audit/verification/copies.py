@@ -18,7 +18,8 @@ from audit.errors import DamagedCopy, SourceUnusable
 from audit.verification.sqlite_copy import COPY
 from ledger.copies.blobs import BlobStore
 from ledger.copies.bundle import scan_bundle
-from ledger.copies.store import Conflict, LogStore, StoredNote, Witnessed
+from ledger.copies.store import LogStore
+from ledger.copies.stored import Conflict, StoredNote, Witnessed
 from ledger.entries.entry import frame_leaf
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, StoreError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from audit.errors import DamagedCopy, SourceUnusable
 from audit.verification.copies import Fault, StoredEntry
-from ledger.copies.store import Conflict, StoredNote, Witnessed
+from ledger.copies.stored import Conflict, StoredNote, Witnessed
 from ledger.entries.entry import federation_id, log_origin, parse_leaf
 from ledger.entries.operations.federation import FederationFounded
 from ledger.entries.operations.succession import FederationSucceeded

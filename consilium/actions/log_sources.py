@@ -29,7 +29,8 @@ from ledger.exchange.home import CA, MemberHome
 from ledger.exchange.renewal import KEYRING
 from ledger.formats.checkpoint import log_verifier, open_checkpoint
 from ledger.formats.keys import load_keyring
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import Note, NoteSignature, VerifierKey, parse_note
 from ledger.formats.proof import Proof, build_proof
 from ledger.formats.tile_folder import Exported, export_tiles, folder

@@ -16,7 +16,7 @@ from coordinator.refilling.home import prepare_home
 from coordinator.refilling.listening import listen_for_copies
 from coordinator.refilling.refill import Refill
 from coordinator.settings import KEYRING, load_settings
-from ledger.copies.store import Conflict, StoredNote
+from ledger.copies.stored import Conflict, StoredNote
 from ledger.exchange.home import MEMBER, MemberHome
 from ledger.formats.keys import load_keyring
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from ledger.copies.store import Conflict, StoredNote
+from ledger.copies.stored import Conflict, StoredNote
 
 
 class Offer(Protocol):

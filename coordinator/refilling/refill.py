@@ -28,7 +28,8 @@ from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import erased_cards
 from ledger.copies.replica import read_leaves
-from ledger.copies.store import LogStore, StoredNote, exclusive_lock
+from ledger.copies.store import LogStore, exclusive_lock
+from ledger.copies.stored import StoredNote
 from ledger.entries.entry import parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, NotWitnessed, Refused

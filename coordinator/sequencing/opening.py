@@ -24,7 +24,7 @@ from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id
 from ledger.errors import NotAdmitted, NotConsistent, Refused
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint
-from ledger.formats.merkle import MerkleTree
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.rules.log import Log
 from ledger.rules.reverify import entries_of, replay

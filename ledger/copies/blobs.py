@@ -28,17 +28,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ledger.copies.blob_files import (
+    FILE_MODE,
+    digest_of,
+    holds,
+    is_named,
+    read,
+    unlink,
+    write_all,
+    write_file,
+)
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, UploadOutOfStep
 
 MAX_BLOB = 256 * 1024 * 1024
 """The largest blob, in bytes."""
-CHUNK = 1024 * 1024
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UPLOADS = "uploads"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 
 
@@ -82,13 +90,13 @@ class BlobStore:
             self._open_directory(_UPLOADS, create=True) as uploads,
             self._open_directory(first, second, create=True) as directory,
         ):
-            if not _holds(directory, ref.sha256, data):
+            if not holds(directory, ref.sha256, data):
                 temporary = f"{ref.sha256}.{secrets.token_hex(8)}.tmp"
                 try:
-                    _write_file(uploads, temporary, data)
+                    write_file(uploads, temporary, data)
                     os.rename(temporary, ref.sha256, src_dir_fd=uploads, dst_dir_fd=directory)
                 except OSError:
-                    _unlink(uploads, temporary)
+                    unlink(uploads, temporary)
                     raise
             os.fsync(directory)
         return ref
@@ -106,7 +114,7 @@ class BlobStore:
                 raise BlobCorrupt(
                     path, f"has {size} bytes where its reference says {ref.bytes}; {_HEAL}"
                 )
-            data = b"".join(_read(file, size))
+            data = b"".join(read(file, size))
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise BlobCorrupt(path, f"its content does not have the SHA-256 of its name; {_HEAL}")
         return data
@@ -132,7 +140,7 @@ class BlobStore:
         """
         with self._open_blob(sha256) as (file, size):
             os.lseek(file, start, os.SEEK_SET)
-            yield from _read(file, max(0, size - start))
+            yield from read(file, max(0, size - start))
 
     def delete(self, sha256: str) -> bool:
         """Erase a blob and a partial upload of it, durably.
@@ -144,11 +152,11 @@ class BlobStore:
         """
         first, second = _fan_out(sha256)
         with self._open_directory(_UPLOADS, create=True) as uploads:
-            if _unlink(uploads, f"{sha256}.part"):
+            if unlink(uploads, f"{sha256}.part"):
                 os.fsync(uploads)
         try:
             with self._open_directory(first, second) as directory:
-                found = _unlink(directory, sha256)
+                found = unlink(directory, sha256)
                 os.fsync(directory)
                 return found
         except FileNotFoundError:
@@ -177,14 +185,14 @@ class BlobStore:
                 except FileNotFoundError:
                     continue
                 if modified < before:
-                    dropped += _unlink(uploads, name)
+                    dropped += unlink(uploads, name)
         return dropped
 
     def _whole(self, sha256: str) -> int | None:
         """Return a blob's length if its content has its hash, else None."""
         try:
             with self._open_blob(sha256) as (file, size):
-                return size if _digest(file, size) == sha256 else None
+                return size if digest_of(file, size) == sha256 else None
         except (BlobMissing, BlobCorrupt):
             return None
 
@@ -284,7 +292,7 @@ class Upload:
                 )
             os.lseek(file, here, os.SEEK_SET)
             try:
-                _write_all(file, data)
+                write_all(file, data)
             except OSError:  # a full disk: forget the half that went through
                 os.ftruncate(file, here)
                 raise
@@ -304,11 +312,11 @@ class Upload:
         with self._locked() as (uploads, file):
             stored = self._store._whole(self.sha256)
             if stored is not None:
-                _unlink(uploads, self._part)
+                unlink(uploads, self._part)
                 return BlobRef(sha256=self.sha256, bytes=stored)
             size = os.fstat(file).st_size
-            if _digest(file, size) != self.sha256:
-                _unlink(uploads, self._part)
+            if digest_of(file, size) != self.sha256:
+                unlink(uploads, self._part)
                 raise MalformedInput(
                     f"upload {self.sha256}",
                     f"its {size} bytes have another SHA-256; they were dropped, send them again",
@@ -323,7 +331,7 @@ class Upload:
     def abandon(self) -> None:
         """Drop what has arrived."""
         with self._store._open_directory(_UPLOADS, create=True) as uploads:
-            _unlink(uploads, self._part)
+            unlink(uploads, self._part)
 
     @contextmanager
     def _locked(self) -> Iterator[tuple[int, int]]:
@@ -331,10 +339,10 @@ class Upload:
         with self._store._open_directory(_UPLOADS, create=True) as uploads:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             while True:
-                file = os.open(self._part, flags, _FILE_MODE, dir_fd=uploads)
+                file = os.open(self._part, flags, FILE_MODE, dir_fd=uploads)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX)
-                    if _is_named(file, self._part, uploads):
+                    if is_named(file, self._part, uploads):
                         yield uploads, file
                         return
                     # Somebody finished or dropped the file while we waited: it has no name now.
@@ -349,72 +357,3 @@ def _fan_out(sha256: str) -> tuple[str, str]:
     if not _NAME.fullmatch(sha256):
         raise MalformedInput("blob name", "is not 64 lowercase hexadecimal digits")
     return sha256[:2], sha256[2:4]
-
-
-def _holds(directory: int, name: str, data: bytes) -> bool:
-    """Say whether the file is there with exactly these bytes."""
-    try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != len(data):
-            return False
-        at = 0
-        for chunk in _read(file, len(data)):
-            if data[at : at + len(chunk)] != chunk:
-                return False
-            at += len(chunk)
-        return at == len(data)
-    finally:
-        os.close(file)
-
-
-def _read(file: int, size: int) -> Iterator[bytes]:
-    """Yield ``size`` bytes from where the file stands, or fewer if it ends before."""
-    while size > 0 and (chunk := os.read(file, min(CHUNK, size))):
-        size -= len(chunk)
-        yield chunk
-
-
-def _digest(file: int, size: int) -> str:
-    """Return the SHA-256 of the first ``size`` bytes, in hexadecimal."""
-    os.lseek(file, 0, os.SEEK_SET)
-    digest = hashlib.sha256()
-    for chunk in _read(file, size):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _write_file(directory: int, name: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    file = os.open(name, flags, _FILE_MODE, dir_fd=directory)
-    try:
-        _write_all(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
-def _unlink(directory: int, name: str) -> bool:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _is_named(file: int, name: str, directory: int) -> bool:
-    """Say whether this open file is still what the name means."""
-    try:
-        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(file))

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ledger.copies.blobs import MAX_BLOB, BlobStore
-from ledger.copies.store import Conflict, LogStore, StoredNote
+from ledger.copies.store import LogStore
+from ledger.copies.stored import Conflict, StoredNote
 from ledger.entries.entry import MAX_LEAF, frame_leaf
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobMissing, MalformedInput

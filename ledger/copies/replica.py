@@ -38,7 +38,8 @@ from ledger.entries.entry import (
 from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused, StoreUnusable
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import QuorumResult
 from ledger.rules.finality import judge_final

@@ -33,7 +33,8 @@ from ledger.entries.entry import federation_id, parse_entry
 from ledger.entries.operations.values import Count, Hash, Value
 from ledger.errors import MalformedInput, NotConsistent, Refused
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import HASH_BYTES, TILE_LEVEL, MerkleTree
+from ledger.formats.merkle import HASH_BYTES
+from ledger.formats.merkle_tree import TILE_LEVEL, MerkleTree
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.decoding import MAX_STATE, decode
 from ledger.rules.fold import found

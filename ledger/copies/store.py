@@ -16,9 +16,8 @@ log that grows meanwhile only up to the size at which they began.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -28,13 +27,12 @@ from ledger.copies.appending import Row as Row
 from ledger.copies.database import Database, open_database
 from ledger.copies.database import ExclusiveLock as ExclusiveLock
 from ledger.copies.database import exclusive_lock as exclusive_lock
+from ledger.copies.stored import REFILL, Conflict, StoredNote, Typed, Witnessed, note_text
 from ledger.copies.tables import CHECKPOINTS, CONFLICTS, ENTRIES, FINALS, WITNESSED
 from ledger.errors import OutsideTree, StoreConflict, StoreCorrupt
 
 PAGE = 512
 """Entries read at a time: at most 16 MiB of the largest ones."""
-
-_REFILL = "refill the store from another copy of the log"
 
 T = TypeVar("T")
 
@@ -48,35 +46,12 @@ _row_columns = (
 )
 
 
-class StoredNote(NamedTuple):
-    """A signed checkpoint: the size it covers and its note's bytes."""
-
-    size: int
-    note: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Evidence that was kept: its kind, a word, and its bytes."""
-
-    kind: str
-    evidence: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Witnessed:
-    """The largest tree of a log that this witness has cosigned, and the note that said so."""
-
-    size: int
-    root: bytes
-    note: bytes
-
-
 class LogStore:
     """One log's entries, checkpoints and conflicts, and a witness's memory."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._read = Typed(database.name)
         self._appending = Appending.for_driver(database.driver)
 
     @classmethod
@@ -166,10 +141,10 @@ class LogStore:
                 sa.select(*_row_columns).where(_index == index)
             ).one_or_none()
             if found is not None:
-                return self._row(index, (index, *found))
+                return self._read.row(index, (index, *found))
             size = _size(connection)
         if 0 <= index < size:
-            raise StoreCorrupt(self.name, f"entry {index} of {size} is gone; {_REFILL}")
+            raise StoreCorrupt(self.name, f"entry {index} of {size} is gone; {REFILL}")
         raise OutsideTree(f"entry {index}", size)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Row]:
@@ -183,11 +158,11 @@ class LogStore:
             StoreCorrupt: an entry within is missing, or a column of it has another type; those
                 before it were yielded.
         """
-        return self._pages(_row_columns, self._row, start, stop)
+        return self._pages(_row_columns, self._read.row, start, stop)
 
     def leaves(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield leaf hashes, 32 bytes each, as ``rows`` yields entries."""
-        return self._pages((ENTRIES.c.leaf,), self._leaf, start, stop)
+        return self._pages((ENTRIES.c.leaf,), self._read.leaf, start, stop)
 
     def leaf_hashes(self, start: int, stop: int) -> bytes:
         """Return the leaf hashes from ``start`` up to before ``stop``, 32 bytes each, as one string."""
@@ -265,8 +240,8 @@ class LogStore:
             for after, kind, evidence in page:
                 place = f"conflict {after}"
                 yield Conflict(
-                    self._as(str, kind, place, "kind"),
-                    self._as(bytes, evidence, place, "evidence"),
+                    self._read.value(str, kind, place, "kind"),
+                    self._read.value(bytes, evidence, place, "evidence"),
                 )
             if len(page) < PAGE:
                 return
@@ -280,9 +255,9 @@ class LogStore:
             return None
         size, root, note = found
         return Witnessed(
-            self._as(int, size, "the witness's memory", "size"),
-            self._as(bytes, root, "the witness's memory", "root"),
-            self._as(bytes, note, "the witness's memory", "note"),
+            self._read.value(int, size, "the witness's memory", "size"),
+            self._read.value(bytes, root, "the witness's memory", "root"),
+            self._read.value(bytes, note, "the witness's memory", "note"),
         )
 
     def set_witnessed(
@@ -359,7 +334,7 @@ class LogStore:
                 yield convert(at, found)
                 at += 1
             if at < end:
-                raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {_REFILL}")
+                raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {REFILL}")
 
     def _find(self, condition: sa.ColumnElement[bool]) -> int | None:
         with self._database.read() as connection:
@@ -384,37 +359,9 @@ class LogStore:
 
     def _note(self, table: sa.Table, size: object, note: object) -> StoredNote:
         place = f"{table.name[:-1]} of size {size}"
-        return StoredNote(self._as(int, size, place, "size"), self._as(bytes, note, place, "note"))
-
-    def _row(self, index: int, found: Sequence[Any]) -> Row:
-        _, body, signature, leaf, key, seq = found
-        if (
-            type(body) is type(signature) is type(leaf) is bytes
-            and type(key) is str
-            and type(seq) is int
-        ):
-            return Row(body, signature, leaf, key, seq)
-        place = f"entry {index}"
-        return Row(
-            self._as(bytes, body, place, "body"),
-            self._as(bytes, signature, place, "signature"),
-            self._as(bytes, leaf, place, "leaf"),
-            self._as(str, key, place, "key"),
-            self._as(int, seq, place, "seq"),
+        return StoredNote(
+            self._read.value(int, size, place, "size"), self._read.value(bytes, note, place, "note")
         )
-
-    def _leaf(self, index: int, found: Sequence[Any]) -> bytes:
-        leaf = found[1]
-        return leaf if type(leaf) is bytes else self._as(bytes, leaf, f"entry {index}", "leaf")
-
-    def _as(self, kind: type[T], value: object, place: str, column: str) -> T:
-        if not isinstance(value, kind):
-            raise StoreCorrupt(
-                self.name,
-                f"{place}, column {column}, holds {type(value).__name__} where this program "
-                f"writes {kind.__name__}; {_REFILL}",
-            )
-        return value
 
     def _insert_note(self, connection: Connection, table: sa.Table, note: StoredNote) -> None:
         """Insert a note, or see that the one of its size says the same."""
@@ -436,11 +383,6 @@ class LogStore:
             f"{table} hold another text at size {size}; two signed texts of one size are a fork: "
             "keep both",
         )
-
-
-def note_text(note: bytes) -> bytes:
-    """Return what a signed note's signatures cover: all up to its last empty line."""
-    return note[: note.rfind(b"\n\n") + 1]
 
 
 def _size(connection: Connection) -> int:

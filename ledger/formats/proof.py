@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from ledger.errors import MalformedInput
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, parse_size
-from ledger.formats.merkle import HASH_BYTES, MerkleTree, leaf_hash, verify_inclusion
+from ledger.formats.merkle import HASH_BYTES, leaf_hash, verify_inclusion
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import MAX_NOTE, VerifierKey, parse_note, verify_note
 from ledger.formats.strict import decode_b64, encode_b64, excerpt
 from ledger.formats.tlog_policy import Policy, verify_by_policy

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from ledger.errors import MalformedInput
 from ledger.formats.checkpoint import log_verifier, parse_size
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import HASH_BYTES, MAX_SIZE, MerkleTree, verify_inclusion
+from ledger.formats.merkle import HASH_BYTES, MAX_SIZE, verify_inclusion
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import Note, NoteSignature, VerifierKey, parse_note, verify_note
 from ledger.formats.strict import decode_b64, encode_b64, excerpt
 

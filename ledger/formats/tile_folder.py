@@ -30,7 +30,8 @@ from ledger.errors import (
     StoreUnusable,
 )
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import MAX_NOTE, VerifierKey, parse_note
 from ledger.formats.tiles import (
     CHECKPOINT,

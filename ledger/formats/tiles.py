@@ -25,12 +25,12 @@ from ledger.formats.checkpoint import Checkpoint, open_checkpoint
 from ledger.formats.merkle import (
     HASH_BYTES,
     MAX_SIZE,
-    MerkleTree,
     consistency_path,
     inclusion_path,
     leaf_hash,
     root_over,
 )
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.formats.proof import Proof
 from ledger.formats.strict import excerpt

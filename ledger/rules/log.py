@@ -17,7 +17,8 @@ from ledger.entries.operations.succession import FederationSucceeded
 from ledger.entries.operations.values import EMPTY_HASH
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.admission import admit
 from ledger.rules.fold import PROTOCOLS, found, step
 from ledger.rules.state import State

@@ -21,7 +21,7 @@ from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, bad_signature, parse_entry
 from ledger.errors import NotConsistent
 from ledger.formats.keys import signed
-from ledger.formats.merkle import MerkleTree
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Mark, Sequenced
 from ledger.rules.signatures import Answer, Claim, SignatureWorkers, check_here

@@ -29,7 +29,8 @@ import numpy.typing as npt
 
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.snapshot_proof import SALT_BYTES, LeafProof, record_hash, salted, unit_id
 from node.data.columns import MISSING_CODE
 from node.data.intake import Table

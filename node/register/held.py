@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
 from ledger.errors import StoreError
-from ledger.formats.merkle import MerkleTree
+from ledger.formats.merkle_tree import MerkleTree
 from node.register import rows
 from node.register.accounts import Key, PrivateCell, PrivateView
 

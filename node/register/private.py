@@ -28,7 +28,8 @@ from sqlalchemy.engine import Connection
 from ledger.copies.database import Database
 from ledger.entries.operations.datasets import CellCharge, CellRegistered
 from ledger.entries.operations.plans import Purpose
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.strict import canonical
 from node.errors import IntentsClosed
 from node.register import individual, rows, tables

@@ -21,7 +21,8 @@ from ledger.entries.entry import Entry, log_origin, parse_leaf, sign_entry, spli
 from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, log_verifier, merge_cosignatures, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.receipt import sign_receipts
 from ledger.formats.witness import witness_name

@@ -8,7 +8,8 @@ from ledger.copies.evidence import judge_fork, read_fork
 from ledger.entries.operations.log import ForkReported, NodeResumed, TimeNoted
 from ledger.errors import BadSignature, ForkDetected, NotConsistent, NotWitnessed
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.tile_folder import export_tiles, folder
 from ledger.formats.tiles import Fetch
 from ledger.formats.witness import AddCheckpoint, Seen, checkpoint_path, judge_add_checkpoint

@@ -18,7 +18,8 @@ from ledger.copies.evidence import judge_fork, read_fork
 from ledger.copies.store import LogStore
 from ledger.errors import ForkDetected, StoreUnusable
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey, parse_note, verify_note
 from ledger.formats.tile_folder import export_tiles, folder
 from ledger.formats.tiles import Fetch

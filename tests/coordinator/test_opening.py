@@ -30,7 +30,7 @@ from ledger.entries.operations.audits import LedgerReviewed
 from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.log import Log
 from ledger.rules.state import digest
 from ledger.rules.state import replace as changed

@@ -14,12 +14,13 @@ from coordinator.refilling.home import prepare_home
 from coordinator.refilling.refill import Refill
 from coordinator.service import Coordinator
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, CoordinatorSettings
-from ledger.copies.store import Conflict, StoredNote
+from ledger.copies.stored import Conflict, StoredNote
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BlobMissing, ForkDetected
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.state import digest
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
 

@@ -37,7 +37,8 @@ from pathlib import Path
 from audit.verification.verify import verify_at
 from consilium.demo.processes import free_port
 from ledger.copies.replica import Replica
-from ledger.copies.store import LogStore, StoredNote
+from ledger.copies.store import LogStore
+from ledger.copies.stored import StoredNote
 from ledger.entries.entry import frame_leaf, parse_leaf
 from ledger.formats.checkpoint import open_checkpoint
 from tests import postgres

@@ -15,7 +15,8 @@ import pytest
 from ledger.errors import Refused
 from ledger.formats.checkpoint import Checkpoint, cosign, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
+from ledger.formats.merkle import leaf_hash, verify_consistency, verify_inclusion
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import (
     COSIGNATURE_V1,
     Note,

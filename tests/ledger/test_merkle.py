@@ -19,13 +19,12 @@ from ledger.errors import NotConsistent, OutsideTree
 from ledger.formats.merkle import (
     EMPTY_ROOT,
     MAX_SIZE,
-    RECENT_LEAVES,
-    MerkleTree,
     leaf_hash,
     node_hash,
     verify_consistency,
     verify_inclusion,
 )
+from ledger.formats.merkle_tree import RECENT_LEAVES, MerkleTree
 from tests.ledger import worked
 
 SIZES = 70

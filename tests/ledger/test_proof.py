@@ -19,7 +19,8 @@ from ledger.errors import (
     UnknownKey,
 )
 from ledger.formats.checkpoint import Checkpoint, cosign, sign_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import parse_vkey
 from ledger.formats.proof import Proof, build_proof, parse_proof, verify_proof
 from ledger.formats.witness import witness_name

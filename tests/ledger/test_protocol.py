@@ -21,7 +21,8 @@ from ledger.entries.operations.log import NodeReady, NodeResumed, ProtocolActiva
 from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import MalformedInput, NotAdmitted, NotConsistent, ProtocolUnknown
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules import reverify
 from ledger.rules.fold import PROTOCOLS, Protocol
 from ledger.rules.protocol import activation_due, ready_for

@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 import ledger.copies.database
 from ledger.copies import store
-from ledger.copies.store import Conflict, LogStore, Row, StoredNote, Witnessed, exclusive_lock
+from ledger.copies.store import LogStore, Row, exclusive_lock
+from ledger.copies.stored import Conflict, StoredNote, Witnessed
 from ledger.copies.tables import METADATA
 from ledger.errors import AlreadyRunning, OutsideTree, StoreConflict, StoreCorrupt, StoreUnusable
 

@@ -10,7 +10,8 @@ from ledger.copies.store import LogStore, Row
 from ledger.copies.stored_tiles import StoredTiles
 from ledger.entries.entry import frame_leaf
 from ledger.errors import OutsideTree
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.tiles import Tile, bundle_bytes, tile_bytes, tiles_at
 
 SIZE = 65_536 + 700

@@ -29,7 +29,8 @@ from ledger.errors import (
 )
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
+from ledger.formats.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.formats.proof import verify_proof
 from ledger.formats.tile_folder import Exported, export_tiles, folder

@@ -18,7 +18,8 @@ from ledger.formats.checkpoint import (
     sign_checkpoint,
 )
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import EMPTY_ROOT, MerkleTree, leaf_hash, verify_consistency
+from ledger.formats.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import (
     COSIGNATURE_V1,
     Note,

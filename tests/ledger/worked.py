@@ -6,7 +6,8 @@ Anyone can recompute it: the seeds are public, so these keys protect nothing.
 from __future__ import annotations
 
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 
 LOG_KEY = SigningKey.from_seed(bytes(range(32)))

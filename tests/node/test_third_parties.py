@@ -12,7 +12,8 @@ from nacl.pwhash import argon2id
 from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import MerkleTree, leaf_hash
+from ledger.formats.merkle import leaf_hash
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey, verify_note
 from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_answer, witness_name
 from node.service.local_api import LocalServer

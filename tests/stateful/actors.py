@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.replica import Replica, read_leaves
-from ledger.copies.store import StoredNote
+from ledger.copies.stored import StoredNote
 from ledger.entries.author import Author
 from ledger.entries.entry import parse_leaf
 from ledger.entries.invitation import member_keys
