@@ -49,7 +49,7 @@ ELSEWHERE: dict[str, str] = {
     "ledger.experiment.tensors.from_grid": "arithmetic",
     "ledger.formats.keys.SealingKey.from_seed": "32 bytes of our own",
     "ledger.formats.keys.SigningKey.from_seed": "32 bytes of our own",
-    "ledger.formats.merkle.MerkleTree.from_leaves": "hashes of our own",
+    "ledger.formats.merkle_tree.MerkleTree.from_leaves": "hashes of our own",
     "ledger.rules.members.open_seat": "looks into the state",
     "node.data.holdings.Holdings.split": "divides rows in memory",
     "node.data.snapshot.split_table": "divides rows in memory",

@@ -97,7 +97,7 @@ def test_a_reference_with_another_length_is_refused(blobs: BlobStore) -> None:
 
 
 def test_chunks_go_on_from_anywhere(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.copies.blobs.CHUNK", 1000)
+    monkeypatch.setattr("ledger.copies.blob_files.CHUNK", 1000)
     blobs.put(DATA)
     assert b"".join(blobs.chunks(REF.sha256, 1234)) == DATA[1234:]
     assert max(len(chunk) for chunk in blobs.chunks(REF.sha256)) == 1000
