@@ -27,7 +27,7 @@ def holds(directory: int, name: str, data: bytes) -> bool:
         if not stat.S_ISREG(status.st_mode) or status.st_size != len(data):
             return False
         at = 0
-        for chunk in read(file, len(data)):
+        for chunk in pieces(file, len(data)):
             if data[at : at + len(chunk)] != chunk:
                 return False
             at += len(chunk)
@@ -36,7 +36,7 @@ def holds(directory: int, name: str, data: bytes) -> bool:
         os.close(file)
 
 
-def read(file: int, size: int) -> Iterator[bytes]:
+def pieces(file: int, size: int) -> Iterator[bytes]:
     """Yield ``size`` bytes from where the file stands, or fewer if it ends before."""
     while size > 0 and (chunk := os.read(file, min(CHUNK, size))):
         size -= len(chunk)
@@ -47,7 +47,7 @@ def digest_of(file: int, size: int) -> str:
     """Return the SHA-256 of the first ``size`` bytes, in hexadecimal."""
     os.lseek(file, 0, os.SEEK_SET)
     digest = hashlib.sha256()
-    for chunk in read(file, size):
+    for chunk in pieces(file, size):
         digest.update(chunk)
     return digest.hexdigest()
 

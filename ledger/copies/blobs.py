@@ -33,7 +33,7 @@ from ledger.copies.blob_files import (
     digest_of,
     holds,
     is_named,
-    read,
+    pieces,
     unlink,
     write_all,
     write_file,
@@ -114,7 +114,7 @@ class BlobStore:
                 raise BlobCorrupt(
                     path, f"has {size} bytes where its reference says {ref.bytes}; {_HEAL}"
                 )
-            data = b"".join(read(file, size))
+            data = b"".join(pieces(file, size))
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise BlobCorrupt(path, f"its content does not have the SHA-256 of its name; {_HEAL}")
         return data
@@ -140,7 +140,7 @@ class BlobStore:
         """
         with self._open_blob(sha256) as (file, size):
             os.lseek(file, start, os.SEEK_SET)
-            yield from read(file, max(0, size - start))
+            yield from pieces(file, max(0, size - start))
 
     def delete(self, sha256: str) -> bool:
         """Erase a blob and a partial upload of it, durably.
