@@ -7,6 +7,7 @@
     ├── RolledBack          the database holds less than this log signed before (held, signed)
     ├── BehindItsLog        a follower has more than we do (held, asked)
     ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
+    ├── StorageExceeded     a member brings too many bytes that no entry names (handle, limit)
     ├── AccessDenied        a member may not read this (where, reason)
     ├── BodyTooLarge        a request's body is over its limit (limit)
     ├── RefillRefused       a copy cannot fill the database, or not yet (where, reason)
@@ -87,6 +88,23 @@ class QuotaExceeded(CoordinatorError):
         super().__init__(f"{handle} sends too many entries; wait {retry_after_s:.1f} s")
         self.handle = handle
         self.retry_after_s = retry_after_s
+
+
+class StorageExceeded(CoordinatorError):
+    """A member has brought more bytes that no entry names than it may.
+
+    Attributes:
+        handle: the member.
+        limit: bytes.
+    """
+
+    def __init__(self, handle: str, *, limit: int) -> None:
+        super().__init__(
+            f"{handle} has brought {limit} bytes or more that no entry names; say the entries that "
+            "name them first"
+        )
+        self.handle = handle
+        self.limit = limit
 
 
 class AccessDenied(CoordinatorError):

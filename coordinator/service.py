@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
+from coordinator.http.uploads import Uploads
 from coordinator.refilling.home import require_no_refill
 from coordinator.renewing import settle, snapshot_file
 from coordinator.rounds.aggregate import Aggregator
@@ -97,12 +98,24 @@ class Coordinator:
         aggregator = Aggregator(self.blobs, self.sequencer.history)
         self.conductor = Conductor(self.sequencer, aggregator)
         self.app: FastAPI = create_app(
-            Services(self.sequencer, self.blobs, self.waker, Metrics(), NonceCache(), self.tiles)
+            Services(
+                self.sequencer,
+                self.blobs,
+                self.waker,
+                Metrics(),
+                NonceCache(),
+                Uploads(settings.unnamed_limit, self._names),
+                self.tiles,
+            )
         )
 
     def _forget_cards(self) -> None:
         """In the sequencer's thread, once the entry that erases is durable."""
         self._eraser.look(self.sequencer.view.state)
+
+    def _names(self, sha256: str) -> bool:
+        """Whether an entry names a blob."""
+        return bool(self.sequencer.history.uses(sha256))
 
     def start(self) -> None:
         """Take entries and move rounds."""

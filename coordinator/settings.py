@@ -46,6 +46,7 @@ class CoordinatorSettings(BaseSettings):
         tls_certificate, tls_key: PEM files; without them plain HTTP, for loopback or behind a proxy.
         quota_per_s, quota_burst: entries that one member may add.
         blob_limit: bytes of the largest blob.
+        unnamed_limit: bytes that one member may bring before entries name them.
         final_interval_s: seconds between final checkpoints that nobody waits for.
         merge_delay_s: seconds within which a receipt promises an entry under a checkpoint.
         upload_days: days after which an unfinished upload is dropped.
@@ -65,6 +66,7 @@ class CoordinatorSettings(BaseSettings):
     quota_per_s: float = Field(50.0, gt=0)
     quota_burst: float = Field(1000.0, ge=1)
     blob_limit: int = Field(MAX_BLOB, ge=1024, le=MAX_BLOB)
+    unnamed_limit: int = Field(4 * 2**30, ge=1024)
     final_interval_s: float = Field(0.5, ge=0)
     merge_delay_s: float = Field(60.0, ge=1, le=3000)
     upload_days: float = Field(7.0, gt=0)

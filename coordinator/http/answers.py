@@ -24,6 +24,7 @@ from coordinator.errors import (
     Refilling,
     RefillRefused,
     RolledBack,
+    StorageExceeded,
 )
 from ledger.errors import (
     BadSignature,
@@ -56,6 +57,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ForkDetected, 409),
     (BodyTooLarge, 413),
     (QuotaExceeded, 429),
+    (StorageExceeded, 429),
     (NotSequencing, 503),
     (Refilling, 503),
     (Refused, 400),
@@ -115,6 +117,9 @@ def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, QuotaExceeded):
         where = error.handle
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, StorageExceeded):
+        where = error.handle
+        headers["retry-after"] = "60"
     if status == 500:
         _log.error("request failed", path=request.url.path, exc_info=error)
         reason = "the coordinator cannot answer now; see its log"

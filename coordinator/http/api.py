@@ -28,6 +28,7 @@ from coordinator.http.metrics import CONTENT_TYPE, Metrics
 from coordinator.http.requests import signed_by, store_part, take_body
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
+from coordinator.http.uploads import Uploads
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
@@ -55,6 +56,7 @@ class Services:
     waker: Waker
     metrics: Metrics
     nonces: NonceCache
+    uploads: Uploads
     tiles: StoredTiles
 
 
@@ -180,11 +182,17 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
         if total > blobs.limit:
             raise BodyTooLarge(blobs.limit)
         data = await take_body(request, CHUNK)
-        _member(services, request, data)
+        handle = _member(services, request, data)
         refuse_erased(sequencer.view.state, sha256)
         if offset + len(data) > total:
             raise MalformedInput("blob", "the part ends beyond the total that it states")
-        return await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
+        if blobs.size(sha256) is None:
+            services.uploads.claim(handle, sha256, total)
+        try:
+            return await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
+        except MalformedInput:
+            services.uploads.release(handle, sha256)
+            raise
 
     @app.get("/v1/blobs/{sha256}")
     async def get(request: Request, sha256: str) -> Response:

@@ -71,6 +71,8 @@ class History:
 
     def __init__(self, facts: Facts | None = None) -> None:
         self.facts = Facts() if facts is None else facts
+        # Of most blobs the same few things are said: one value for all of them.
+        self._said: dict[tuple[BlobUse, ...], tuple[BlobUse, ...]] = {}
 
     def observe(self, item: Sequenced) -> None:
         """Take in one entry; a void one changes nothing, but an update stays one (``access.py``)."""
@@ -136,4 +138,5 @@ class History:
     def _add(self, sha256: str, use: BlobUse) -> None:
         known = self.facts.uses.get(sha256, ())
         if use not in known:
-            self.facts.uses[sha256] = (*known, use)
+            said = (*known, use)
+            self.facts.uses[sha256] = self._said.setdefault(said, said)

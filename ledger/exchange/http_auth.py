@@ -36,8 +36,8 @@ MAX_AGE_S = 120
 TAG = "consilium"
 FEDERATION_HEADER = "consilium-federation"
 """The federation's id travels as a header that every signature covers."""
-MAX_NONCES = 200_000
-"""Requests remembered; more than that within twice ``MAX_AGE_S`` are refused."""
+MAX_NONCES = 50_000
+"""Requests remembered of one member; more than that within twice ``MAX_AGE_S`` are refused."""
 
 _ALWAYS = ("@method", "@path", "@query", FEDERATION_HEADER)
 
@@ -52,28 +52,37 @@ class Authenticated:
 
 
 class NonceCache:
-    """Remembers who used which nonce for as long as a signature stays valid. One owner."""
+    """Remembers who used which nonce for as long as a signature stays valid. One owner.
+
+    Each member has its own room, so that a busy one crowds nobody else.
+
+    Args:
+        limit: nonces remembered of one member.
+    """
 
     def __init__(self, limit: int = MAX_NONCES) -> None:
         self._limit = limit
-        self._seen: set[tuple[str, str]] = set()
-        self._order: deque[tuple[int, tuple[str, str]]] = deque()
+        self._seen: dict[str, set[str]] = {}
+        self._order: deque[tuple[int, str, str]] = deque()
 
     def use(self, request: Authenticated, now_s: int) -> None:
         """Let a verified request in once.
 
         Raises:
-            BadSignature: it was let in before, or too many are remembered to know.
+            BadSignature: it was let in before, or too many of its member's are remembered to know.
         """
         while self._order and self._order[0][0] < now_s:
-            self._seen.discard(self._order.popleft()[1])
-        nonce = (request.handle, request.nonce)
-        if nonce in self._seen:
+            _, handle, nonce = self._order.popleft()
+            self._seen[handle].discard(nonce)
+            if not self._seen[handle]:
+                del self._seen[handle]
+        seen = self._seen.setdefault(request.handle, set())
+        if request.nonce in seen:
             raise BadSignature("request", "it was received before; sign each request anew")
-        if len(self._seen) >= self._limit:
+        if len(seen) >= self._limit:
             raise BadSignature("request", "too many signed requests at once; wait two minutes")
-        self._seen.add(nonce)
-        self._order.append((now_s + 2 * MAX_AGE_S, nonce))
+        seen.add(request.nonce)
+        self._order.append((now_s + 2 * MAX_AGE_S, request.handle, request.nonce))
 
 
 def sign(

@@ -185,6 +185,19 @@ def test_a_nonce_is_forgotten_only_when_its_signature_is_too_old() -> None:
     cache.use(Authenticated("basel", "b", NOW_S), NOW_S + 2 * MAX_AGE_S + 1)
 
 
+def test_a_busy_member_crowds_nobody_else() -> None:
+    cache = NonceCache(limit=2)
+    for nonce in "ab":
+        cache.use(Authenticated("basel", nonce, NOW_S), NOW_S)
+    with pytest.raises(BadSignature, match="too many signed requests"):
+        cache.use(Authenticated("basel", "c", NOW_S), NOW_S)
+    cache.use(Authenticated("bern", "a", NOW_S), NOW_S)
+    with pytest.raises(BadSignature, match="received before"):
+        cache.use(Authenticated("bern", "a", NOW_S), NOW_S)
+    later = NOW_S + 2 * MAX_AGE_S + 1
+    cache.use(Authenticated("basel", "c", later), later)
+
+
 def test_only_members_who_are_not_revoked_have_a_request_key() -> None:
     federation = Federation.found(("basel",))
     node = node_of("basel")
