@@ -15,6 +15,7 @@ from privacy.curves import gaussian_epsilon, rdp_epsilon, rdp_poisson_gaussian
 from privacy.errors import BudgetExceeded, CalibrationFailed, InvalidParameter
 from privacy.events import CHARGE_UNIT, FULL_BATCH, MAX_LENGTH, MAX_STEPS, Gaussian, require_int
 from privacy.filters import Charge, Limit, Spend, reserve, step_charge
+from privacy.pure import Mechanism
 
 _COARSE_ORDERS: Final = tuple(1.0 + 0.05 * 1.12**k for k in range(82))
 _FINE_ORDERS: Final = 20
@@ -72,8 +73,10 @@ def plan_noise(
     return high
 
 
-def compose_epsilon(events: Sequence[Gaussian], delta: float) -> float:
+def compose_epsilon(events: Sequence[Mechanism], delta: float) -> float:
     """Epsilon of all events together at ``delta``, for people to read.
+
+    One of pure epsilon counts as the Gaussian that costs as much in lane G.
 
     The closed form (Balle & Wang 2018) when every event is full batch, where it is exact. With
     sampled events the smaller of two upper bounds: the closed form with every event taken as
@@ -131,7 +134,7 @@ def _fits(charge: Charge, limit: Limit) -> bool:
     return True
 
 
-def _renyi_epsilon(events: Sequence[Gaussian], order: float, delta: float) -> float:
+def _renyi_epsilon(events: Sequence[Mechanism], order: float, delta: float) -> float:
     rdp = math.fsum(
         event.steps
         * rdp_poisson_gaussian(

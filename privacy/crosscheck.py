@@ -27,7 +27,8 @@ from typing import Final
 import numpy as np
 
 from privacy.errors import CrossCheckFailed, InvalidParameter
-from privacy.events import FULL_BATCH, Gaussian
+from privacy.events import FULL_BATCH
+from privacy.pure import Mechanism, PureEpsilon
 
 WIDEST_INTERVAL: Final = 1e-3
 FINEST_INTERVAL: Final = 1e-5
@@ -37,7 +38,7 @@ _OPACUS_ACCOUNTANTS: Final = ("rdp", "gdp", "prv")
 
 
 def pld_epsilon(
-    events: Sequence[Gaussian],
+    events: Sequence[Mechanism],
     delta: float,
     interval: float | None = None,
     *,
@@ -66,6 +67,8 @@ def pld_epsilon(
     steps = _merge(events)
     if not steps:
         return 0.0
+    if any(isinstance(event, PureEpsilon) for event in events) and not replace_one:
+        return _number("dp_accounting's PLD", _pld_with_pure(events, delta, interval))
     try:
         relation = (
             NeighboringRelation.REPLACE_ONE if replace_one else NeighboringRelation.REPLACE_SPECIAL
@@ -79,7 +82,38 @@ def pld_epsilon(
     return _number("dp_accounting's PLD accountant", epsilon)
 
 
-def grid_interval(events: Sequence[Gaussian]) -> float:
+def _pld_with_pure(events: Sequence[Mechanism], delta: float, interval: float | None) -> float:
+    """PLD of Gaussians beside mechanisms of pure epsilon, each as its randomized response."""
+    from dp_accounting.pld.common import DifferentialPrivacyParameters
+    from dp_accounting.pld.privacy_loss_distribution import (
+        from_gaussian_mechanism,
+        from_privacy_parameters,
+    )
+
+    grid = interval or grid_interval(events)
+    total = None
+    try:
+        for event in events:
+            if isinstance(event, PureEpsilon) and event.steps:
+                promise = DifferentialPrivacyParameters(event.epsilon, 0.0)
+                one = from_privacy_parameters(promise, value_discretization_interval=grid)
+                more = one.self_compose(event.steps)
+                total = more if total is None else total.compose(more)
+        for (multiplier, q), count in _merge([e for e in events if not isinstance(e, PureEpsilon)]):
+            whole = q == 1.0
+            more = from_gaussian_mechanism(
+                multiplier / math.sqrt(count) if whole else multiplier,
+                value_discretization_interval=grid,
+                sampling_prob=q,
+            )
+            more = more if whole else more.self_compose(count)
+            total = more if total is None else total.compose(more)
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        raise CrossCheckFailed(f"dp_accounting's PLD failed: {error}") from error
+    return 0.0 if total is None else float(total.get_epsilon_for_delta(delta))
+
+
+def grid_interval(events: Sequence[Mechanism]) -> float:
     """Choose a loss grid: at most 1e-3 and a tenth of the smallest event's loss sd, floor 1e-5.
 
     Full-batch steps of one kind compose exactly before they meet the grid, so their sd is that
@@ -92,7 +126,7 @@ def grid_interval(events: Sequence[Gaussian]) -> float:
     return max(FINEST_INTERVAL, min(WIDEST_INTERVAL, smallest / 10.0))
 
 
-def rdp_epsilon_dp_accounting(events: Sequence[Gaussian], delta: float) -> float:
+def rdp_epsilon_dp_accounting(events: Sequence[Mechanism], delta: float) -> float:
     """Epsilon of all events together at ``delta`` by dp_accounting's Renyi accountant.
 
     Raises:
@@ -121,7 +155,7 @@ def rdp_epsilon_dp_accounting(events: Sequence[Gaussian], delta: float) -> float
 
 
 def opacus_epsilons(
-    events: Sequence[Gaussian], delta: float, timeout_s: float = 120.0
+    events: Sequence[Mechanism], delta: float, timeout_s: float = 120.0
 ) -> dict[str, float | str]:
     """Epsilons by Opacus' three accountants, computed in a separate process.
 
@@ -173,7 +207,7 @@ _Step = tuple[tuple[float, float], int]
 """((noise multiplier, q), how many)."""
 
 
-def _merge(events: Sequence[Gaussian]) -> list[_Step]:
+def _merge(events: Sequence[Mechanism]) -> list[_Step]:
     """Add up the steps of equal mechanisms; events without steps vanish."""
     count: Counter[tuple[float, float]] = Counter()
     for event in events:

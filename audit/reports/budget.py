@@ -17,6 +17,7 @@ from functools import lru_cache
 from audit.verification.history import History
 from audit.verification.records import CellRecord, ExperimentRecord
 from ledger.entries.operations.plans import Release
+from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.rules.experiments import site_of
 from ledger.rules.individual import full_steps, is_individual, shown
 from ledger.rules.purposes import fitting
@@ -27,6 +28,7 @@ from privacy.curves import true_positive_rate
 from privacy.errors import CrossCheckFailed
 from privacy.events import CHARGE_UNIT, Gaussian
 from privacy.filters import Charge
+from privacy.pure import Mechanism, PureEpsilon
 
 FALSE_ALARMS = 0.01
 """The false positive rate at which an attacker's gain is shown."""
@@ -45,7 +47,7 @@ class SpendEvent:
     experiment: str
     dataset: str
     purpose: str
-    event: Gaussian
+    event: Mechanism
     settled: bool
 
 
@@ -207,8 +209,15 @@ def cell_events(history: History, cell: str) -> Iterator[SpendEvent]:
             )
     for identity, record in history.statistics.items():
         if any(charge.cell == cell for charge in record.terms.charges):
-            event = Gaussian(record.terms.sensitivity, record.terms.noise_sd)
-            yield SpendEvent(identity, record.terms.dataset, "statistics", event, True)
+            for told in statistics_mechanisms(record.terms):
+                yield SpendEvent(identity, record.terms.dataset, "statistics", told, True)
+
+
+def statistics_mechanisms(terms: StatisticsReserved) -> tuple[Mechanism, ...]:
+    """What statistics were released by: one Gaussian, or parts of pure epsilon."""
+    if not terms.pure:
+        return (Gaussian(terms.sensitivity, terms.noise_sd),)
+    return tuple(PureEpsilon(part.epsilon_micro, part.count) for part in terms.pure)
 
 
 def settled_steps(experiment: ExperimentRecord, dataset: str) -> dict[str, int] | None:
@@ -269,7 +278,7 @@ def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int | N
 
 
 @lru_cache(maxsize=256)
-def pld(events: tuple[Gaussian, ...], delta: float) -> float:
+def pld(events: tuple[Mechanism, ...], delta: float) -> float:
     """Epsilon by privacy loss distributions; kept, since a console asks again and again.
 
     Raises:
@@ -279,7 +288,7 @@ def pld(events: tuple[Gaussian, ...], delta: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def rdp(events: tuple[Gaussian, ...], delta: float) -> float | None:
+def rdp(events: tuple[Mechanism, ...], delta: float) -> float | None:
     """Epsilon by dp-accounting's RDP, shown and never judged; None where it gives no number."""
     try:
         return rdp_epsilon_dp_accounting(events, delta)
@@ -287,7 +296,7 @@ def rdp(events: tuple[Gaussian, ...], delta: float) -> float | None:
         return None
 
 
-def merged(events: Sequence[SpendEvent]) -> tuple[Gaussian, ...]:
+def merged(events: Sequence[SpendEvent]) -> tuple[Mechanism, ...]:
     """The mechanisms alone, sorted, for accountants and caches."""
     found = [e.event for e in events if e.event.steps]
     return tuple(sorted(found, key=lambda e: (e.sensitivity, e.noise_sd, e.sampling, e.steps)))

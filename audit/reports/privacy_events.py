@@ -30,18 +30,28 @@ class _Mechanisms:
     """Kinds of release with their stated charges, each once."""
 
     places: dict[tuple[int, ...], int] = field(default_factory=dict)
+    pure: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def place(self, release: Release | StatisticsReserved, g: int, r: int, order_centi: int) -> int:
         sampling = release.sampling if isinstance(release, Release) else FULL_BATCH
         key = (release.sensitivity, release.noise_sd, sampling, order_centi, g, r)
+        if isinstance(release, StatisticsReserved) and release.pure:
+            parts = tuple((part.epsilon_micro, part.count) for part in release.pure)
+            flat = tuple(number for part in parts for number in part)
+            at = self.places.setdefault((*key, *flat), len(self.places))
+            self.pure[at] = parts
+            return at
         return self.places.setdefault(key, len(self.places))
 
-    def listed(self) -> list[dict[str, int | str]]:
+    def listed(self) -> list[dict[str, Any]]:
         names = ("sensitivity", "noise_sd", "sampling", "order_centi", "g", "r")
-        return [
-            {name: _safe(value) for name, value in zip(names, key, strict=True)}
-            for key in self.places
-        ]
+        found: list[dict[str, Any]] = []
+        for key, at in self.places.items():
+            one: dict[str, Any] = {n: _safe(v) for n, v in zip(names, key[:6], strict=True)}
+            if at in self.pure:
+                one["pure"] = self.pure[at]
+            found.append(one)
+        return found
 
 
 def privacy_events(found: Verification) -> dict[str, Any]:
@@ -54,7 +64,8 @@ def privacy_events(found: Verification) -> dict[str, Any]:
         ``format``; ``federation``, ``size`` and ``root`` of the ledger; ``cells`` with promise
         (``epsilon_micro``, ``delta_e15``), gates and sums of both lanes (units of 2^-40) and the epsilon
         of these sums; ``not_recomputable``, the cells whose patients have accounts inside the hospital, with
-        their promise alone; ``mechanisms`` with parameters and charges of one step; ``events`` as
+        their promise alone; ``mechanisms`` with parameters and charges of one step, under ``pure`` the
+        epsilons in millionths and the numbers of what they consist of where that is pure; ``events`` as
         ``[cell, mechanism, steps]``, in the order of reservations. Integers above 2^53 - 1 are strings.
     """
     history, state = found.history, found.state

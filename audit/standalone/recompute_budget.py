@@ -8,6 +8,7 @@ from parameters to charges, from charges to sums, from sums to epsilon, and from
 * lane G of a step is the ceiling of sensitivity^2 * 2^40 / noise^2 (mu-GDP; Dong, Roth & Su 2022);
 * lane R of a step is its Renyi divergence at the cell's one order, in units of 2^-40: order * mu^2 / 2
   for a full batch, and by quadrature for a Poisson-sampled one (Mironov, Talwar & Zhang 2019);
+* what is of pure epsilon costs what randomized response of that epsilon costs in both lanes;
 * a cell's epsilon at its delta is the smaller of the two lanes': the Gaussian mechanism's exact one
   (Balle & Wang 2018, Theorem 8) and that of the Renyi divergence (Canonne, Kamath & Steinke 2020,
   Proposition 12);
@@ -28,6 +29,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from statistics import NormalDist
 from typing import Any, NoReturn
 
 FORMAT = "consilium-privacy-events-v1"
@@ -121,13 +123,20 @@ def recompute(document: Any) -> dict[str, Any]:
         g, r = (_whole(mechanism, name, where, 2**300) for name in ("g", "r"))
         sensitivity, noise_sd, sampling, order_centi = numbers
         least_g = -(-(sensitivity**2 * UNIT) // noise_sd**2)
-        key = tuple(numbers)
-        if key not in kept:
+        slack, key = 0, tuple(numbers)
+        parts = _pure_parts(mechanism, where)
+        if parts:
+            key = (*key, *(number for part in parts for number in part))
+            least_g, kept[key] = _pure_costs(parts, order_centi / 100)
+            slack = max(2, int(least_g * TOLERANCE))
+            if sensitivity * 10**6 > parts[0][0] * noise_sd:
+                faults.append(f"{where}: its Laplace noise is less than its epsilon needs")
+        elif key not in kept:
             if sampling != FULL and len(kept) >= MOST_QUADRATURES:
                 raise Refused(f"more than {MOST_QUADRATURES} kinds of mechanism")
             kept[key] = renyi(sensitivity, noise_sd, sampling, order_centi)
         least_r = kept[key]
-        if g < least_g:
+        if g < least_g - slack:
             faults.append(f"{where} states {g} in lane G a step; its noise costs {least_g}")
         if r < least_r - max(2, least_r * TOLERANCE):
             faults.append(f"{where} states {r} in lane R a step; its noise costs {least_r}")
@@ -213,6 +222,41 @@ def renyi(sensitivity: int, noise_sd: int, sampling: int, order_centi: int) -> i
     if log_moment < 1:
         log_moment = math.log1p(max(0.0, math.fsum(small)))
     return min(full, math.ceil(log_moment / (order - 1) * UNIT))
+
+
+def _pure_parts(mechanism: Any, where: str) -> list[tuple[int, int]]:
+    """Epsilon in millionths and number of each part of a release of pure epsilon; none for a Gaussian."""
+    stated = mechanism.get("pure", [])
+    if not isinstance(stated, list) or len(stated) > 2:
+        raise Refused(f"{where}: its pure parts are no list of at most two")
+    for part in stated:
+        if not (isinstance(part, list) and len(part) == 2 and all(type(n) is int for n in part)):
+            raise Refused(f"{where}: a pure part is [epsilon in millionths, number]")
+        if not (1 <= part[0] <= 10**7 and 1 <= part[1] <= 1024):
+            raise Refused(f"{where}: a pure part is out of range")
+    return [(part[0], part[1]) for part in stated]
+
+
+def _pure_costs(parts: list[tuple[int, int]], order: float) -> tuple[int, int]:
+    """Both lanes of randomized response, which is as bad as pure epsilon can be.
+
+    mu = 2 Phi^-1(e^epsilon / (1 + e^epsilon)); the Renyi divergence of order a is
+    log(p^a (1-p)^(1-a) + (1-p)^a p^(1-a)) / (a - 1) with p = e^epsilon / (1 + e^epsilon).
+    """
+    g = r = 0
+    for micro, count in parts:
+        epsilon, less = micro / 10**6, order - 1
+        mu = -2 * NormalDist().inv_cdf(1 / (1 + math.exp(epsilon)))
+        over = math.expm1(less * epsilon) if order * epsilon < 1 else 0.0
+        if order * epsilon < 1:
+            over *= math.exp(-less * epsilon) * math.expm1(order * epsilon)
+            moment = math.log1p(over / (1 + math.exp(epsilon)))
+        else:
+            tail = math.log1p(math.exp(-(order + less) * epsilon))
+            moment = less * epsilon + tail - math.log1p(math.exp(-epsilon))
+        g += count * math.ceil(mu * mu * UNIT)
+        r += count * math.ceil(min(epsilon, moment / less) * UNIT)
+    return g, r
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:

@@ -26,6 +26,7 @@ from ledger.entries.operations.purposes import PurposeCode
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.sites import Site
+from ledger.experiment.pure_statistics import shortfall
 from ledger.experiment.statistics import Question, shape_of
 from ledger.formats.documents import parse_document
 from ledger.rules.budget import steps_stated
@@ -36,6 +37,7 @@ from privacy.crosscheck import opacus_epsilons
 from privacy.errors import CrossCheckFailed, PrivacyError
 from privacy.events import Gaussian
 from privacy.filters import limit_for, step_charge
+from privacy.pure import Mechanism
 
 _RELATIVE = 1e-6
 """What two machines' floating-point functions may make of one curve."""
@@ -94,16 +96,12 @@ def check_statistics(replay: Replay, documents: Documents) -> Iterator[Check]:
         except PlanRefused as error:
             yield Check(9, "refuted", str(error), place)
             continue
-        if (question.dataset, shape.size) != (terms.dataset, terms.size):
-            yield Check(9, "refuted", "its question is not what was paid for", place)
-        elif terms.sensitivity < shape.sensitivity:
-            yield Check(
-                9,
-                "refuted",
-                f"it states that a patient changes {terms.sensitivity} at most, but its question "
-                f"gives {shape.sensitivity}",
-                place,
-            )
+        cells = {c.cell: replay.log.state.cells[c.cell].terms for c in terms.charges}
+        fault = shortfall(shape, terms, cells)
+        if question.dataset != terms.dataset:
+            fault = "its question is not what was paid for"
+        if fault is not None:
+            yield Check(9, "refuted", fault, place)
         else:
             proved += 1
     if proved:
@@ -397,7 +395,7 @@ def _limit_fault(terms: CellRegistered) -> str | None:
     return None
 
 
-def _others(events: tuple[Gaussian, ...], delta: float, cross_check: bool) -> str:
+def _others(events: tuple[Mechanism, ...], delta: float, cross_check: bool) -> str:
     by_rdp = rdp(events, delta)
     parts = [f"dp-accounting RDP {by_rdp:.4f}" if by_rdp is not None else ""]
     if cross_check:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from consilium.actions.speaking import open_member, say
 from consilium.commands.naming import the_dataset
@@ -17,6 +18,7 @@ from consilium.settings import Settings
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import PlanRefused
+from ledger.experiment.pure_statistics import divide_epsilon, pure_charges, scale_for
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.statistics import (
     ColumnStatistics,
@@ -64,17 +66,24 @@ class Description:
     """Released statistics as they can be read.
 
     Attributes:
-        noise: deviation of the noise on each count, in patients.
+        noise: of each count, in patients: deviation of the Gaussian, or scale of the Laplace noise.
+        interval: half of a count's 95 % interval.
     """
 
     dataset: str
     reservation: str
     noise: float
+    interval: float
     columns: tuple[ColumnStatistics, ...]
 
 
 def allow_statistics(
-    settings: Settings, name: str, epsilon: Decimal, columns: tuple[str, ...], bins: int
+    settings: Settings,
+    name: str,
+    epsilon: Decimal,
+    columns: tuple[str, ...],
+    bins: int,
+    mechanism: Literal["gaussian", "laplace"] = "gaussian",
 ) -> Allowed:
     """Let the hospital's node release statistics once; the budget pays at this entry.
 
@@ -90,11 +99,19 @@ def allow_statistics(
         every = tuple(
             c.name for c in schema.columns if isinstance(c, NumberColumn | CategoryColumn)
         )
-        question = Question(consilium=1, dataset=name, columns=columns or every, bins=bins)
+        question = Question(
+            consilium=1, dataset=name, columns=columns or every, bins=bins, mechanism=mechanism
+        )
         shape = shape_of(question, schema)
         cells = {cell: state.cells[cell].terms for cell in cells_read(dataset)}
-        noise = noise_for(epsilon, tuple(cells.values()), shape.sensitivity)
-        charges = charges_of(cells, shape.sensitivity, noise)
+        if shape.pure:
+            pure = divide_epsilon(epsilon, shape)
+            noise = scale_for(shape.sensitivity, pure[0].epsilon_micro)
+            charges = pure_charges(cells, pure)
+        else:
+            pure = ()
+            noise = noise_for(epsilon, tuple(cells.values()), shape.sensitivity)
+            charges = charges_of(cells, shape.sensitivity, noise)
         said = say(
             member,
             StatisticsReserved(
@@ -105,6 +122,7 @@ def allow_statistics(
                 size=shape.size,
                 sensitivity=shape.sensitivity,
                 noise_sd=noise,
+                pure=pure,
                 charges=charges,
             ),
         )
@@ -174,7 +192,9 @@ def told_of(state: State, name: str, blob: Callable[[BlobRef], bytes]) -> tuple[
             raise PlanRefused("statistics", f"{identity[:12]} is not what its question asks")
         vector = decode_update(blob(held.result), terms.size)
         columns = estimates(shape, vector, terms.noise_sd, question.bins)
-        found.append(Description(name, identity, terms.noise_sd / GRID, columns))
+        half = 1.96 if not terms.pure else math.log(20.0)
+        interval = half * terms.noise_sd / GRID
+        found.append(Description(name, identity, terms.noise_sd / GRID, interval, columns))
     return tuple(found)
 
 
@@ -202,7 +222,7 @@ def as_json(described: Description) -> dict[str, object]:
 
 def as_lines(described: Description) -> list[str]:
     """A description for a terminal: bars, with the noise's 95 % interval."""
-    lines = [f"{described.dataset}: counts are of patients, +- {1.96 * described.noise:.1f}"]
+    lines = [f"{described.dataset}: counts are of patients, +- {described.interval:.1f}"]
     for c in described.columns:
         lines.append(f"{c.column}{f' ({c.unit})' if c.unit else ''}")
         if c.mean is not None:
@@ -245,7 +265,7 @@ def as_html(described: Description) -> str:
     return (
         f'<!doctype html><meta charset="utf-8"><title>{escape(described.dataset)}</title>'
         f"<h1>{escape(described.dataset)}</h1><p>Noisy counts of patients; lines are 95 % intervals "
-        f"of the noise (deviation {described.noise:.2f}). Reservation {described.reservation}.</p>"
+        f"of the noise (of a count: +- {described.interval:.2f}). Reservation {described.reservation}.</p>"
         + "".join(parts)
     )
 
@@ -272,4 +292,6 @@ def _plain(figure: Figure) -> dict[str, float | None]:
 def _shown(figure: Figure) -> str:
     if figure.value is None:
         return "drowned by the noise"
+    if figure.low is None:
+        return f"{figure.value:.4g}"
     return f"{figure.value:.4g} ({figure.low:.4g}..{figure.high:.4g})"

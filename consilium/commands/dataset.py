@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -260,6 +260,7 @@ def limit(
 @app.command(
     epilog=examples(
         "consilium dataset describe basel-heart --epsilon 0.3   # the steward allows and pays",
+        "consilium dataset describe basel-heart --epsilon 0.5 --mechanism laplace",
         "consilium dataset describe basel-heart --answer   # the node, its service stopped",
         "consilium dataset describe basel-heart --html basel.html",
     )
@@ -276,6 +277,14 @@ def describe(
     bins: Annotated[
         int, typer.Option("--bins", min=2, max=256, help="With --epsilon: of each number column.")
     ] = 10,
+    mechanism: Annotated[
+        str,
+        typer.Option(
+            "--mechanism",
+            help="With --epsilon: gaussian, at the budget's delta; or laplace, a pure epsilon (delta 0), "
+            "with quantiles by the noisy maximum.",
+        ),
+    ] = "gaussian",
     answer: Annotated[
         bool, typer.Option("--answer", help="As node: release what the steward allowed, once.")
     ] = False,
@@ -293,6 +302,7 @@ def describe(
     """
     from consilium.actions import describing
     from consilium.actions.reading import open_view
+    from consilium.actions.speaking import closed_word
     from consilium.commands.terminal import say_line, show_fields, show_json, show_table
     from consilium.errors import InputError
     from consilium.settings import load_settings
@@ -303,7 +313,8 @@ def describe(
     if epsilon is not None:
         wanted = tuple(part.strip() for part in columns.split(",") if part.strip())
         amount = describing.decimal_epsilon(epsilon)
-        allowed = describing.allow_statistics(settings, name, amount, wanted, bins)
+        kind = closed_word(mechanism, Literal["gaussian", "laplace"], "--mechanism")
+        allowed = describing.allow_statistics(settings, name, amount, wanted, bins, kind)
         show_json(allowed) if as_json else show_fields(allowed)
         return
     if answer:

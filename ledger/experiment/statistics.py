@@ -36,6 +36,8 @@ from privacy.filters import part_of_limit, step_charge
 MAX_NUMBERS = 65_536
 QUANTILES = (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4))
 _Z95 = 1.959963984540054
+_LAPLACE95 = math.log(20.0) / math.sqrt(2.0)
+"""95 % of a Laplace number lie within so many of its deviations, and more of a sum of several."""
 _DROWNED = 3.0
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +50,8 @@ class Question(BaseModel):
         dataset: whose.
         columns: number and category columns, in this order.
         bins: equal bins of each number column.
+        mechanism: ``gaussian``; or ``laplace``, pure epsilon, with quantiles of their own, absent from the
+            document where it is not chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +60,9 @@ class Question(BaseModel):
     dataset: str
     columns: Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=256)]
     bins: Annotated[int, Field(ge=2, le=256)] = 10
+    mechanism: Annotated[
+        Literal["gaussian", "laplace"], Field(exclude_if=lambda kind: kind == "gaussian")
+    ] = "gaussian"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +85,23 @@ class Shape:
 
     Attributes:
         parts: by column, in the question's order.
-        size: length of the vector.
-        sensitivity: L2 bound on one patient's contribution, grid units, rounded up.
+        size: length of the vector that is released: counts, sums and chosen places.
+        sensitivity: bound on one patient's contribution to counts and sums, grid units, rounded up: in
+            L2 norm, or for the Laplace mechanism in L1 norm.
+        chosen: numbers at its end that are places of quantiles among their candidates.
+        pure: whether it is released by mechanisms of pure epsilon.
     """
 
     parts: tuple[Part, ...]
     size: int
     sensitivity: int
+    chosen: int = 0
+    pure: bool = False
+
+    @property
+    def counted(self) -> int:
+        """Counts and sums, which come first."""
+        return self.size - self.chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +157,10 @@ def shape_of(question: Question, schema: Schema) -> Shape:
         squares += 2 if number else 1
     if at > MAX_NUMBERS:
         raise PlanRefused("columns", f"{at} numbers are more than {MAX_NUMBERS}; ask for less")
+    if question.mechanism == "laplace":
+        numbers = sum(isinstance(part.column, NumberColumn) for part in parts)
+        chosen = len(QUANTILES) * numbers
+        return Shape(tuple(parts), at + chosen, squares * GRID, chosen, pure=True)
     return Shape(tuple(parts), at, math.isqrt(squares * GRID * GRID) + 1)
 
 
@@ -182,14 +203,35 @@ def estimates(
         noise_sd: of each number, grid units.
         bins: of the question.
     """
-    values: Floats = vector.astype(np.float64) / GRID
-    noise = noise_sd / GRID
-    return tuple(_read(part, values[part.start : part.stop], noise, bins) for part in shape.parts)
+    values: Floats = vector[: shape.counted].astype(np.float64) / GRID
+    if not shape.pure:
+        noise = Noise(noise_sd / GRID, _Z95)
+        return tuple(_read(p, values[p.start : p.stop], noise, bins, ()) for p in shape.parts)
+    noise = Noise(math.sqrt(2.0) * noise_sd / GRID, _LAPLACE95)
+    places = iter(vector[shape.counted :])
+    found = []
+    for part in shape.parts:
+        own: tuple[int, ...] = ()
+        if isinstance(part.column, NumberColumn):
+            own = tuple(min(max(0, int(next(places))), bins) for _ in QUANTILES)
+        found.append(_read(part, values[part.start : part.stop], noise, bins, own))
+    return tuple(found)
 
 
-def _read(part: Part, values: Floats, noise: float, bins: int) -> ColumnStatistics:
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Deviation of the noise on a count, in patients, and how many of them a 95 % interval has at most."""
+
+    sd: float
+    z: float
+
+
+def _read(
+    part: Part, values: Floats, drawn: Noise, bins: int, places: tuple[int, ...]
+) -> ColumnStatistics:
+    noise, z = drawn.sd, drawn.z
     counts = values[: part.counts]
-    told = tuple(_around(float(count), noise) for count in counts)
+    told = tuple(Figure(float(c), float(c) - z * noise, float(c) + z * noise) for c in counts)
     column = part.column
     if isinstance(column, CategoryColumn):
         return ColumnStatistics(column.name, "", (*column.values, "missing"), told, None, ())
@@ -202,9 +244,11 @@ def _read(part: Part, values: Floats, noise: float, bins: int) -> ColumnStatisti
     quantiles = tuple(mean for _ in QUANTILES)
     if total > _DROWNED * spread:
         scaled = float(values[-1]) / total
-        error = _Z95 * math.hypot(noise, scaled * spread) / total
+        error = z * math.hypot(noise, scaled * spread) / total
         mean = Figure(*(_within(low, high, scaled + shift) for shift in (0.0, -error, error)))
         quantiles = tuple(_quantile(float(q), present, edges, noise) for q in QUANTILES)
+    if places:
+        quantiles = tuple(Figure(float(edges[place]), None, None) for place in places)
     return ColumnStatistics(column.name, column.unit, (*labels, "missing"), told, mean, quantiles)
 
 
@@ -223,10 +267,6 @@ def _quantile(q: float, counts: Floats, edges: Floats, noise: float) -> Figure:
 
     value, low, high = crossing(share), crossing(share + error), crossing(share - error)
     return Figure(value, min(low, value), max(high, value))
-
-
-def _around(value: float, noise: float) -> Figure:
-    return Figure(value, value - _Z95 * noise, value + _Z95 * noise)
 
 
 def _within(low: float, high: float, scaled: float) -> float:

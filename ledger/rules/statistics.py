@@ -12,7 +12,10 @@ from ledger.rules.individual import is_individual
 from ledger.rules.purposes import pay
 from ledger.rules.state import Cell, Dataset, State, Statistics, replace
 from ledger.rules.verdict import Step, Void
+from privacy.events import CHARGE_UNIT
 from privacy.filters import Charge, g_step, r_step_full_batch
+
+_MICRO = 10**6
 
 
 def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
@@ -65,6 +68,8 @@ def cells_read(dataset: Dataset) -> tuple[str, ...]:
 def _charges_enough(state: State, dataset: Dataset, op: StatisticsReserved) -> bool:
     if tuple(charge.cell for charge in op.charges) != cells_read(dataset):
         return False
+    if op.pure:
+        return _pure_pays(op)
     for charge in op.charges:
         order = state.cells[charge.cell].terms.limit.order_centi
         if charge.g < g_step(op.sensitivity, op.noise_sd):
@@ -72,3 +77,24 @@ def _charges_enough(state: State, dataset: Dataset, op: StatisticsReserved) -> b
         if charge.r < r_step_full_batch(op.sensitivity, op.noise_sd, order):
             return False
     return True
+
+
+def _pure_pays(op: StatisticsReserved) -> bool:
+    """What integers can tell of the charges of pure epsilon; their curves are for nodes and auditors.
+
+    Up to epsilon 10 the mu of lane G is above epsilon * sqrt(3/5), and no Renyi divergence of an order
+    above 1 is below epsilon * tanh(epsilon / 2), which is above epsilon^2 / (2 + epsilon).
+    """
+    laplace, *chosen = op.pure
+    if laplace.mechanism != "laplace" or laplace.count != 1:
+        return False
+    if any(part.mechanism != "noisy_max" for part in chosen):
+        return False
+    if op.sensitivity * _MICRO > laplace.epsilon_micro * op.noise_sd:
+        return False
+    g = r = 0
+    for part in op.pure:
+        squared = part.epsilon_micro**2 * CHARGE_UNIT * part.count
+        g += 3 * squared // (5 * _MICRO**2)
+        r += squared // (_MICRO * (2 * _MICRO + part.epsilon_micro))
+    return all(charge.g >= g and charge.r >= r for charge in op.charges)

@@ -30,7 +30,7 @@ def count_patients(
         keep: bool [n], rows of patients who are counted.
 
     Returns:
-        int64 [shape.size], grid units.
+        int64 [shape.counted], grid units.
     """
     rows = np.flatnonzero(keep)
     if table.patients is None:
@@ -40,7 +40,7 @@ def count_patients(
         names, found = np.unique(ids, return_inverse=True)
         patient, units = found.astype(np.int64), len(names)
     each = np.maximum(1, np.bincount(patient, minlength=units)).astype(np.int64)
-    total = np.zeros(shape.size, dtype=np.int64)
+    total = np.zeros(shape.counted, dtype=np.int64)
     for part in shape.parts:
         column, raw = part.column, table.columns[part.column.name][rows]
         missing = part.counts - 1

@@ -22,8 +22,9 @@ from ledger.copies.replica import Replica
 from ledger.entries.operations.statistics import StatisticsReleased
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput, PlanRefused
+from ledger.experiment.pure_statistics import release_purely, shortfall
 from ledger.experiment.schema import Schema
-from ledger.experiment.statistics import Question, Shape, charges_of, shape_of
+from ledger.experiment.statistics import Question, Shape, shape_of
 from ledger.experiment.tensors import encode_update
 from ledger.formats.documents import parse_document
 from ledger.rules.blocks import ALL
@@ -101,8 +102,11 @@ def answer_statistics(
         exact = _counted(replica.state, held, record, shape, hospital_key(), patients)
         register.record_intent(*key, "evaluate", round_number=_ROUND, steps=1, at_ms=now_ms)
         with closing(open_noise()) as rng:
-            noise = rng.gaussian_integers(held.terms.noise_sd, shape.size)
-        kept = blobs.put(encode_update((exact + noise).astype(np.int64)))
+            if shape.pure:
+                noisy = release_purely(rng, shape, held.terms, exact)
+            else:
+                noisy = exact + rng.gaussian_integers(held.terms.noise_sd, shape.size)
+        kept = blobs.put(encode_update(noisy.astype(np.int64)))
         register.outbox.store(*key, _ROUND, kept)
     said = StatisticsReleased(type="statistics.released", reservation=identity, result=kept)
     return said, blobs.get(kept)
@@ -140,14 +144,11 @@ def _shape(
         raise JobRefused(str(error)) from None
     terms = held.terms
     cells = {charge.cell: state.cells[charge.cell].terms for charge in terms.charges}
-    least = charges_of(cells, shape.sensitivity, terms.noise_sd)
-    short = any(
-        paid.g < due.g or paid.r < due.r for paid, due in zip(terms.charges, least, strict=True)
-    )
-    if question.dataset != terms.dataset or shape.size != terms.size:
+    short = shortfall(shape, terms, cells)
+    if question.dataset != terms.dataset:
         raise JobRefused("the question is not the one that was paid for")
-    if terms.sensitivity < shape.sensitivity or short:
-        raise JobRefused("what was paid does not cover what one patient can change")
+    if short is not None:
+        raise JobRefused(f"what was paid does not cover what is asked: {short}")
     return shape
 
 

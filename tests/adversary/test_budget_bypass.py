@@ -492,6 +492,7 @@ def test_a_restored_backup_does_not_refund_statistics(ward: Ward) -> None:
         size=4,
         sensitivity=2**20,
         noise_sd=2**23,
+        pure=(),
         charges=charges_of(cells, 2**20, 2**23),
     )
     identity = federation.say(steward_of("basel"), op).entry.hash

@@ -172,6 +172,7 @@ class Hospital:
             "size": shape.size,
             "sensitivity": shape.sensitivity,
             "noise_sd": noise,
+            "pure": (),
             "charges": charges_of(cells, shape.sensitivity, noise),
         }
         return StatisticsReserved.model_validate(fields | changed)

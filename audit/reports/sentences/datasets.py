@@ -68,6 +68,13 @@ def _statistics(who: str, op: Any, history: History) -> Told:
             Fact(
                 "Noise", f"{op.noise_sd / op.sensitivity:.2f} of what one patient changes at most"
             ),
+            *(
+                Fact(
+                    "Pure epsilon",
+                    f"{part.count} x {part.epsilon_micro / 1e6:g} ({in_words(part.mechanism)})",
+                )
+                for part in op.pure
+            ),
         ),
     )
 

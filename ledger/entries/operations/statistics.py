@@ -10,6 +10,14 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.values import BlobRef, Hash, Positive, Slug, Value
 
 
+class PurePart(Value):
+    """``count`` releases of pure epsilon, each of ``epsilon_micro`` millionths at most."""
+
+    mechanism: Literal["laplace", "noisy_max"]
+    epsilon_micro: Annotated[int, Field(ge=1, le=10_000_000)]
+    count: Annotated[int, Field(ge=1, le=1024)]
+
+
 class StatisticsReserved(Value):
     """A steward lets its node release noisy statistics of a dataset's training half, once, and pays.
 
@@ -17,8 +25,12 @@ class StatisticsReserved(Value):
         registration: entry hash of the dataset's registration.
         question: what is counted, as a blob.
         size: numbers that are released.
-        sensitivity: L2 bound on one patient's contribution, grid units.
-        noise_sd: deviation of the rounded Gaussian on each number, grid units.
+        sensitivity: bound on one patient's contribution, grid units: in L2 norm, or in L1 norm
+            where there are pure parts.
+        noise_sd: of the noise on each number, grid units: deviation of the rounded Gaussian, or scale
+            of the discrete Laplace where there are pure parts.
+        pure: mechanisms of pure epsilon in place of the Gaussian, in this order: counts and sums
+            by Laplace noise, quantiles by the noisy maximum over declared candidates; or none.
         charges: to every cell for training, in full.
     """
 
@@ -29,6 +41,7 @@ class StatisticsReserved(Value):
     size: Annotated[int, Field(ge=1, le=65_536)]
     sensitivity: Positive
     noise_sd: Positive
+    pure: Annotated[tuple[PurePart, ...], Field(max_length=2)]
     charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
 
 
