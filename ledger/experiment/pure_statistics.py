@@ -40,7 +40,7 @@ def divide_epsilon(epsilon: Decimal, shape: Shape) -> tuple[PurePart, ...]:
     micro = int(epsilon * MICRO)
     each = micro // 2 // shape.chosen if shape.chosen else 0
     counts = micro - each * shape.chosen
-    if not 1 <= counts <= MAX_EPSILON_MICRO or (shape.chosen and not each):
+    if counts < 1 or micro > MAX_EPSILON_MICRO or (shape.chosen and not each):
         raise PlanRefused("epsilon", f"{epsilon} cannot be divided; give one from 0.01 to 10")
     laplace = PurePart(mechanism="laplace", epsilon_micro=counts, count=1)
     if not shape.chosen:

@@ -90,7 +90,13 @@ class NodeService:
         client = membership.client
         self._follower = Follower(client, self._inbox.put)
         self._training = TrainingThread(
-            trainer, private, membership.blobs, client, self._inbox.put, now_ms
+            trainer,
+            private,
+            membership.blobs,
+            client,
+            self._inbox.put,
+            now_ms,
+            slot_ms=1000 * settings.reply_slot_s,
         )
         self._actor = Actor(membership, private, self._training, now_ms)
         self._cosigning = Cosigning(

@@ -45,6 +45,7 @@ class NodeSettings(BaseSettings):
         round_limit_s: after which a training process is killed, or None.
         follow_wait_s: how long the coordinator may hold a request for news.
         cosign_interval_s: least time between cosignatures for which nobody waits.
+        reply_slot_s: replies to a round leave at multiples of so many seconds of UTC; 0 for at once.
         promises: the hospital's book of promises, where it is in several federations; absolute.
         training: ``noop`` sends noise alone, in test federations, to measure everything else.
         log_format: ``json`` lines, or ``text`` for people.
@@ -62,6 +63,7 @@ class NodeSettings(BaseSettings):
     round_limit_s: Annotated[float, Field(gt=0)] | None = None
     follow_wait_s: Annotated[float, Field(gt=0, le=30)] = 25.0
     cosign_interval_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    reply_slot_s: Annotated[int, Field(ge=0, le=3600)] = 0
     promises: Path | None = None
     training: Literal["worker", "noop"] = "worker"
     log_format: Literal["json", "text"] = "json"

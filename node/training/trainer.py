@@ -4,6 +4,9 @@ The trainer takes tasks from a queue and hands back what became of them; it deci
 per round, so that a crash at any point costs at most the round's own noise: intents recorded durably
 by the register while the process waits; the noisy bytes durable in the blob store and the outbox;
 only then are they uploaded. An upload that fails is tried again without training again.
+
+Where the hospital keeps reply slots, an upload waits for the next multiple of the slot on the node's clock,
+also when it is tried again: when a reply leaves then says in which slot its work ended, and no more.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from privacy.noise import SecureRandom
 from privacy.selfaudit.checks import Report
 
 _MODELS = 2
+_LONGEST_PAUSE_S = 5.0
+"""A clock that is set while a reply waits is looked at again after so long."""
 _log = structlog.get_logger("node")
 
 
@@ -193,6 +198,7 @@ class TrainingThread:
         exchange: Exchange,
         report: Callable[[Done | Tested], None],
         now_ms: Callable[[], int],
+        slot_ms: int = 0,
     ) -> None:
         """Make the thread.
 
@@ -203,7 +209,10 @@ class TrainingThread:
             exchange: the coordinator's, over a connection of this thread's own.
             report: called in this thread after each task; must not block.
             now_ms: this node's clock.
+            slot_ms: replies leave at multiples of it, in POSIX milliseconds; 0 for at once.
         """
+        self._slot_ms = slot_ms
+        self._stopping = threading.Event()
         self._trainer = trainer
         self._register = register
         self._blobs = blobs
@@ -228,6 +237,7 @@ class TrainingThread:
         while not self._tasks.empty():
             self._tasks.get()
         self._tasks.put(None)
+        self._stopping.set()
         if self._working:
             self._thread.join(timeout_s)
         self._trainer.kill()
@@ -278,7 +288,21 @@ class TrainingThread:
             update = task.mask.apply(update)
         elif task.plan.secure_aggregation is not None:
             return None  # the vector itself never leaves
+        self._await_slot()
         return self._exchange.put_blob(update)
+
+    def _await_slot(self) -> None:
+        """Hold a reply back until the next slot begins.
+
+        Raises:
+            RoundFailed: the node stops first; the reply is in the outbox, and leaves after its next start.
+        """
+        if not self._slot_ms:
+            return
+        begins = next_slot(self._now_ms(), self._slot_ms)
+        while (left_ms := begins - self._now_ms()) > 0:
+            if self._stopping.wait(min(left_ms / 1000, _LONGEST_PAUSE_S)):
+                raise RoundFailed("the node stopped before the slot in which its reply leaves")
 
     def _train(self, task: Task, job: Job) -> bytes:
         allowed = dict(steps_of(task.site, job.kind, task.plan.steps_per_round))
@@ -306,3 +330,8 @@ class TrainingThread:
             while len(self._models) > _MODELS:
                 self._models.popitem(last=False)
         return data
+
+
+def next_slot(now_ms: int, slot_ms: int) -> int:
+    """When the slot after the present one begins; a slot that begins now is missed."""
+    return (now_ms // slot_ms + 1) * slot_ms
