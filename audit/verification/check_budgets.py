@@ -26,9 +26,6 @@ from ledger.entries.operations.purposes import PurposeCode
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.sites import Site
-from ledger.experiment.pure_statistics import shortfall
-from ledger.experiment.statistics import Question, shape_of
-from ledger.formats.documents import parse_document
 from ledger.rules.budget import steps_stated
 from ledger.rules.experiments import totals, was_held_back
 from ledger.rules.rounds import round_kind
@@ -79,33 +76,6 @@ def check_plans(replay: Replay, documents: Documents) -> Iterator[Check]:
         yield Check(
             9, "proved", f"plans that are what their approved specifications imply: {proved}"
         )
-
-
-def check_statistics(replay: Replay, documents: Documents) -> Iterator[Check]:
-    """Step 9 as well: statistics that were paid for as what one patient can change in their question."""
-    proved = 0
-    for record in replay.history.statistics.values():
-        place, terms = f"entry {record.said.index}", record.terms
-        try:
-            question = parse_document(documents.raw(terms.question), Question)
-            version = replay.history.registrations[terms.registration]
-            shape = shape_of(question, documents.schema(version))
-        except UNREADABLE as error:
-            yield Check(9, "not_checkable", f"{place}: {error}")
-            continue
-        except PlanRefused as error:
-            yield Check(9, "refuted", str(error), place)
-            continue
-        cells = {c.cell: replay.log.state.cells[c.cell].terms for c in terms.charges}
-        fault = shortfall(shape, terms, cells)
-        if question.dataset != terms.dataset:
-            fault = "its question is not what was paid for"
-        if fault is not None:
-            yield Check(9, "refuted", fault, place)
-        else:
-            proved += 1
-    if proved:
-        yield Check(9, "proved", f"statistics paid for as what they ask: {proved}")
 
 
 def check_charges(replay: Replay, cosigned: Sequence[tuple[int, int]]) -> Iterator[Check]:

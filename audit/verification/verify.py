@@ -37,12 +37,12 @@ from audit.verification.check_budgets import (
     check_charges,
     check_plans,
     check_promises,
-    check_statistics,
 )
 from audit.verification.check_join import check_succession
 from audit.verification.check_models import check_models
 from audit.verification.check_notes import Notes, check_notes
 from audit.verification.check_purposes import check_parts
+from audit.verification.check_statistics import check_statistics
 from audit.verification.documents import Documents
 from audit.verification.findings import Check, Report, Verdicts, Witnesses, in_order, listed
 from audit.verification.history import History
