@@ -17,6 +17,8 @@ from audit.console.charts import Step, spend_chart
 from audit.errors import NotInLedger
 from audit.reports.budget import DatasetBudget, dataset_budget, experiment_epsilon
 from audit.reports.data_use import experiments_with, spec_of
+from audit.reports.data_use_form import Observed
+from audit.reports.observed import observed_of_dataset, observed_of_experiment
 from audit.reports.outcomes import (
     Outcome,
     in_words,
@@ -111,6 +113,7 @@ class DatasetPage:
     histograms: int
     models: int
     downloads: int
+    observed: tuple[Observed, ...]
     curve: tuple[tuple[int, int, float], ...] = field(default=())
 
 
@@ -172,6 +175,7 @@ def dataset_page(found: Verification, name: str) -> DatasetPage:
         histograms=len(updates) - len(trained),
         models=len(models),
         downloads=sum(len(e.downloads) for e in models),
+        observed=observed_of_dataset(found, name),
         curve=tuple((p.index, p.at_ms, p.epsilon) for p in worst.curve),
     )
 
@@ -250,6 +254,7 @@ def experiment_values(found: Verification, identity: str) -> Mapping[str, Any]:
         "outcome": outcome_of(experiment),
         "asked_by": person(found, experiment.said.author),
         "sites": site_rows(found, experiment),
+        "observed": observed_of_experiment(found, identity),
     }
 
 

@@ -19,7 +19,8 @@ from audit.errors import NotInLedger, NotReleased
 from audit.reports.budget import DELTAS, FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
 from audit.reports.certificate_words import HAZARDS, LIMITS, ONE_BY_ONE, Hazard, trust_in
 from audit.reports.data_use import spec_of
-from audit.reports.data_use_form import Header, Mechanism, Part
+from audit.reports.data_use_form import Header, Mechanism, Observed, Part
+from audit.reports.observed import observed_of_experiment
 from audit.reports.outcomes import outcome_of
 from audit.reports.standing import NOT_STATED, header_of
 from audit.verification.records import ExperimentRecord
@@ -104,6 +105,7 @@ class Certificate(Part):
     mechanisms: tuple[Mechanism, ...]
     other_experiments: int
     hazards: tuple[Hazard, ...]
+    observed: tuple[Observed, ...]
     limits: tuple[str, ...]
 
 
@@ -167,6 +169,7 @@ def certificate(found: Verification, experiment: str, *, now_ms: int, by: str) -
         mechanisms=tuple(_mechanisms(record)),
         other_experiments=len(shared),
         hazards=HAZARDS,
+        observed=observed_of_experiment(found, experiment),
         limits=LIMITS
         + tuple(
             ONE_BY_ONE.format(cell=cell.cell)

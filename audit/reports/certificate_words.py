@@ -108,8 +108,9 @@ HAZARDS: tuple[Hazard, ...] = (
     Hazard(
         name="Errors in the programs",
         state="open",
-        how="The noise that was drawn cannot be seen from outside. Known answers, neighbouring tables "
-        "and attacks are tested; none of that is a proof.",
+        how="The noise that was drawn cannot be seen from outside. Each node tests its code on made-up "
+        "rows before it trains, and anybody may attack it there (known answers, canary runs, twins of the "
+        "model); what was found stands below. None of that is a proof.",
     ),
     Hazard(
         name="Usefulness and fairness",

@@ -22,6 +22,7 @@ from audit.reports.data_use_form import (
     Reviewed,
     Use,
 )
+from audit.reports.observed import observed_of_dataset
 from audit.reports.outcomes import (
     in_words,
     last_decision,
@@ -89,6 +90,7 @@ def data_use_report(found: Verification, dataset: str, *, now_ms: int, by: str) 
             sorted(_against(found, record, experiments), key=lambda a: a.entry)
         ),
         models=tuple(_models(found, dataset, experiments)),
+        observed=observed_of_dataset(found, dataset),
         reviews=tuple(_reviews(found)),
         limits=LIMITS,
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from ledger.entries.operations.audits import AuditKind
+
 
 class Part(BaseModel):
     """A frozen part of a report."""
@@ -242,6 +244,30 @@ class DerivedModel(Part):
     downloads: tuple[str, ...]
 
 
+class Observed(Part):
+    """A finding that a member signed: what was seen of the mechanism beside what is proven.
+
+    Attributes:
+        kind: as the log calls it.
+        what: what was done, in words.
+        observed: the figure with its interval, in words.
+        proven: the bound, in words.
+        contradicts: whether more was observed than is proven possible.
+        times: how often the same member found the like; this is the newest.
+    """
+
+    entry: int
+    at_ms: int
+    who: str
+    kind: AuditKind
+    what: str
+    observed: str
+    proven: str
+    contradicts: bool
+    confidence: float
+    times: int
+
+
 class Reviewed(Part):
     """Block 8."""
 
@@ -263,5 +289,6 @@ class DataUseReport(Part):
     privacy: PrivacyBlock
     decisions_against: tuple[Against, ...]
     models: tuple[DerivedModel, ...]
+    observed: tuple[Observed, ...]
     reviews: tuple[Reviewed, ...]
     limits: tuple[str, ...]

@@ -29,7 +29,7 @@ from audit.verification.records import (
     UpdateRecord,
     VoidRecord,
 )
-from ledger.entries.operations.audits import LedgerReviewed
+from ledger.entries.operations.audits import LedgerReviewed, PrivacyAudited
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
 from ledger.entries.operations.experiments import (
@@ -95,6 +95,7 @@ class History:
     experiments: dict[str, ExperimentRecord] = field(default_factory=dict)
     statistics: dict[str, StatisticsRecord] = field(default_factory=dict)
     reviews: list[tuple[Said, LedgerReviewed]] = field(default_factory=list)
+    audits: list[tuple[Said, PrivacyAudited]] = field(default_factory=list)
     forks: list[tuple[Said, ForkReported]] = field(default_factory=list)
     broken_receipts: list[tuple[Said, ReceiptBroken]] = field(default_factory=list)
     compromises: list[tuple[Said, KeyRevoked]] = field(default_factory=list)
@@ -312,6 +313,9 @@ class History:
         record = self.experiments[op.experiment].rounds[-1]
         record.closed, record.closed_reason = said, op.reason
 
+    def _audited(self, said: Said, op: PrivacyAudited, state: State) -> None:
+        self.audits.append((said, op))
+
     def _reviewed(self, said: Said, op: LedgerReviewed, state: State) -> None:
         self.reviews.append((said, op))
 
@@ -376,6 +380,7 @@ _RECORDERS: dict[type, Callable[[History, Said, Any, State], None]] = {
     MaskingAdvanced: History._masking,
     MaskingAgreed: History._masking,
     MaskingRevealed: History._masking,
+    PrivacyAudited: History._audited,
     LedgerReviewed: History._reviewed,
     ForkReported: History._forked,
     ReceiptBroken: History._broken,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consilium.commands import audit_attack
 from consilium.commands.options import JsonOption, examples
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Verify a copy, write reports, browse. Needs no keys, no network and no hospital.",
 )
+
+app.command(epilog=audit_attack.EPILOG)(audit_attack.attack)
 
 PathArgument = Annotated[
     str | None,

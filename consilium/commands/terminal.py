@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
@@ -57,6 +58,33 @@ def note(line: str) -> None:
     """Print one line to standard error: progress, advice, warnings."""
     sys.stderr.write(_visible(line) + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a bar on standard error while something is counted; nothing where no terminal is.
+
+    Yields:
+        To be told how many of how many are done.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(file=sys.stderr, highlight=False, markup=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(_visible(what))
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def ask(question: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from ledger.entries.operations.audits import PrivacyAudited
 from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.experiments import (
     ExperimentCompleted,
@@ -62,6 +63,8 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
         yield NamedBlob("evidence", op.theirs)
     elif isinstance(op, ReceiptBroken):
         yield NamedBlob("evidence", op.evidence)
+    elif isinstance(op, PrivacyAudited) and op.result is not None:
+        yield NamedBlob("evidence", op.result)
 
 
 def named_card(op: Operation) -> str | None:

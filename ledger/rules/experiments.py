@@ -26,6 +26,7 @@ from privacy.filters import g_step, r_step_full_batch
 from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 TRAINING = ("train", "baseline_train")
+_BOUNDED = ("canary", "one_run", "membership")
 
 
 def proposed(state: State, step: Step, op: ExperimentProposed) -> State | Void:
@@ -167,13 +168,19 @@ def downloaded(state: State, step: Step, op: ModelDownloaded) -> State | Void:
 
 
 def privacy_audited(state: State, step: Step, op: PrivacyAudited) -> State | Void:
-    """What an empirical check found; an attack is on a model that was released."""
+    """What an empirical check found: of a plan's site, or of a model that was released."""
+    if op.kind in _BOUNDED and op.finding == "as_proved" and op.low_ppm > op.bound_ppm:
+        return Void("finding_mismatch")
     if op.experiment is None:
         return state
     experiment = state.experiments.get(op.experiment)
     if experiment is None:
         return Void("unknown_experiment")
-    return state if experiment.status == "released" else Void("not_released")
+    if op.dataset is not None and site_of(experiment.plan, op.dataset) is None:
+        return Void("unknown_dataset")
+    if op.kind == "membership" and experiment.status != "released":
+        return Void("not_released")
+    return state
 
 
 def was_held_back(at_ms: int, cosigned_s: int, policy: Policy) -> bool:

@@ -23,10 +23,13 @@ def residuals_audited(report: Report) -> PrivacyAudited:
         kind="residuals",
         data="synthetic",
         experiment=None,
+        dataset=None,
         finding="as_proved" if report.failure is None else "contradicts",
         samples=report.residuals,
         measured_ppm=round(report.sigma_ratio * _PPM),
         low_ppm=round(low * _PPM),
         high_ppm=round(high * _PPM),
         bound_ppm=_PPM,
+        confidence_ppm=950_000,
+        result=None,
     )

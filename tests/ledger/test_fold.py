@@ -179,15 +179,18 @@ def any_op(rng: Random, state: State) -> Operation:
         "fork": lambda: ForkReported(type="fork.reported", ours=pick(BLOBS), theirs=pick(BLOBS)),
         "audited": lambda: PrivacyAudited(
             type="privacy.audited",
-            kind="membership",
+            kind=pick(["membership", "canary", "residuals"]),
             data="synthetic",
             experiment=pick([which, None]),
-            finding="as_proved",
+            dataset=pick(["bern-heart", "nothing", None]),
+            finding=pick(["as_proved", "contradicts"]),
             samples=pick(POSITIVE),
             measured_ppm=pick(NUMBERS),
             low_ppm=pick(NUMBERS),
             high_ppm=pick(NUMBERS),
             bound_ppm=pick(NUMBERS),
+            confidence_ppm=999_900,
+            result=pick([*BLOBS, None]),
         ),
         "reviewed": lambda: LedgerReviewed(
             type="ledger.reviewed", size=pick(NUMBERS), root=pick(HASHES), finding="incident"

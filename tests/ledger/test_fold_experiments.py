@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ledger.entries.operations.audits import PrivacyAudited
 from ledger.entries.operations.datasets import CellCharge, CellUse, DatasetWithdrawn
 from ledger.entries.operations.experiments import (
     ExperimentApproved,
@@ -262,3 +263,32 @@ def test_totals_add_up_steps_per_cell_in_order_of_cells() -> None:
 
     summed = totals((release(3, ("b", 1, 10), ("a", 2, 20)), release(2, ("b", 5, 50))))
     assert summed == (CellCharge(cell="a", g=6, r=60), CellCharge(cell="b", g=13, r=130))
+
+
+def test_a_finding_about_a_model_or_a_plan_names_one_that_is_there_and_agrees_with_itself() -> None:
+    state, experiment = done()
+    finding = PrivacyAudited(
+        type="privacy.audited",
+        kind="canary",
+        data="synthetic",
+        experiment=experiment,
+        dataset=state.experiments[experiment].plan.sites[0].dataset,
+        finding="as_proved",
+        samples=1000,
+        measured_ppm=200_000,
+        low_ppm=100_000,
+        high_ppm=300_000,
+        bound_ppm=220_000,
+        confidence_ppm=999_900,
+        result=None,
+    )
+    who = node_of("bern")
+    fold(state, who, finding)
+    above = finding.model_copy(update={"low_ppm": 220_001})
+    fold(state, who, above, void="finding_mismatch")
+    fold(state, who, above.model_copy(update={"finding": "contradicts"}))
+    fold(state, who, finding.model_copy(update={"dataset": "nobody"}), void="unknown_dataset")
+    fold(state, who, finding.model_copy(update={"experiment": "0" * 64}), void="unknown_experiment")
+    attack = finding.model_copy(update={"kind": "membership", "dataset": None})
+    fold(state, who, attack, void="not_released")
+    fold(state, RESEARCHER, finding, void="not_permitted")

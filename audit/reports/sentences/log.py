@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.reports.observed import words_of
 from audit.reports.sentences.told import Teller, Told
 from audit.verification.history import History
 
@@ -21,21 +22,9 @@ def _reviewed(who: str, op: Any, history: History) -> Told:
 
 
 def _audited(who: str, op: Any, history: History) -> Told:
-    measured, bound = op.measured_ppm / 10**4, op.bound_ppm / 10**4
-    interval = f"{op.low_ppm / 10**4:.2f} to {op.high_ppm / 10**4:.2f} %"
-    data = op.data.replace("_", " ")
-    verdict = "as proved" if op.finding == "as_proved" else "AGAINST the proof"
-    if op.kind == "residuals":
-        what = (
-            f"tested its training code on {data} rows: over {op.samples:,} values the noise was "
-            f"{measured:.2f} % ({interval}) of the planned deviation"
-        )
-    else:
-        what = (
-            f"attacked the released model with {op.samples:,} {data} records: {measured:.2f} % "
-            f"({interval}) of members found at 1 % false alarms, where the proof allows {bound:.2f} %"
-        )
-    return Told(f"{who} {what}: {verdict}.")
+    what, observed, proven = words_of(op)
+    verdict = "nothing beyond the proof" if op.finding == "as_proved" else "AGAINST the proof"
+    return Told(f"{who} {what}: {observed}, proven {proven}: {verdict}.")
 
 
 def _ready(who: str, op: Any, history: History) -> Told:

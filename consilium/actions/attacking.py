@@ -1,0 +1,422 @@
+"""Auditing an experiment by attack: what runs on rows that are nobody's show, beside what its plan charges.
+
+Everything is taken from an experiment's public part: its spec, its plan, its datasets' schemas. Rows are made up from
+the schemas or come from a public file; a file that a hospital's home knows as a dataset is refused. A rate that an
+attack reaches on real members would itself be a statistic of patients: it would have to be charged, so it is
+not measured at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from consilium.actions.homes import member_homes
+from consilium.actions.reading import LedgerView
+from consilium.commands.naming import the_experiment
+from consilium.errors import InputError
+from consilium.experiment import Experiment, default_delta
+from ledger.entries.operations.audits import AuditKind, PrivacyAudited
+from ledger.entries.operations.plans import Plan, Release, SitePlan
+from ledger.entries.operations.values import MAX_INT, BlobRef
+from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.noise_shares import site_in_round
+from ledger.experiment.plan.shape import network_of
+from ledger.experiment.schema import Schema
+from ledger.experiment.spec import ExperimentSpec
+from ledger.experiment.tensors import Float64Vector, unpack_model
+from ledger.formats.documents import parse_document
+from node.data.intake import identify
+from node.register.private import PRIVATE, PrivateRegister
+from node.training.attack.canary import run_canaries
+from node.training.attack.mechanism import AuditedSite
+from node.training.attack.one_run import run_once
+from node.training.attack.shadows import PublicTwins, made_up_pools, train_shadows
+from node.training.train import start_torch
+from privacy.calibrate import compose_epsilon
+from privacy.events import CHARGE_UNIT, Gaussian
+from privacy.noise import Randomness, SecureRandom
+from privacy.selfaudit.attacks import (
+    ALPHA,
+    CONFIDENCE_PPM,
+    ONE_RUN_DELTA,
+    Proven,
+    judge_canaries,
+    judge_one_run,
+)
+from privacy.selfaudit.known_answers import STATISTIC_ALARM, known_answers
+from privacy.selfaudit.membership import likelihood_ratios, rates
+
+NOTHING_REAL = (
+    "rows are made up or public: a rate measured on real members is itself a statistic of patients, "
+    "so this command takes none"
+)
+_PPM = 10**6
+_TPR_AT = 0.01
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The public part of an experiment.
+
+    Attributes:
+        name: for people.
+        experiment: its id in a log, or None where a spec file was given.
+        spec: with numbers where the researcher wrote ``auto``.
+        plan: its integers.
+        schemas: of its datasets, in the plan's order.
+        deltas: lifetime delta of each cell.
+        start: the initial model, float64 [d].
+    """
+
+    name: str
+    experiment: str | None
+    spec: ExperimentSpec
+    plan: Plan
+    schemas: tuple[Schema, ...]
+    deltas: Mapping[str, float]
+    start: Float64Vector
+
+    def site(self, dataset: str | None) -> tuple[Schema, SitePlan]:
+        """A dataset's part; without a name, the part with the largest mu."""
+        parts = list(zip(self.schemas, self.plan.sites, strict=True))
+        if dataset is None:
+            return max(parts, key=lambda part: self._mu(part[1]))
+        for schema, site in parts:
+            if site.dataset == dataset:
+                return schema, site
+        known = ", ".join(site.dataset for site in self.plan.sites)
+        raise InputError(f"--dataset {dataset!r}: {self.name} asks for {known}")
+
+    def proven(self, site: SitePlan, delta: float | None = None) -> Proven:
+        """What the plan charges a site's worst cell for training, spare rounds left out.
+
+        Args:
+            site: its part of the plan.
+            delta: of the epsilon; None for the cells' own.
+        """
+        release = _training(site)
+        own = min(self.deltas[charge.cell] for charge in release.charges)
+        at = own if delta is None else delta
+        event = Gaussian(release.sensitivity, release.noise_sd, self._steps, release.sampling)
+        return Proven(mu=self._mu(site), epsilon=compose_epsilon([event], at), delta=at)
+
+    @property
+    def _steps(self) -> int:
+        return self.plan.rounds * self.plan.steps_per_round
+
+    def _mu(self, site: SitePlan) -> float:
+        step = max(charge.g for charge in _training(site).charges)
+        return math.sqrt(step * self._steps / CHARGE_UNIT)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack found.
+
+    Attributes:
+        kind: as the log calls it.
+        contradicts: whether it saw more than the proof allows.
+        says: in a sentence.
+        figures: samples, and measured, low, high and bound; floats.
+        confidence_ppm: of the interval.
+        experiment, dataset: what was attacked.
+        data: what rows it ran on.
+        details: everything else.
+    """
+
+    kind: AuditKind
+    contradicts: bool
+    says: str
+    samples: int
+    measured: float
+    low: float
+    high: float
+    bound: float
+    confidence_ppm: int
+    experiment: str | None = None
+    dataset: str | None = None
+    data: str = "synthetic"
+    details: Mapping[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        return {
+            "consilium": 1,
+            "audit": self.kind,
+            "finding": "contradicts" if self.contradicts else "as_proved",
+            "says": self.says,
+            **{
+                name: getattr(self, name)
+                for name in ("experiment", "dataset", "data", "samples", "measured", "low")
+            },
+            "high": self.high,
+            "bound": self.bound,
+            "confidence": self.confidence_ppm / _PPM,
+            "software": f"consilium {metadata.version('consilium')}",
+            **(self.details or {}),
+        }
+
+    def encoded(self) -> bytes:
+        """The document as it is kept: JSON with sorted keys."""
+        return orjson.dumps(self.document(), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
+
+    def audited(self, result: BlobRef) -> PrivacyAudited:
+        """What is said in the log; figures rounded so that they never claim more than was found."""
+        return PrivacyAudited(
+            type="privacy.audited",
+            kind=self.kind,
+            data="public_twins" if self.data == "public_twins" else "synthetic",
+            experiment=self.experiment,
+            dataset=self.dataset,
+            finding="contradicts" if self.contradicts else "as_proved",
+            samples=self.samples,
+            measured_ppm=_ppm(math.floor, self.measured),
+            low_ppm=_ppm(math.floor, self.low),
+            high_ppm=_ppm(math.ceil, self.high),
+            bound_ppm=_ppm(math.ceil, self.bound),
+            confidence_ppm=self.confidence_ppm,
+            result=result,
+        )
+
+
+def target_of_spec(spec: Path, schemas: Sequence[Schema]) -> Target:
+    """The target that a spec file describes, as if its schemas were registered.
+
+    Raises:
+        InputError, PlanRefused: it is no spec, or does not fit.
+    """
+    written = Experiment.from_yaml(spec)
+    found = written.schemas_for(schemas)
+    experiment = written.resolved(found)
+    proposal = experiment.propose_for(found)
+    plan = proposal.operation.plan
+    largest = {schema.dataset: default_delta(schema.declared_rows) for schema in found}
+    deltas = {
+        charge.cell: largest[site.dataset]
+        for site in plan.sites
+        for release in site.releases
+        for charge in release.charges
+    }
+    start = unpack_model(proposal.model, experiment.shapes(found[0]))
+    return Target(experiment.spec.name, None, experiment.spec, plan, found, deltas, start)
+
+
+def target_in(view: LedgerView, name: str) -> Target:
+    """The target that is an experiment of a log.
+
+    Raises:
+        UnknownName: there is none of that name.
+        InputError: a dataset was registered anew since, under another schema perhaps.
+    """
+    found = the_experiment(view.state, name)
+    spec = parse_document(view.blob(found.spec), ExperimentSpec)
+    schemas = []
+    for site in found.plan.sites:
+        dataset = view.state.datasets[site.dataset]
+        if dataset.registration != site.registration:
+            raise InputError(
+                f"{site.dataset} was registered anew after {found.name} was proposed; attack the spec "
+                "itself: --spec FILE --schema FILE"
+            )
+        schemas.append(parse_document(view.blob(dataset.terms.schema_), Schema))
+    shapes = parameter_shapes(network_of(spec, schemas[0]))
+    start = unpack_model(view.blob(found.plan.initial_model), shapes)
+    deltas = {name: cell.terms.delta_e15 / 1e15 for name, cell in view.state.cells.items()}
+    return Target(found.name, found.id, spec, found.plan, tuple(schemas), deltas, start)
+
+
+def ask_known_answers() -> Attacked:
+    """T0: whether accountant and sampler of this machine give the answers that are known."""
+    answers = known_answers(SecureRandom())
+    right = sum(answer.right for answer in answers)
+    share = right / len(answers)
+    listed = [asdict(answer) | {"right": answer.right} for answer in answers]
+    return Attacked(
+        kind="known_answers",
+        contradicts=right < len(answers),
+        says=f"{right} of {len(answers)} known answers are right",
+        samples=len(answers),
+        measured=share,
+        low=share,
+        high=share,
+        bound=1.0,
+        confidence_ppm=_PPM - 1,
+        details={"answers": listed, "alarm_of_each_statistic": STATISTIC_ALARM},
+    )
+
+
+def attack_with_canaries(
+    target: Target, dataset: str | None, runs: int, progress: Progress
+) -> Attacked:
+    """T2: runs with and without one made-up person."""
+    start_torch()
+    schema, site = target.site(dataset)
+    proven = target.proven(site)
+    played = run_canaries(
+        AuditedSite(target.spec, schema, site), target.plan.rounds, runs, _noise, progress
+    )
+    found = judge_canaries(
+        played.inside, played.outside, played.share, played.steps, played.planned, proven
+    )
+    return Attacked(
+        kind="canary",
+        contradicts=found.contradicts,
+        says=found.says,
+        samples=2 * found.guesses.runs,
+        measured=found.mu,
+        low=found.mu_low,
+        high=found.mu_high,
+        bound=proven.mu,
+        confidence_ppm=CONFIDENCE_PPM,
+        experiment=target.experiment,
+        dataset=site.dataset,
+        details={
+            "name": target.name,
+            "runs": 2 * found.guesses.runs,
+            "true_positives": found.guesses.true_positives,
+            "false_positives": found.guesses.false_positives,
+            "mu_observed_at_least": found.mu_low,
+            "mu_proven": proven.mu,
+            "epsilon_observed_at_least": found.epsilon_low,
+            "epsilon_without_assumptions_at_least": found.epsilon_any,
+            "epsilon_proven": proven.epsilon,
+            "delta": proven.delta,
+            "canary_share_of_clip_norm": found.share,
+            "steps": {
+                "charged": found.planned,
+                "declared": found.steps.declared,
+                "made": found.steps.drawn,
+            },
+        },
+    )
+
+
+def attack_one_run(
+    target: Target, dataset: str | None, canaries: int, progress: Progress
+) -> Attacked:
+    """T3: one run with many made-up people; a smoke alarm only."""
+    start_torch()
+    schema, site = target.site(dataset)
+    proven = target.proven(site, ONE_RUN_DELTA)
+    scores, taken = run_once(
+        AuditedSite(target.spec, schema, site), target.plan.rounds, canaries, _noise, progress
+    )
+    found = judge_one_run(scores, taken, proven)
+    return Attacked(
+        kind="one_run",
+        contradicts=found.contradicts,
+        says=found.says,
+        samples=found.guesses,
+        measured=found.epsilon_low,
+        low=found.epsilon_low,
+        high=found.epsilon_low,
+        bound=proven.epsilon,
+        confidence_ppm=CONFIDENCE_PPM,
+        experiment=target.experiment,
+        dataset=site.dataset,
+        details={
+            "name": target.name,
+            "smoke_alarm_only": True,
+            "canaries": found.canaries,
+            "guesses": found.guesses,
+            "correct": found.correct,
+            "epsilon_observed_at_least": found.epsilon_low,
+            "epsilon_proven": proven.epsilon,
+            "delta": proven.delta,
+        },
+    )
+
+
+def attack_membership(
+    target: Target, twins: PublicTwins | None, shadows: int, progress: Progress
+) -> Attacked:
+    """T4: the likelihood-ratio attack on twins of the released model."""
+    start_torch()
+    sites = [
+        AuditedSite(target.spec, schema, site_in_round(target.plan, site))
+        for schema, site in zip(target.schemas, target.plan.sites, strict=True)
+    ]
+    pools = made_up_pools(sites) if twins is None else twins.pools(sites)
+    signals, members = train_shadows(
+        sites, pools, target.start, target.plan.rounds, shadows, _noise, progress
+    )
+    mu = max(target.proven(site).mu for site in target.plan.sites)
+    shown = rates(likelihood_ratios(signals, members), members, mu, ALPHA)
+    at = next((rate for rate in shown if rate.false_positive_rate == _TPR_AT), None)
+    if at is None:
+        raise InputError(
+            f"{signals.shape[1]} twins and {shadows} shadows cannot show a false positive rate of 1 %; "
+            "give more of either"
+        )
+    worst = [rate for rate in shown if rate.low > rate.bound]
+    area = shown[0]
+    return Attacked(
+        kind="membership",
+        contradicts=bool(worst),
+        says=(
+            f"true positives at 1 % false ones: {100 * at.measured:.2f} % ({100 * at.low:.2f} to "
+            f"{100 * at.high:.2f}), proven at most {100 * at.bound:.2f} %; area {area.measured:.4f} "
+            f"({area.low:.4f} to {area.high:.4f}), at most {area.bound:.4f}"
+        ),
+        samples=int(signals.size),
+        measured=at.measured,
+        low=at.low,
+        high=at.high,
+        bound=at.bound,
+        confidence_ppm=CONFIDENCE_PPM,
+        experiment=target.experiment,
+        data="synthetic" if twins is None else "public_twins",
+        details={
+            "name": target.name,
+            "attack": "LiRA, online",
+            "shadows": shadows,
+            "twins": int(signals.shape[1]),
+            "mu_proven": mu,
+            "rates": [asdict(rate) for rate in shown],
+            "why_no_real_members": NOTHING_REAL,
+        },
+    )
+
+
+def refuse_datasets(twins: Path, homes: Path) -> None:
+    """See that a file of public twins is no dataset of a hospital whose home is here.
+
+    Raises:
+        InputError: it is one, or cannot be read.
+    """
+    try:
+        sha256 = identify(twins).sha256
+    except OSError as error:
+        raise InputError(f"--public-twins {twins}: {error.strerror}") from None
+    for home in member_homes(homes):
+        if home.config.role != "node" or not (home.path / PRIVATE).exists():
+            continue
+        with closing(PrivateRegister.open(home.path / PRIVATE)) as private:
+            known = private.view.datasets.items()
+            for name, record in known:
+                if record.sha256 == sha256 or Path(record.path) == twins.resolve():
+                    raise InputError(
+                        f"--public-twins {twins} is the dataset {name} of {home.config.handle}: {NOTHING_REAL}"
+                    )
+
+
+def _training(site: SitePlan) -> Release:
+    return next(release for release in site.releases if release.purpose == "train")
+
+
+def _noise(purpose: str) -> Randomness:
+    return SecureRandom()
+
+
+def _ppm(rounded: Callable[[float], int], figure: float) -> int:
+    return max(0, min(MAX_INT, rounded(figure * _PPM)))
