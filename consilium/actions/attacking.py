@@ -26,7 +26,7 @@ from consilium.experiment import Experiment, default_delta
 from ledger.entries.operations.audits import AuditKind, PrivacyAudited
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT, BlobRef
-from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.noise_shares import site_in_round
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import Schema
@@ -75,7 +75,7 @@ class Target:
         plan: its integers.
         schemas: of its datasets, in the plan's order.
         deltas: lifetime delta of each cell.
-        start: the initial model, float64 [d].
+        start: the initial model, as round 1 has it, float64.
     """
 
     name: str
@@ -207,7 +207,7 @@ def target_of_spec(spec: Path, schemas: Sequence[Schema]) -> Target:
         for release in site.releases
         for charge in release.charges
     }
-    start = unpack_model(proposal.model, experiment.shapes(found[0]))
+    start = unpack_model(proposal.model, experiment.round_shapes(found[0]))
     return Target(experiment.spec.name, None, experiment.spec, plan, found, deltas, start)
 
 
@@ -229,7 +229,7 @@ def target_in(view: LedgerView, name: str) -> Target:
                 "itself: --spec FILE --schema FILE"
             )
         schemas.append(parse_document(view.blob(dataset.terms.schema_), Schema))
-    shapes = parameter_shapes(network_of(spec, schemas[0]))
+    shapes = round_shapes(spec, network_of(spec, schemas[0]))
     start = unpack_model(view.blob(found.plan.initial_model), shapes)
     deltas = {name: cell.terms.delta_e15 / 1e15 for name, cell in view.state.cells.items()}
     return Target(found.name, found.id, spec, found.plan, tuple(schemas), deltas, start)

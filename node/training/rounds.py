@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def run_round(
 
 
 class PreparedRound:
-    """A job whose parts were found to fit together; ``model`` may be set anew between releases.
+    """A job whose parts were found to fit together; it may be moved to another round's model.
 
     A round of a federation makes one and uses it once (``run_round``). Audits on made-up rows
     (``node.training.attack``) play many rounds of one.
@@ -127,6 +128,7 @@ class PreparedRound:
         for purpose in _PURPOSES[job.kind]:
             self._release(purpose)
         tree = network_of(self._spec, self._schema)
+        self._tree, self._kind = tree, job.kind
         flat = self._unpacked(job, tree)
         self.model: FloatVector = flat[: parameter_count(tree)]
         train, self._test = holdings.halves(
@@ -148,6 +150,12 @@ class PreparedRound:
             self._clipping(tree, job.kind, flat),
         )
         rehearse(self.training)
+
+    def move_to(self, flat: FloatVector) -> None:
+        """Take another round's model, its clip norm included where that adapts."""
+        self.model = flat[: parameter_count(self._tree)]
+        clipping = self._clipping(self._tree, self._kind, flat)
+        self.training = replace(self.training, clipping=clipping)
 
     def train(self) -> IntVector:
         """Make the round's private vector at ``model``: int64 [d], grid units."""

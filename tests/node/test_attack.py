@@ -50,8 +50,13 @@ SCHEMA = Schema.model_validate(
 )
 
 
+ADAPTIVE: Any = {"adaptive": {"kind": "adaptive"}}
+
+
 @cache
-def planned(epsilon: int = 10, engine: str = "exact", strategy: str = "fedsgd") -> Any:
+def planned(
+    epsilon: int = 10, engine: str = "exact", strategy: str = "fedsgd", clipping: str = "flat"
+) -> Any:
     chosen: dict[str, object] = {"name": strategy, "learning_rate": "1"}
     if strategy == "fedavg":
         chosen["local_steps"] = 3
@@ -67,7 +72,11 @@ def planned(epsilon: int = 10, engine: str = "exact", strategy: str = "fedsgd") 
             "features": ["a", "b", "c"],
             "model": {"preset": "logistic-regression"},
             "federation": {"datasets": ["alpha", "beta"], "strategy": chosen, "rounds": 2},
-            "privacy": {"epsilon": epsilon, "engine": engine},
+            "privacy": {
+                "epsilon": epsilon,
+                "engine": engine,
+                "clipping": ADAPTIVE.get(clipping, clipping),
+            },
         }
     )
     schemas = experiment.schemas_for([SCHEMA])
@@ -108,6 +117,19 @@ def test_honest_code_hides_a_canary_of_the_full_clip_norm(engine: str, strategy:
     assert 0.99 < found.share <= 1.0 + 1e-9
     assert found.mu_low > 0.2 * found.proven.mu
     assert found.steps.drawn == found.planned == 2 * 150 * plan.rounds * plan.steps_per_round
+
+
+@pytest.mark.parametrize("clipping", ["per_layer", "adaptive"])
+def test_other_ways_to_clip_are_attacked_as_they_train(clipping: str) -> None:
+    plan, sites = planned(10, "exact", "fedsgd", clipping)
+    found = audited(run_canaries(sites[0], plan.rounds, 150, open_noise), plan, sites[0])
+    assert not found.contradicts, found.says
+    assert 0.9 < found.share <= 1.0 + 1e-9
+    start = np.zeros(plan.parameters)
+    if clipping == "adaptive":
+        start[-1] = 1.0
+    signals, _ = train_shadows(sites, made_up_pools(sites), start, plan.rounds, 8, open_noise)
+    assert np.isfinite(signals).all()
 
 
 def test_half_the_noise_is_found() -> None:

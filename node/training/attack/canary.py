@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 
 from ledger.entries.operations.plans import Release
+from ledger.experiment.adaptive_clip import extra_values, first_norm
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from node.data.encode import Examples, examples
@@ -79,20 +80,22 @@ def run_canaries(
     canary = _corner(site.schema, site.spec)
     steps = Steps()
     size = sum(math.prod(shape) for _, shape in site.shapes)
-    start = np.zeros(size)
+    parameters = size - extra_values(site.spec)
+    start = np.full(size, first_norm(site.spec))
+    start[:parameters] = 0.0
     silent = [
         site.prepare(rows, start, lambda _: Silence(), Steps())
         for rows in (people, _joined(people, canary))
     ]
     loud = [site.prepare(rows, start, noise, steps) for rows in (people, _joined(people, canary))]
     full = full_norm(site)
-    tour = [_hardest_model(silent, size, number, full) for number in range(rounds)]
+    tour = [_hardest_model(silent, start, parameters, number, full) for number in range(rounds)]
     total = sum(float(own @ own) for _, _, own in tour)
     scores = np.zeros((2, runs))
     for run in range(runs):
         for model, others, own in tour:
             for kind, round_ in enumerate(loud):
-                round_.model = model
+                round_.move_to(model)
                 scores[kind, run] += float((round_.train() - others) @ own) / total
         progress(run + 1, runs)
     return CanaryRuns(
@@ -130,16 +133,18 @@ def full_norm(site: AuditedSite) -> float:
 
 
 def _hardest_model(
-    silent: Sequence[PreparedRound], size: int, number: int, full: float
+    silent: Sequence[PreparedRound], start: Floats, parameters: int, number: int, full: float
 ) -> tuple[Floats, Floats, Floats]:
     """A model at which the canary's gradient is long; what the others make of it; what the canary adds."""
     best: tuple[Floats, Floats, Floats] | None = None
     draw = np.random.default_rng(1000 + number)
     for _ in range(_DRAWS):
-        direction = draw.normal(0.0, 1.0, size)
-        for weights in (sign * scale * direction for scale in _SCALES for sign in (1.0, -1.0)):
+        direction = draw.normal(0.0, 1.0, parameters)
+        for towards in (sign * scale * direction for scale in _SCALES for sign in (1.0, -1.0)):
+            weights = start.copy()
+            weights[:parameters] = towards
             for round_ in silent:
-                round_.model = weights
+                round_.move_to(weights)
             others, together = (round_.train().astype(np.float64) for round_ in silent)
             own = together - others
             if best is None or own @ own > best[2] @ best[2]:

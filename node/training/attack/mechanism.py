@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.entries.operations.plans import Purpose, SitePlan
-from ledger.experiment.network_spec import parameter_shapes
+from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.spec import ExperimentSpec
@@ -81,8 +81,8 @@ class AuditedSite:
 
     @property
     def shapes(self) -> Shapes:
-        """Names and shapes of the model's parameters."""
-        return parameter_shapes(network_of(self.spec, self.schema))
+        """Names and shapes of a round's model: the parameters, and a clip norm that adapts."""
+        return round_shapes(self.spec, network_of(self.spec, self.schema))
 
     def prepare(self, rows: Examples, model: Floats, noise: Noise, steps: Steps) -> PreparedRound:
         """Make ready to play training rounds over some rows.

@@ -12,7 +12,6 @@ mechanism and cost nobody anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ import torch
 from ledger.experiment.average import ExactSum, final_model, server_step
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.spec import ExperimentSpec
-from ledger.experiment.tensors import Shapes
 from node.data.encode import Examples, examples
 from node.data.intake import read_table
 from node.training.attack.canary import Progress
@@ -80,7 +78,7 @@ def train_shadows(
     Args:
         sites: of the experiment, each with the noise that its node adds itself.
         pools: units of each site, in the order of ``sites``.
-        start: the experiment's initial model, float64 [d].
+        start: the experiment's initial model, as round 1 has it, float64.
         rounds: training rounds.
         models: how many shadows, >= 8.
         noise: opens the generators that a node would use.
@@ -119,7 +117,7 @@ def _federate(
     for _ in range(rounds):
         total = ExactSum(len(model))
         for one in played:
-            one.model = model
+            one.move_to(model)
             total.add(one.train())
         model = server_step(spec, model, total.total(), divisor)
         after.append(model)
@@ -150,8 +148,3 @@ def _sureness(spec: ExperimentSpec, outputs: Floats, pool: Examples) -> Floats:
     rest[np.arange(len(index)), index] = -np.inf
     top = rest.max(axis=1)
     return np.asarray(own - top - np.log(np.exp(rest - top[:, None]).sum(axis=1)))
-
-
-def parameters_of(shapes: Shapes) -> int:
-    """Number of values of a flat model."""
-    return sum(math.prod(shape) for _, shape in shapes)
