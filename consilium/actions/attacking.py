@@ -114,6 +114,19 @@ class Target:
     def _steps(self) -> int:
         return self.plan.rounds * self.plan.steps_per_round
 
+    def refuse_individual(self) -> None:
+        """See that no site accounts for each patient alone: then no charge of the plan is a run's.
+
+        Raises:
+            InputError: one does.
+        """
+        for site in self.plan.sites:
+            if _training(site).engine == "individual":
+                raise InputError(
+                    f"{site.dataset} accounts for each patient alone, so the plan charges no run as a "
+                    "whole; attack the same spec without it"
+                )
+
     def _mu(self, site: SitePlan) -> float:
         step = max(charge.g for charge in _training(site).charges)
         return math.sqrt(step * self._steps / CHARGE_UNIT)
@@ -259,6 +272,7 @@ def attack_with_canaries(
     target: Target, dataset: str | None, runs: int, progress: Progress
 ) -> Attacked:
     """T2: runs with and without one made-up person."""
+    target.refuse_individual()
     start_torch()
     schema, site = target.site(dataset)
     proven = target.proven(site)
@@ -305,6 +319,7 @@ def attack_one_run(
     target: Target, dataset: str | None, canaries: int, progress: Progress
 ) -> Attacked:
     """T3: one run with many made-up people; a smoke alarm only."""
+    target.refuse_individual()
     start_torch()
     schema, site = target.site(dataset)
     proven = target.proven(site, ONE_RUN_DELTA)
@@ -341,6 +356,7 @@ def attack_membership(
     target: Target, twins: PublicTwins | None, shadows: int, progress: Progress
 ) -> Attacked:
     """T4: the likelihood-ratio attack on twins of the released model."""
+    target.refuse_individual()
     start_torch()
     sites = [
         AuditedSite(target.spec, schema, site_in_round(target.plan, site))
