@@ -9,7 +9,7 @@ not measured at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,21 +18,12 @@ from typing import Any
 
 import orjson
 
+from consilium.actions.attack_target import Target
 from consilium.actions.homes import member_homes
-from consilium.actions.reading import LedgerView
-from consilium.commands.naming import the_experiment
 from consilium.errors import InputError
-from consilium.experiment import Experiment, default_delta
 from ledger.entries.operations.audits import AuditKind, PrivacyAudited
-from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT, BlobRef
-from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.noise_shares import site_in_round
-from ledger.experiment.plan.shape import network_of
-from ledger.experiment.schema import Schema
-from ledger.experiment.spec import ExperimentSpec
-from ledger.experiment.tensors import Float64Vector, unpack_model
-from ledger.formats.documents import parse_document
 from node.data.intake import identify
 from node.register.private import PRIVATE, PrivateRegister
 from node.training.attack.canary import run_canaries
@@ -40,14 +31,11 @@ from node.training.attack.mechanism import AuditedSite
 from node.training.attack.one_run import run_once
 from node.training.attack.shadows import PublicTwins, made_up_pools, train_shadows
 from node.training.train import start_torch
-from privacy.calibrate import compose_epsilon
-from privacy.events import CHARGE_UNIT, Gaussian
 from privacy.noise import Randomness, SecureRandom
 from privacy.selfaudit.attacks import (
     ALPHA,
     CONFIDENCE_PPM,
     ONE_RUN_DELTA,
-    Proven,
     judge_canaries,
     judge_one_run,
 )
@@ -62,74 +50,6 @@ _PPM = 10**6
 _TPR_AT = 0.01
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """The public part of an experiment.
-
-    Attributes:
-        name: for people.
-        experiment: its id in a log, or None where a spec file was given.
-        spec: with numbers where the researcher wrote ``auto``.
-        plan: its integers.
-        schemas: of its datasets, in the plan's order.
-        deltas: lifetime delta of each cell.
-        start: the initial model, as round 1 has it, float64.
-    """
-
-    name: str
-    experiment: str | None
-    spec: ExperimentSpec
-    plan: Plan
-    schemas: tuple[Schema, ...]
-    deltas: Mapping[str, float]
-    start: Float64Vector
-
-    def site(self, dataset: str | None) -> tuple[Schema, SitePlan]:
-        """A dataset's part; without a name, the part with the largest mu."""
-        parts = list(zip(self.schemas, self.plan.sites, strict=True))
-        if dataset is None:
-            return max(parts, key=lambda part: self._mu(part[1]))
-        for schema, site in parts:
-            if site.dataset == dataset:
-                return schema, site
-        known = ", ".join(site.dataset for site in self.plan.sites)
-        raise InputError(f"--dataset {dataset!r}: {self.name} asks for {known}")
-
-    def proven(self, site: SitePlan, delta: float | None = None) -> Proven:
-        """What the plan charges a site's worst cell for training, spare rounds left out.
-
-        Args:
-            site: its part of the plan.
-            delta: of the epsilon; None for the cells' own.
-        """
-        release = _training(site)
-        own = min(self.deltas[charge.cell] for charge in release.charges)
-        at = own if delta is None else delta
-        event = Gaussian(release.sensitivity, release.noise_sd, self._steps, release.sampling)
-        return Proven(mu=self._mu(site), epsilon=compose_epsilon([event], at), delta=at)
-
-    @property
-    def _steps(self) -> int:
-        return self.plan.rounds * self.plan.steps_per_round
-
-    def refuse_individual(self) -> None:
-        """See that no site accounts for each patient alone: then no charge of the plan is a run's.
-
-        Raises:
-            InputError: one does.
-        """
-        for site in self.plan.sites:
-            if _training(site).engine == "individual":
-                raise InputError(
-                    f"{site.dataset} accounts for each patient alone, so the plan charges no run as a "
-                    "whole; attack the same spec without it"
-                )
-
-    def _mu(self, site: SitePlan) -> float:
-        step = max(charge.g for charge in _training(site).charges)
-        return math.sqrt(step * self._steps / CHARGE_UNIT)
 
 
 @dataclass(frozen=True)
@@ -200,52 +120,6 @@ class Attacked:
             confidence_ppm=self.confidence_ppm,
             result=result,
         )
-
-
-def target_of_spec(spec: Path, schemas: Sequence[Schema]) -> Target:
-    """The target that a spec file describes, as if its schemas were registered.
-
-    Raises:
-        InputError, PlanRefused: it is no spec, or does not fit.
-    """
-    written = Experiment.from_yaml(spec)
-    found = written.schemas_for(schemas)
-    experiment = written.resolved(found)
-    proposal = experiment.propose_for(found)
-    plan = proposal.operation.plan
-    largest = {schema.dataset: default_delta(schema.declared_rows) for schema in found}
-    deltas = {
-        charge.cell: largest[site.dataset]
-        for site in plan.sites
-        for release in site.releases
-        for charge in release.charges
-    }
-    start = unpack_model(proposal.model, experiment.round_shapes(found[0]))
-    return Target(experiment.spec.name, None, experiment.spec, plan, found, deltas, start)
-
-
-def target_in(view: LedgerView, name: str) -> Target:
-    """The target that is an experiment of a log.
-
-    Raises:
-        UnknownName: there is none of that name.
-        InputError: a dataset was registered anew since, under another schema perhaps.
-    """
-    found = the_experiment(view.state, name)
-    spec = parse_document(view.blob(found.spec), ExperimentSpec)
-    schemas = []
-    for site in found.plan.sites:
-        dataset = view.state.datasets[site.dataset]
-        if dataset.registration != site.registration:
-            raise InputError(
-                f"{site.dataset} was registered anew after {found.name} was proposed; attack the spec "
-                "itself: --spec FILE --schema FILE"
-            )
-        schemas.append(parse_document(view.blob(dataset.terms.schema_), Schema))
-    shapes = round_shapes(spec, network_of(spec, schemas[0]))
-    start = unpack_model(view.blob(found.plan.initial_model), shapes)
-    deltas = {name: cell.terms.delta_e15 / 1e15 for name, cell in view.state.cells.items()}
-    return Target(found.name, found.id, spec, found.plan, tuple(schemas), deltas, start)
 
 
 def ask_known_answers() -> Attacked:
@@ -424,10 +298,6 @@ def refuse_datasets(twins: Path, homes: Path) -> None:
                     raise InputError(
                         f"--public-twins {twins} is the dataset {name} of {home.config.handle}: {NOTHING_REAL}"
                     )
-
-
-def _training(site: SitePlan) -> Release:
-    return next(release for release in site.releases if release.purpose == "train")
 
 
 def _noise(purpose: str) -> Randomness:

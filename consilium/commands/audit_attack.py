@@ -16,7 +16,8 @@ from consilium.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from consilium.actions.attacking import Attacked, Target
+    from consilium.actions.attack_target import Target
+    from consilium.actions.attacking import Attacked
     from consilium.settings import Settings
 
 KINDS = ("known-answers", "canary", "one-run", "membership")
@@ -116,7 +117,7 @@ def _target(
     experiment: str | None,
     at: str | None,
 ) -> Target:
-    from consilium.actions.attacking import target_in, target_of_spec
+    from consilium.actions.attack_target import target_in, target_of_spec
     from consilium.actions.reading import open_view
     from consilium.actions.written import read_written
     from consilium.errors import InputError
