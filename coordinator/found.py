@@ -31,7 +31,8 @@ from ledger.entries.operations.federation import FederationFounded, Policy, Seat
 from ledger.entries.operations.values import PublicKey
 from ledger.errors import MalformedInput
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
-from ledger.formats.keys import KeyRing, Strength, save_keyring
+from ledger.formats.key_file import Strength, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.formats.strict import canonical
 from ledger.rules.log import Log
 

@@ -27,7 +27,8 @@ from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.entries.rekey_request import RekeyRequest
 from ledger.exchange.renewal import NEXT, in_force, rotation
-from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
+from ledger.formats.key_file import Strength, load_keyring, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.rules.state import State
 
 SAY_TIMEOUT_S = 60.0

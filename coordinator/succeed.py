@@ -37,7 +37,8 @@ from ledger.entries.operations.succession import FederationSucceeded, Predecesso
 from ledger.entries.operations.values import PublicKey
 from ledger.errors import SuccessionRefused
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
-from ledger.formats.keys import KeyRing, Strength, save_keyring
+from ledger.formats.key_file import Strength, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.formats.strict import canonical, encode_b64
 from ledger.rules.log import Log
 from ledger.rules.state import digest

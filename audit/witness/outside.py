@@ -32,7 +32,8 @@ from ledger.copies.standing_witness import StandingWitness
 from ledger.copies.store import LogStore
 from ledger.errors import ForkDetected, MalformedInput, NotConsistent, Refused
 from ledger.formats.checkpoint import Checkpoint, parse_checkpoint
-from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
+from ledger.formats.key_file import Strength, load_keyring, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.formats.note import ED25519, VerifierKey, check_name, parse_note
 from ledger.formats.tiles import Fetch, TileReader
 from ledger.formats.tlog_policy import MAX_POLICY, Log, Policy, format_policy, parse_policy

@@ -28,7 +28,7 @@ from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.home import CA, MemberHome
 from ledger.exchange.renewal import KEYRING
 from ledger.formats.checkpoint import log_verifier, open_checkpoint
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import Note, NoteSignature, VerifierKey, parse_note

@@ -18,7 +18,7 @@ from coordinator.refilling.refill import Refill
 from coordinator.settings import KEYRING, load_settings
 from ledger.copies.stored import Conflict, StoredNote
 from ledger.exchange.home import MEMBER, MemberHome
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 
 
 class Refilled(TypedDict):

@@ -22,7 +22,7 @@ from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.schema import Schema
 from ledger.rules.blocks import Period
 from ledger.rules.datasets import DELTA_MAX_E15
-from node.data import registration
+from node.data import registration, saying
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.register.patients import PATIENTS
@@ -152,7 +152,7 @@ def register_file(
                 calendar=Calendar(
                     path / PATIENTS,
                     datetime.now(UTC).date(),
-                    said=lambda: registration.registrations_said(
+                    said=lambda: saying.registrations_said(
                         member.replica, member.replica.state, member.config.organisation
                     ),
                     period=blocks,

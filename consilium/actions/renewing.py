@@ -17,7 +17,8 @@ from ledger.entries.invitation import load_invitation
 from ledger.entries.rekey_request import RekeyRequest, save_request
 from ledger.exchange.home import MemberHome
 from ledger.exchange.renewal import KEYRING, NEXT, SEALED, forget_next, next_keys, rotation
-from ledger.formats.keys import KeyRing, load_keyring, save_keyring
+from ledger.formats.key_file import load_keyring, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.rules.verdict import EXPLANATIONS
 
 LOST = "keyring-lost.json"

@@ -39,7 +39,7 @@ from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.operations.succession import FederationSucceeded
 from ledger.exchange.home import LEDGER, MEMBER, PREDECESSORS, MemberHome
 from ledger.formats.documents import explain
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 from ledger.formats.strict import canonical
 from privacy.calibrate import epsilon_of
 

@@ -42,7 +42,7 @@ def run(
     from coordinator.service import run as serve
     from coordinator.settings import KEYRING
     from coordinator.settings import load_settings as coordinator_settings
-    from ledger.formats.keys import load_keyring
+    from ledger.formats.key_file import load_keyring
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     own = coordinator_settings(

@@ -43,7 +43,8 @@ from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
 from ledger.exchange.receipts import ReceiptBook
 from ledger.exchange.renewal import KEYRING, settle, unsettled
-from ledger.formats.keys import KeyRing, Strength, load_keyring, save_keyring
+from ledger.formats.key_file import Strength, load_keyring, save_keyring
+from ledger.formats.keys import KeyRing
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.log import Sequenced
 

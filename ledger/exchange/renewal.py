@@ -33,7 +33,8 @@ from ledger.entries.operations.members import KeyRotated
 from ledger.errors import CannotOpen, CoordinatorUnreachable, RequestRefused, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
-from ledger.formats.keys import KeyRing, SealingKey, Strength, load_keyring, save_keyring, seal
+from ledger.formats.key_file import Strength, load_keyring, save_keyring
+from ledger.formats.keys import KeyRing, SealingKey, seal
 from ledger.rules.members import claim_bytes
 from ledger.rules.state import State
 

@@ -6,54 +6,37 @@ where the hospital has none yet, and the dataset. A crash in between leaves an u
 `finish_registrations` completes it from the log. A refusal leaves nothing but a cell's promise, which
 charges nothing.
 
-Cells: one for all patients where the first dataset has no patient ids (training and evaluation add
-up in it); else one for each half, fixed by keyed hash of the patient id, and, where the hospital
-declared calendar blocks, one of these for each block of first registration (``blocks.py``). A patient
-has one cell for ever, so a later dataset uses the cells that are there.
+Which cells a dataset uses, and what their patients are promised: ``promised_cells.py``.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from immutables import Map
 
 from ledger.copies.blobs import blob_ref
-from ledger.copies.replica import Replica
-from ledger.entries.entry import parse_entry
-from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
+from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.vocabulary import Operation
-from ledger.errors import CoordinatorUnreachable, PlanRefused
-from ledger.exchange.home import Membership
+from ledger.errors import PlanRefused
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
 from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
-from ledger.rules.blocks import ALL
-from ledger.rules.datasets import DELTA_MAX_E15
 from ledger.rules.individual import is_individual
-from ledger.rules.log import Sequenced
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
-from node.data.blocks import (
-    Calendar,
-    CalendarCells,
-    calendar_cells,
-    declared_sizes,
-    is_by_calendar,
-    place_patients,
-)
+from node.data.blocks import Calendar, declared_sizes, place_patients
 from node.data.individual import counts_one_by_one, one_by_one
 from node.data.intake import identify, read_table
+from node.data.promised_cells import promised_cells
 from node.data.snapshot import split_table, take_snapshot
 from node.duties.recovery import counted_in, spend_in
 from node.errors import DatasetError, RegistrationRefused
@@ -61,11 +44,6 @@ from node.register.accounts import DatasetRecord, PrivateCell
 from node.register.patients import Enrolment, Place, enrol
 from node.register.private import PrivateRegister
 from node.register.promises import PromiseBook
-from privacy.errors import PrivacyError
-from privacy.filters import limit_for
-
-_FOLLOW_S = 5.0
-_REGISTERS = b'"dataset.registered"'
 
 Say = Callable[[Operation], str | None]
 """Says an operation and waits until the own copy of the log has it: None, or why it is void."""
@@ -138,7 +116,7 @@ def prepare(
     if path.stat().st_mtime_ns != before.mtime_ns:
         raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
     test = split_table(table, schema, hospital_key)
-    uses, new, placing = _cells(schema, organisation, cells, epsilon, delta, calendar)
+    uses, new, placing = promised_cells(schema, organisation, cells, epsilon, delta, calendar)
     if counts_one_by_one(schema, cells, individual):
         new = tuple((one_by_one(terms), percent) for terms, percent in new)
     inside = np.ones(table.rows, dtype=np.bool_)
@@ -282,68 +260,6 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
     return tuple(finished)
 
 
-def say_and_follow(
-    membership: Membership,
-    op: Operation,
-    *,
-    heard: Callable[[Sequenced], None] | None = None,
-    timeout_s: float = 60.0,
-) -> str | None:
-    """Say an operation and wait until the own verified copy has it: the `Say` of a home.
-
-    Args:
-        membership: an open home; call from its thread.
-        op: what to say.
-        heard: told of every entry that came meanwhile.
-        timeout_s: how long to wait for it.
-
-    Returns:
-        None when it took effect, else why it is void, by the own fold.
-
-    Raises:
-        LedgerError: it could not be said, or did not come back in time.
-    """
-    receipt = membership.author.submit(op)
-    verdict = receipt.reason
-    deadline = time.monotonic() + timeout_s
-    while membership.replica.size <= receipt.index:
-        if time.monotonic() > deadline:
-            raise CoordinatorUnreachable(
-                membership.config.url, f"entry {receipt.index} did not appear in the log"
-            )
-        for item in membership.follow(_FOLLOW_S):
-            if heard is not None:
-                heard(item)
-            if item.index == receipt.index:
-                verdict = item.outcome.void
-    return verdict
-
-
-def registrations_said(
-    replica: Replica, state: State, organisation: str
-) -> Iterator[tuple[str, int]]:
-    """Snapshot and time of each registration that a hospital said, void ones included.
-
-    Of datasets that a log took over from another the time is unknown: 0.
-    """
-    nodes = {m.handle for m in state.members.values() if m.organisation == organisation}
-    for row in replica.store.rows(0):
-        if _REGISTERS in row.body:
-            body = parse_entry(row.body, row.signature).body
-            if body.author in nodes and isinstance(body.op, DatasetRegistered):
-                yield body.op.snapshot, body.at_ms
-    if state.succession is None:
-        return
-    for dataset in state.datasets.values():
-        if dataset.organisation == organisation:
-            yield dataset.terms.snapshot, 0
-
-
-def cell_name(organisation: str, half: str) -> str:
-    """Name of a hospital's cell."""
-    return f"{organisation}-{half}"
-
-
 def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
     """The parts for purposes of the dataset's cells, as they shall be."""
     new = {terms.cell: terms for terms, _ in prepared.cells}
@@ -452,160 +368,6 @@ def _check_size(schema: Schema, train_units: int, test_units: int) -> None:
             f"{train_units} {word} fall into the training half, more than twice the declared "
             f"{schema.declared_train}; raise declared_rows or lower test_percent",
         )
-
-
-def _cells(
-    schema: Schema,
-    organisation: str,
-    known: Map[str, PrivateCell],
-    epsilon: float | None,
-    delta: float | None,
-    calendar: Calendar | None,
-) -> tuple[
-    tuple[CellUse, ...], tuple[tuple[CellRegistered, int | None], ...], CalendarCells | None
-]:
-    if is_by_calendar(schema, known, calendar) and calendar is not None:
-        cells = calendar_cells(schema, organisation, known, calendar)
-        return cells.uses, _block_promises(schema, cells, known, epsilon, delta), cells
-    uses, new = _undivided_cells(schema, organisation, known, epsilon, delta)
-    return uses, new, None
-
-
-def _block_promises(
-    schema: Schema,
-    cells: CalendarCells,
-    known: Map[str, PrivateCell],
-    epsilon: float | None,
-    delta: float | None,
-) -> tuple[tuple[CellRegistered, int | None], ...]:
-    if not cells.new:
-        for cell in known.values():
-            _check_promise(schema, cell.terms, epsilon, delta)
-        return ()
-    if epsilon is None:
-        if not known:
-            raise _no_promise(schema)
-        newest = max(known.values(), key=lambda cell: cell.terms.block)
-        epsilon = newest.terms.epsilon_micro / 10**6
-    return tuple(
-        (
-            _terms(
-                schema, new.name, new.half, max(1, new.declared), epsilon, delta, block=new.block
-            ),
-            schema.test_percent,
-        )
-        for new in cells.new
-    )
-
-
-def _no_promise(schema: Schema) -> RegistrationRefused:
-    return RegistrationRefused(
-        schema.dataset,
-        "it is the hospital's first dataset: say the epsilon that its patients are promised "
-        "for ever (--epsilon)",
-    )
-
-
-def _undivided_cells(
-    schema: Schema,
-    organisation: str,
-    known: Map[str, PrivateCell],
-    epsilon: float | None,
-    delta: float | None,
-) -> tuple[tuple[CellUse, ...], tuple[tuple[CellRegistered, int | None], ...]]:
-    whole = cell_name(organisation, "all")
-    halves = (cell_name(organisation, "train"), cell_name(organisation, "test"))
-    has_ids = schema.patient_column is not None
-    divided = any(name in known for name in halves)
-    if divided and not has_ids:
-        raise RegistrationRefused(
-            schema.dataset,
-            "this hospital's patients are told apart by patient id; declare a column of type "
-            "patient_id, so that each patient's budget is one over all datasets",
-        )
-    wanted: tuple[tuple[str, CellUse, int], ...]
-    percent: int | None = None
-    if whole in known or not has_ids:
-        wanted = ((whole, CellUse(cell=whole, use="both"), schema.declared_rows),)
-    else:
-        percent = schema.test_percent
-        wanted = (
-            (halves[0], CellUse(cell=halves[0], use="train"), schema.declared_train),
-            (halves[1], CellUse(cell=halves[1], use="test"), schema.declared_test),
-        )[: 2 if percent else 1]
-        for name, _, _ in wanted:
-            if name in known and known[name].test_percent != percent:
-                raise RegistrationRefused(
-                    schema.dataset,
-                    f"test_percent is {percent}, but this hospital divided its patients at "
-                    f"{known[name].test_percent}; use the same, or a patient would be trained on "
-                    "and measured",
-                )
-    new = []
-    for name, use, declared in wanted:
-        if name in known:
-            _check_promise(schema, known[name].terms, epsilon, delta)
-            continue
-        if epsilon is None:
-            raise _no_promise(schema)
-        terms = _terms(schema, name, use.use, max(1, declared), epsilon, delta)
-        new.append((terms, percent))
-    return tuple(use for _, use, _ in wanted), tuple(new)
-
-
-def _check_promise(
-    schema: Schema, terms: CellRegistered, epsilon: float | None, delta: float | None
-) -> None:
-    promised = terms.epsilon_micro / 10**6
-    if epsilon is not None and round(epsilon * 10**6) != terms.epsilon_micro:
-        raise RegistrationRefused(
-            schema.dataset,
-            f"its patients were promised epsilon {promised:g} for ever (cell {terms.cell}); "
-            f"leave --epsilon out",
-        )
-    if delta is not None and round(delta * 10**15) != terms.delta_e15:
-        raise RegistrationRefused(
-            schema.dataset,
-            f"its patients were promised delta {terms.delta_e15 / 10**15:g} for ever "
-            f"(cell {terms.cell}); leave --delta out",
-        )
-
-
-def _terms(
-    schema: Schema,
-    name: str,
-    half: Literal["train", "test", "both"],
-    declared: int,
-    epsilon: float,
-    delta: float | None,
-    *,
-    block: str = ALL,
-) -> CellRegistered:
-    most_e15 = min(DELTA_MAX_E15, 10**15 // (10 * declared))
-    delta_e15 = most_e15 if delta is None else round(delta * 10**15)
-    if not 1 <= delta_e15 <= most_e15:
-        raise RegistrationRefused(
-            schema.dataset,
-            f"delta {delta:g} is outside 1e-15..{most_e15 / 10**15:g} "
-            "(the most is 1e-5, or a tenth of 1 / declared patients)",
-        )
-    epsilon_micro = round(epsilon * 10**6)
-    try:
-        limit = limit_for(epsilon_micro / 10**6, delta_e15 / 10**15)
-        return CellRegistered(
-            type="cell.registered",
-            cell=name,
-            block=block,
-            half=half,
-            declared_patients=declared,
-            epsilon_micro=epsilon_micro,
-            delta_e15=delta_e15,
-            limit=CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi),
-        )
-    except (PrivacyError, ValueError) as error:
-        raise RegistrationRefused(
-            schema.dataset, f"epsilon {epsilon:g} cannot be promised: {error}"
-        ) from None
 
 
 def _percent_of(record: DatasetRecord) -> int:

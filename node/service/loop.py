@@ -29,7 +29,8 @@ from ledger.exchange.home import Membership
 from ledger.exchange.receipts import known_broken
 from ledger.formats.witness import Answer
 from ledger.rules.log import Sequenced
-from node.data.registration import Prepared, register, registrations_said, say_and_follow
+from node.data.registration import Prepared, register
+from node.data.saying import registrations_said, say_and_follow
 from node.duties.actor import Actor
 from node.duties.judging import approvals
 from node.duties.recovery import account_for_earlier_lives

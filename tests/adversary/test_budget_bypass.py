@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 from immutables import Map
-from nacl.pwhash import argon2id
 
 from ledger.entries.entry import frame_leaf
 from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled
@@ -38,7 +37,6 @@ from ledger.errors import MalformedInput
 from ledger.experiment.purpose_parts import part_for
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.experiment.statistics import charges_of
-from ledger.formats import keys
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.purposes import gate
 from node.data import registration
@@ -199,10 +197,7 @@ def ward(world: World) -> Ward:
     return Ward(world)
 
 
-@pytest.fixture(autouse=True)
-def weak_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+pytestmark = pytest.mark.usefixtures("quick_keys")
 
 
 # --- another table --------------------------------------------------------------------------------

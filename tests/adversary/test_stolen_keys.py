@@ -7,7 +7,7 @@ from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.members import KeyRevoked
 from ledger.errors import KeyFileError, NotAdmitted, WrongPassphrase
 from ledger.formats.checkpoint import cosign
-from ledger.formats.keys import load_keyring, save_keyring
+from ledger.formats.key_file import load_keyring, save_keyring
 from ledger.formats.witness import judge_quorum, witness_name
 from tests.adversary.registry import attack
 from tests.adversary.world import World

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nacl.pwhash import argon2id
 
 from audit.verification.findings import Check
 from audit.verification.verify import verify_at
@@ -25,8 +24,8 @@ from ledger.entries.entry import federation_id, parse_leaf, sign_entry
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.succession import FederationCarried, FederationSucceeded
 from ledger.errors import SuccessionRefused
-from ledger.formats import keys
-from ledger.formats.keys import KeyRing, load_keyring
+from ledger.formats.key_file import load_keyring
+from ledger.formats.keys import KeyRing
 from ledger.formats.strict import encode_b64
 from ledger.rules.log import Log
 from ledger.rules.state import digest
@@ -39,10 +38,7 @@ from tests.federation import COORDINATOR, steward_of
 PASSPHRASE = b"another coordinator"
 
 
-@pytest.fixture(autouse=True)
-def weak_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+pytestmark = pytest.mark.usefixtures("quick_keys")
 
 
 class Heir:

@@ -12,7 +12,7 @@ from consilium.cli import main
 from ledger.entries.operations.audits import LedgerReviewed
 from ledger.exchange.home import MemberConfig
 from ledger.formats.checkpoint import log_verifier
-from ledger.formats.keys import save_keyring
+from ledger.formats.key_file import save_keyring
 from ledger.formats.note import VerifierKey
 from ledger.formats.strict import canonical
 from tests.coordinator.serving import Serving

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from nacl.pwhash import argon2id
 
 from consilium.actions.speaking import open_member
 from consilium.demo.processes import Services, free_port
@@ -17,18 +16,11 @@ from coordinator.settings import KEYRING
 from ledger.entries.entry import Body, Seen, sign_entry
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import RequestRefused
-from ledger.formats import keys
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 from tests.consilium.conftest import Live, Run
 from tests.consilium.test_federation_on_loopback import join
 
-pytestmark = pytest.mark.process
-
-
-@pytest.fixture(autouse=True)
-def weak_key_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("quick_keys")]
 
 
 @contextmanager

@@ -9,30 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nacl.pwhash import argon2id
 
 from consilium.actions.renewing import LOST
 from ledger.errors import KeyFileError
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.home import LAST_ENTRY, MemberHome, Membership
 from ledger.exchange.renewal import KEYRING, NEXT
-from ledger.formats import keys
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 from node.data.hospital_key import ensure_hospital_key, load_hospital_key
 from node.errors import ServiceError
 from tests.consilium.conftest import Live, Run, Said
 from tests.consilium.test_federation_on_loopback import join
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("quick_keys")]
 
 Command = Callable[..., Said]
-
-
-@pytest.fixture(autouse=True)
-def weak_key_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred key files are opened here: passphrases cost nothing."""
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
 
 
 @pytest.fixture

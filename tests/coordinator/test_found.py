@@ -15,7 +15,8 @@ from ledger.entries.invitation import join_operation
 from ledger.entries.operations.federation import Seat
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import AlreadyRunning, MalformedInput
-from ledger.formats.keys import KeyRing, load_keyring
+from ledger.formats.key_file import load_keyring
+from ledger.formats.keys import KeyRing
 from ledger.rules.log import Log
 from tests.federation import POLICY
 

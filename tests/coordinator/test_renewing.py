@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nacl.pwhash import argon2id
 
 from coordinator import renewing
 from coordinator.errors import KeysEnded, RotationRefused
@@ -25,8 +24,7 @@ from ledger.entries.operations.federation import ChangeEndorsed, ChangeProposed
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import AlreadyRunning, NotAdmitted
 from ledger.exchange.renewal import NEXT
-from ledger.formats import keys
-from ledger.formats.keys import load_keyring, save_keyring
+from ledger.formats.key_file import load_keyring, save_keyring
 from tests.federation import COORDINATOR, Federation, ring_of, steward_of
 
 PASSPHRASE = b"open sesame"
@@ -34,10 +32,7 @@ NOTED = TimeNoted(type="time.noted")
 WAIT_S = 10
 
 
-@pytest.fixture(autouse=True)
-def weak_key_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+pytestmark = pytest.mark.usefixtures("quick_keys")
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from ledger.entries.operations.federation import Seat
 from ledger.entries.rekey_request import RekeyRequest, load_request
 from ledger.errors import BadSignature, CannotOpen, KeyFileError, MalformedInput, StoreUnusable
 from ledger.exchange.home import MEMBER, MemberConfig, MemberHome
-from ledger.formats import keys
-from ledger.formats.keys import SealingKey, load_keyring, save_keyring, seal
+from ledger.formats import key_file
+from ledger.formats.key_file import load_keyring, save_keyring
+from ledger.formats.keys import SealingKey, seal
 from ledger.formats.strict import canonical, encode_b64, parse_canonical
 from ledger.rules.log import Log
 from node.data.hospital_key import KEY_FILE, load_hospital_key
@@ -115,12 +116,12 @@ def _load_config(data: bytes) -> MemberConfig:
 def _key_files() -> list[bytes]:
     """A key file whose passphrase costs as little as libsodium lets it."""
     path = samples.FOLDER / "keyring.json"
-    dear = keys._STRENGTHS["interactive"]
-    keys._STRENGTHS["interactive"] = (1, pwhash.argon2id.MEMLIMIT_MIN)
+    dear = key_file._STRENGTHS["interactive"]
+    key_file._STRENGTHS["interactive"] = (1, pwhash.argon2id.MEMLIMIT_MIN)
     try:
         save_keyring(path, samples.federation().rings[_HANDLE], b"word", strength="interactive")
     finally:
-        keys._STRENGTHS["interactive"] = dear
+        key_file._STRENGTHS["interactive"] = dear
     return [path.read_bytes()]
 
 
@@ -229,7 +230,7 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser("member-config", (), lambda: [_config()], _load_config, (MalformedInput,), canonical),
     Parser(
-        "key-file", ("ledger.formats.keys.load_keyring",), _key_files,
+        "key-file", ("ledger.formats.key_file.load_keyring",), _key_files,
         lambda data: load_keyring(samples.in_file("keys", data), b"word"), (KeyFileError,),
         without="sealed with a fresh salt and nonce each time", weight=10,
     ),

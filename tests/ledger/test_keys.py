@@ -14,14 +14,13 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from ledger.errors import CannotOpen, KeyFileError, UnsafeKeyFile, WrongPassphrase
+from ledger.formats.key_file import load_keyring, save_keyring
 from ledger.formats.keys import (
     KeyRing,
     SealingKey,
     SigningKey,
     key_id,
-    load_keyring,
     opens,
-    save_keyring,
     seal,
     signed_message,
     verify,

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nacl.pwhash import argon2id
 
 from ledger.entries.entry import parse_entry
 from ledger.entries.operations.masking import MaskingAdvanced, MaskingAgreed, MaskingRevealed
 from ledger.entries.operations.rounds import RoundAggregated, RoundClosed, UpdateSubmitted
 from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.tensors import decode_update
-from ledger.formats import keys
 from node.errors import RoundFailed
 from node.training.frames import Job
 from node.training.trainer import NoopTrainer, Task
@@ -44,9 +42,7 @@ class Recorder(NoopTrainer):
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
     with Town(tmp_path, HOSPITALS) as built:
         yield built
 

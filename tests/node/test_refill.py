@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from nacl.pwhash import argon2id
 
 from coordinator.errors import HomeUnusable
 from coordinator.refilling.door import create_door
@@ -19,16 +18,13 @@ from coordinator.refilling.refill import Refill
 from coordinator.settings import HEAD, CoordinatorSettings
 from ledger.errors import NotAdmitted, RequestRefused
 from ledger.exchange.home import Membership
-from ledger.formats import keys
 from node.following.offering import offer_copy
 from tests.node.test_service import Misbehaving, finish, start
 from tests.node.town import PASSPHRASE, Town
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
     with Town(tmp_path) as opened:
         yield opened
 

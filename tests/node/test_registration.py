@@ -16,7 +16,8 @@ from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn
 from ledger.formats.keys import SealingKey
 from ledger.rules.state import replace as changed
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
-from node.data.registration import Prepared, cell_name, finish_registrations, prepare, register
+from node.data.promised_cells import cell_name
+from node.data.registration import Prepared, finish_registrations, prepare, register
 from node.errors import DatasetError, RegistrationRefused, ServiceError
 from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of

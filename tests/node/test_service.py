@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from nacl.pwhash import argon2id
 
 from coordinator.sequencing.promises import Place, Promises
 from ledger.copies.evidence import frame
@@ -29,7 +28,6 @@ from ledger.entries.operations.members import KeyConflicted
 from ledger.entries.operations.rounds import RoundOpened, UpdateSubmitted
 from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.messages import Followed, Receipt
-from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.documents import encode_document
 from ledger.rules.log import Sequenced
@@ -44,9 +42,7 @@ from tests.node.town import Town, small_schema, small_spec, small_table
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)  # a dozen homes a test
+def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
     with Town(tmp_path) as built:
         yield built
 

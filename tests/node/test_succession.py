@@ -8,23 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nacl.pwhash import argon2id
 
 from coordinator.succeed import found_successor, propose_successor
 from ledger.copies.succession import SuccessionFile, check_successor, endorse
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.errors import StoreUnusable, SuccessionRefused
 from ledger.exchange.home import LEDGER, MEMBER, MemberHome
-from ledger.formats import keys
-from ledger.formats.keys import load_keyring
+from ledger.formats.key_file import load_keyring
 from tests.node.test_service import Misbehaving, finish, small_spec, start
 from tests.node.town import PASSPHRASE, Town
 
 
 @pytest.fixture
-def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
     with Town(tmp_path) as built:
         yield built
 

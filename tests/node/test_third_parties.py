@@ -7,9 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nacl.pwhash import argon2id
 
-from ledger.formats import keys
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import leaf_hash
@@ -49,9 +47,7 @@ class Asked:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+def asked(tmp_path: Path, quick_keys: None) -> Iterator[Asked]:
     with Town(tmp_path) as town:
         node = town.start_node("basel")
         town.until(lambda: town.state.members[node_of("basel")].ready)

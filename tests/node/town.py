@@ -36,7 +36,8 @@ from ledger.formats.documents import encode_document
 from ledger.formats.keys import KeyRing
 from ledger.rules.state import Experiment, State
 from node.data.hospital_key import ensure_hospital_key
-from node.data.registration import prepare, register, say_and_follow
+from node.data.registration import prepare, register
+from node.data.saying import say_and_follow
 from node.register.private import PRIVATE, PrivateRegister
 from node.service.loop import NodeService
 from node.service.settings import NodeSettings

@@ -25,9 +25,10 @@ from ledger.exchange.home import Membership
 from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.experiment.spec import ExperimentSpec
-from ledger.formats import keys
+from ledger.formats import key_file
 from node.data.hospital_key import ensure_hospital_key
-from node.data.registration import prepare, register, say_and_follow
+from node.data.registration import prepare, register
+from node.data.saying import say_and_follow
 from node.data.snapshot import unit_split
 from node.register.private import PRIVATE, PrivateRegister
 from node.service.local_api import LocalServer
@@ -297,7 +298,7 @@ def main() -> int:
 
 def weakest() -> None:
     """Let keys open at once, and noise repeat: a test federation."""
-    keys._STRENGTHS["interactive"] = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
+    key_file._STRENGTHS["interactive"] = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
     os.environ["CONSILIUM_TEST_FEDERATION"] = "1"
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nacl.pwhash import argon2id
 
 from ledger.exchange.home import MemberHome
-from ledger.formats import keys
 from node.data.hospital_key import load_hospital_key
 from node.errors import DatasetError
 from node.register.individual import LIFETIME, open_spend
@@ -22,9 +20,7 @@ from tests.twins.play import PATIENTS, Twin, differences, offer
 
 
 @pytest.fixture(autouse=True)
-def test_federation(monkeypatch: pytest.MonkeyPatch) -> None:
-    weakest = (argon2id.OPSLIMIT_MIN, argon2id.MEMLIMIT_MIN)
-    monkeypatch.setitem(keys._STRENGTHS, "interactive", weakest)
+def test_federation(quick_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSILIUM_TEST_FEDERATION", "1")
 
 
