@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from consilium.actions.written import parse_written, read_written
 from consilium.errors import InputError
@@ -184,22 +184,32 @@ class Experiment:
 def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:
     """A registration that a hospital with this schema could make, with one cell of its own.
 
-    The cell promises the spec's own target epsilon, at the largest delta that its size allows.
+    The cell promises the spec's own target epsilon, at the largest delta that its size allows. Where the
+    spec names ``full_rounds``, and the schema patients, these have accounts of their own, and those kept
+    for evaluation another cell.
     """
     epsilon = float(spec.privacy.epsilon)
     delta = default_delta(schema.declared_rows)
     limit = limit_for(epsilon, delta)
-    name = f"{schema.dataset[:36]}-all"
-    cell = CellRegistered(
-        type="cell.registered",
-        cell=name,
-        block="all",
-        half="both",
-        declared_patients=schema.declared_rows,
-        epsilon_micro=int(spec.privacy.epsilon * Decimal(10**6)),
-        delta_e15=round(delta * 10**15),
-        limit=CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi),
-    )
+    one_by_one = spec.privacy.full_rounds is not None and schema.patient_column is not None
+    halves: tuple[
+        tuple[Literal["train", "test", "both"], Literal["test", "both", "individual"]], ...
+    ] = (("both", "both"),)
+    if one_by_one:
+        halves = (("test", "test"), ("train", "individual"))
+    cells = {
+        use: CellRegistered(
+            type="cell.registered",
+            cell=f"{schema.dataset[:34]}-{'all' if use == 'both' else use}",
+            block="all",
+            half=half,
+            declared_patients=schema.declared_rows,
+            epsilon_micro=int(spec.privacy.epsilon * Decimal(10**6)),
+            delta_e15=round(delta * 10**15),
+            limit=CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi),
+        )
+        for use, half in halves
+    }
     terms = DatasetRegistered(
         type="dataset.registered",
         dataset=schema.dataset,
@@ -207,11 +217,11 @@ def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:
         unit="record" if schema.patient_column is None else "patient",
         declared_train=schema.declared_train,
         declared_test=schema.declared_test,
-        cells=(CellUse(cell=name, use="both"),),
+        cells=tuple(CellUse(cell=cell.cell, use=use) for use, cell in cells.items()),
         snapshot="0" * 64,
         card=None,
     )
-    return Site("0" * 64, terms, {name: cell}, schema)
+    return Site("0" * 64, terms, {cell.cell: cell for cell in cells.values()}, schema)
 
 
 def default_delta(declared_rows: int) -> float:

@@ -15,7 +15,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.experiment.tensors import Int64Vector, decode_update, pack_model, unpack_model
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
+from node.data.patient_spend import Allowance, PatientSpend
 from node.training.frames import Job
 from node.training.worker import Worker
 from privacy.events import GRID
@@ -174,6 +175,7 @@ class _Site:
     path: Path
     sha256: str
     rows: int
+    spent: list[PatientSpend] = field(default_factory=lambda: [PatientSpend.nobody()])
 
     def run(self, worker: Worker, kind: RoundKind, number: int, model: bytes) -> bytes:
         job = Job(
@@ -186,5 +188,17 @@ class _Site:
             path=str(self.path),
             sha256=self.sha256,
             split_key=_SPLIT_KEY,
+            allowance=self._allowance() if kind == "train" else b"",
         )
-        return worker.run_round(job, lambda _purpose, _steps: None)
+        return worker.run_round(job, lambda _purpose, _steps: None, on_charges=self._charge)
+
+    def _allowance(self) -> bytes:
+        """What made-up patients with accounts of their own have left; empty where they have none."""
+        for release in self.plan.releases:
+            if release.engine == "individual":
+                most = min(charge.g for charge in release.charges)
+                return Allowance(most, most, self.spent[0], self.spent[0]).encode()
+        return b""
+
+    def _charge(self, cost: bytes) -> None:
+        self.spent[0] = self.spent[0].plus(PatientSpend.decode(cost))

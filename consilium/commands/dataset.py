@@ -224,8 +224,16 @@ def budget(
     for cell in found["cells"]:
         points = "  ".join(f"{p['epsilon']:.3f} ({p['delta']:.0e})" for p in cell["curve"])
         say_line(f"  {cell['cell']}: {points}")
+    for cell in found["cells"]:
+        if cell["half"] == "individual":
+            say_line(
+                f"{cell['cell']}: patients have accounts of their own inside the hospital, not "
+                "recomputable from here; shown is the most that any of them can have lost."
+            )
     if found["last_experiment"] is None:
         say_line("No experiment has reserved anything yet.")
+    elif found["more_like_last"] is None:
+        say_line("Further experiments fit: each patient takes part while the own account has room.")
     else:
         last, more = found["last_experiment"], found["more_like_last"]
         say_line(f"{more} more experiments like {last}, the last one, fit.")

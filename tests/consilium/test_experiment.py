@@ -90,6 +90,24 @@ def test_a_rehearsal_of_a_norm_that_adapts_sends_one_value_more(run: Run, tmp_pa
     assert json.loads(said.out)["update_bytes"] == 27 + 8 * 22
 
 
+@pytest.mark.process
+def test_a_rehearsal_where_patients_have_accounts_runs_beyond_the_full_rounds(
+    run: Run, tmp_path: Path
+) -> None:
+    spec, schema = tmp_path / "spec.yaml", tmp_path / "schema.yaml"
+    text = example("heart-disease", "experiment.yaml").read_text(encoding="utf-8")
+    spec.write_text(text.replace("privacy:", "privacy:\n  full_rounds: 1", 1), encoding="utf-8")
+    text = example("heart-disease", "schema.yaml").read_text(encoding="utf-8")
+    text = text.replace("header: [", "header: [pid, ", 1)
+    text = text.replace("columns:\n", "columns:\n  - {name: pid, type: patient_id}\n", 1)
+    schema.write_text(text, encoding="utf-8")
+    said = run("experiment", "rehearse", spec, "--schema", schema, "--rounds", 3, "--json")
+    assert said.code == 0, said.err
+    done = json.loads(said.out)
+    assert (done["rounds"], done["update_bytes"]) == (3, 27 + 8 * 21)
+    assert done["epsilon"] <= 1
+
+
 @pytest.mark.parametrize("hospitals", [2, 4, 10])
 def test_simulated_hospitals_share_the_table_unequally_and_within_what_they_declare(
     hospitals: int, tmp_path: Path
