@@ -8,13 +8,14 @@ What is left out: processes, network, ledger, masks (they cancel in the sum) and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.utility.exact import CountingSum
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Plan
 from ledger.entries.operations.values import BlobRef
@@ -27,7 +28,9 @@ from ledger.experiment.recipe import HOUSE, Recipe, recipe, resolve, signal
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from node.data.encode import Examples
+from node.training.augment import number_inputs, with_views
 from node.training.dense import DenseSum
+from node.training.layerwise import LayerwiseSum
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.curves import mu2_max
@@ -80,6 +83,8 @@ class Setting:
         delta: lifetime delta of each cell.
         shared: noise divided over the honest hospitals of a masked sum, instead of each its own.
         recipe: ``auto``, ``house`` for 20 rounds at a rate of 2, or any other settings.
+        privacy: further fields of the spec's privacy part.
+        strategy: and of its strategy.
         one_process: all hospitals' rows in one clipped sum, for more hospitals than masks take.
     """
 
@@ -88,6 +93,8 @@ class Setting:
     shared: bool = False
     recipe: str | Recipe = "auto"
     one_process: bool = False
+    privacy: Mapping[str, object] = field(default_factory=dict)
+    strategy: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +155,9 @@ def train(
     divisor = sum(site.divisor for site in plan.sites)
     rng = SecureRandom()
     iterates = []
-    for _ in range(plan.rounds):
+    for number in range(plan.rounds):
+        if number and spec.privacy.augment is not None:  # fresh jitter
+            engines = _engines(rows, federation, ~held_out, one)
         total = ExactSum(plan.parameters)
         for engine in engines:
             engine.load(model)
@@ -227,7 +236,11 @@ def _spec(rows: Rows, setting: Setting, quorum: int, colluders: int) -> Experime
         masks = {"noise": "distributed", "colluders": colluders}
         federation |= {"secure_aggregation": masks}
     epsilon = str(setting.epsilon or 1)
-    privacy = {"epsilon": epsilon, "metrics": None, "engine": "fast"}
+    privacy = {"epsilon": epsilon, "metrics": None, "engine": "fast", **setting.privacy}
+    if not isinstance(privacy.get("clipping", "flat"), str):
+        privacy["engine"] = "exact"
+    if setting.strategy:
+        federation["strategy"] = {"name": "fedsgd", **setting.strategy}
     return ExperimentSpec.model_validate(rows.spec | {"federation": federation, "privacy": privacy})
 
 
@@ -260,12 +273,12 @@ def with_recipe(spec: ExperimentSpec, chosen: Recipe) -> ExperimentSpec:
 
 def _engines(
     rows: Rows, federation: Federation, kept: npt.NDArray[np.bool_], one: bool
-) -> list[DenseSum]:
+) -> list[DenseSum | CountingSum]:
     tree = network_of(federation.spec, federation.sites[0].schema)
     groups: list[npt.NDArray[np.bool_]] = (
         [kept] if one else [kept & (rows.sites == index) for index in range(len(rows.names))]
     )
-    engines = []
+    engines: list[DenseSum | CountingSum] = []
     for index, group in enumerate(groups):
         taken = group[rows.units]
         if not taken.any():
@@ -279,10 +292,21 @@ def _engines(
             int(group.sum()),
         )
         site = federation.sites[index]
+        views = federation.spec.privacy.augment
+        if views is not None:
+            numbers = number_inputs(site.schema, federation.spec.features)
+            with SecureRandom() as rng:
+                examples = with_views(examples, numbers, views, rng)
         limits = site_limits(site.terms.declared_train, site.schema.declared_rows)
         most = max(len(examples.targets), examples.units)
         limits = replace(limits, patients=max(limits.patients, most), rows=max(limits.rows, most))
-        engines.append(DenseSum(tree, federation.spec.task, examples, limits))
+        task, privacy = federation.spec.task, federation.spec.privacy
+        if privacy.adaptive is not None:
+            engines.append(CountingSum(tree, task, examples, privacy.adaptive.share))
+        elif privacy.clipping == "per_layer":
+            engines.append(LayerwiseSum(tree, task, examples, limits))
+        else:
+            engines.append(DenseSum(tree, task, examples, limits))
     return engines
 
 

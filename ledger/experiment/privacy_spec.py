@@ -61,6 +61,21 @@ class AdaptiveClipping(SpecPart):
     share: Annotated[Decimal, Field(gt=0, le=Decimal("0.5"), max_digits=6), Plain] = Decimal("0.05")
 
 
+class Augment(SpecPart):
+    """Several views of each row, averaged before the clip: the same sensitivity and charge.
+
+    Attributes:
+        copies: views of a row, itself included.
+        jitter: deviation of the Gaussian by which a view moves each number column, in halves of its
+            declared range.
+    """
+
+    copies: Annotated[int, Field(ge=2, le=32)]
+    jitter: Annotated[Decimal, Field(ge=Decimal("0.001"), le=1, max_digits=6), Plain] = Decimal(
+        "0.05"
+    )
+
+
 def _is_flat(value: object) -> bool:
     return value == "flat"
 
@@ -79,6 +94,7 @@ class Privacy(SpecPart):
         engine: how clipped sums are made: ``exact``, from integer vectors of each patient; ``fast``,
             by book-keeping in float64, clipped lower by all that rounding may add; ``auto``, fast
             where a node takes several steps in a round, exact where it takes one.
+        augment: views of each row, or null for the row alone; absent from a canonical spec without.
         metrics: quality measures to release, or null for none.
         baseline: local-only comparison, or null for none.
         full_rounds: where a hospital accounts for its patients one by one, the rounds that a patient
@@ -92,6 +108,7 @@ class Privacy(SpecPart):
         default="flat", exclude_if=_is_flat
     )
     engine: Literal["auto", "exact", "fast"] = "auto"
+    augment: Augment | None = Field(default=None, exclude_if=is_none)
     metrics: Metrics | None = Metrics()
     baseline: Baseline | None = None
     full_rounds: Annotated[int, Field(ge=1, le=100_000)] | None = Field(

@@ -42,6 +42,8 @@ OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
         "encode.targets": "public",  # a declared threshold, listed codes
         "encode.examples": "public",  # rows without a target dropped, a patient's rows side by side
         "blocks.rows_of_blocks": "public",  # the blocks charged, and the day that the hospital first saw one
+        "augment.number_inputs": "public",  # columns
+        "augment.with_views": "public",  # the row, and jitter that is drawn independently of all rows
         "snapshot.unit_split": "public",  # a keyed hash of the patient
         "snapshot.split_table": "public",
     }

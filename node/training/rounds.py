@@ -22,6 +22,7 @@ from ledger.experiment.adaptive_clip import SPAN, allowed, round_shapes
 from ledger.experiment.average import LateAverage
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import Sequential, parameter_count, parameter_shapes
+from ledger.experiment.plan.quantities import training_rows
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import site_limits
 from ledger.experiment.schema import Schema
@@ -34,6 +35,7 @@ from node.data.encode import Examples
 from node.data.holdings import Halves
 from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.errors import JobRefused
+from node.training.augment import number_inputs, with_views
 from node.training.clipping import FLAT, Clipping, Counting, PerLayer
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
@@ -141,6 +143,11 @@ class PreparedRound:
             patients=Path(job.patients),
             snapshot=job.snapshot,
         )
+        views = self._spec.privacy.augment
+        if views is not None and job.kind != "evaluate":
+            numbers = number_inputs(self._schema, self._spec.features)
+            with closing(noise(f"{self._context}/augment")) as rng:
+                train = with_views(train, numbers, views, rng)
         self.training = Training(
             per_sample(build(tree)),
             loss_of(self._spec.task),
@@ -245,7 +252,9 @@ class PreparedRound:
         if not fast:
             return None
         engine = LayerwiseSum if self._spec.privacy.clipping == "per_layer" else DenseSum
-        limits = site_limits(self._site.divisor, self._schema.declared_rows)
+        limits = site_limits(
+            self._site.divisor, training_rows(self._spec, self._schema.declared_rows)
+        )
         for release in fast:
             # Raises here, before any intent.
             clip_norm(tree, release.sensitivity, limits, engine.per_layer)

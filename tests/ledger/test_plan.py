@@ -17,12 +17,17 @@ from ledger.errors import PlanRefused
 from ledger.experiment.plan.calibration import target_limit
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
-from ledger.experiment.plan.quantities import clip_units, sampling_units, steps_per_round
+from ledger.experiment.plan.quantities import (
+    clip_units,
+    sampling_units,
+    steps_per_round,
+    training_rows,
+)
 from ledger.experiment.plan.shape import metric_layout, network_of
 from ledger.experiment.plan.sites import Site, cells_of, sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
-from ledger.formats.documents import encode_document
+from ledger.formats.documents import encode_document, parse_document
 from ledger.rules.experiments import totals
 from privacy.events import GRID, Gaussian
 from privacy.filters import Limit, limit_for, step_charge
@@ -623,6 +628,17 @@ def test_clipping_by_layer_is_planned_and_charged_like_flat_clipping() -> None:
     assert "no grid unit of it is left for each of 2" in error.reason
     tiny = {"engine": "fast", "clip_norm": "0.000008", "clipping": "per_layer"}
     assert "raise the clip norm" in why_not(spec(privacy=tiny), site()).reason
+
+
+def test_views_cost_nothing_count_as_rows_for_rounding_and_need_a_number() -> None:
+    plain, seen = spec(), spec(privacy={"augment": {"copies": 8}})
+    assert compile_plan(seen, (site(),), MODEL) == compile_plan(plain, (site(),), MODEL)
+    assert b'"augment"' not in encode_document(plain)
+    assert parse_document(encode_document(seen), ExperimentSpec) == seen
+    assert (training_rows(plain, 300), training_rows(seen, 300)) == (300, 2400)
+    error = why_not(spec(privacy={"augment": {"copies": 8}}, features=["sex"]), site())
+    assert error.where == "privacy.augment"
+    assert "no feature is one" in error.reason
 
 
 def test_a_cell_whose_promise_has_no_gate_is_refused() -> None:

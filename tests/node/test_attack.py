@@ -55,7 +55,11 @@ ADAPTIVE: Any = {"adaptive": {"kind": "adaptive"}}
 
 @cache
 def planned(
-    epsilon: int = 10, engine: str = "exact", strategy: str = "fedsgd", clipping: str = "flat"
+    epsilon: int = 10,
+    engine: str = "exact",
+    strategy: str = "fedsgd",
+    clipping: str = "flat",
+    views: int = 0,
 ) -> Any:
     chosen: dict[str, object] = {"name": strategy, "learning_rate": "1"}
     if strategy == "fedavg":
@@ -76,6 +80,7 @@ def planned(
                 "epsilon": epsilon,
                 "engine": engine,
                 "clipping": ADAPTIVE.get(clipping, clipping),
+                "augment": {"copies": views} if views else None,
             },
         }
     )
@@ -130,6 +135,13 @@ def test_other_ways_to_clip_are_attacked_as_they_train(clipping: str) -> None:
         start[-1] = 1.0
     signals, _ = train_shadows(sites, made_up_pools(sites), start, plan.rounds, 8, open_noise)
     assert np.isfinite(signals).all()
+
+
+def test_views_of_rows_are_left_out_of_an_attack() -> None:
+    plan, (site, _) = planned(10, "exact", "fedsgd", "adaptive", 3)
+    found = audited(run_canaries(site, plan.rounds, 100, open_noise), plan, site)
+    assert not found.contradicts, found.says
+    assert found.steps.drawn == found.planned == 2 * 100 * plan.rounds
 
 
 def test_half_the_noise_is_found() -> None:

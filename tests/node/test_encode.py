@@ -15,6 +15,7 @@ from node.data import blocks, columns, encode, intake, snapshot
 from node.data.encode import OPERATIONS, examples, features, targets
 from node.data.intake import Table, read_table
 from node.errors import JobRefused
+from node.training import augment
 from tests.node.cases import heart_file, heart_schema, heart_spec, schema
 
 COLUMNS: tuple[dict[str, Any], ...] = (
@@ -117,7 +118,7 @@ def test_rows_of_a_patient_stand_together_and_rows_without_target_are_gone(
     assert (nobody.units, len(nobody.targets), nobody.features.shape) == (0, 0, (0, 2))
 
 
-PREPROCESSING = (blocks, columns, encode, intake, snapshot)
+PREPROCESSING = (augment, blocks, columns, encode, intake, snapshot)
 NO_PREPROCESSING = {
     # at registration: which block a patient is of
     "blocks.is_by_calendar",

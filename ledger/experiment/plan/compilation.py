@@ -35,6 +35,7 @@ from ledger.experiment.plan.quantities import (
     refuse_auto,
     sampling_units,
     steps_per_round,
+    training_rows,
 )
 from ledger.experiment.plan.shape import check_agreement, metric_layout, network_of
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED, Site, cells_of, narrowed, site_limits
@@ -171,7 +172,7 @@ def _assemble_site(
     )
     declared = site.terms.declared_train
     if any(release.engine == "fast" for release in releases):
-        limits = site_limits(declared, site.schema.declared_rows)
+        limits = site_limits(declared, training_rows(spec, site.schema.declared_rows))
         per_layer = spec.privacy.clipping == "per_layer"
         # Refuses what rounding eats.
         clip_norm(network_of(spec, site.schema), sensitivity, limits, per_layer)

@@ -34,6 +34,12 @@ def steps_per_round(spec: ExperimentSpec) -> int:
     return strategy.local_steps if isinstance(strategy, FedAvg) else 1
 
 
+def training_rows(spec: ExperimentSpec, declared_rows: int) -> int:
+    """Declared rows of a dataset with all views of them."""
+    views = spec.privacy.augment
+    return declared_rows * (1 if views is None else views.copies)
+
+
 def engine_of(spec: ExperimentSpec, purpose: Purpose) -> Engine:
     """How the sums of a purpose are made; histograms are integers from the start."""
     if purpose not in TRAINING:

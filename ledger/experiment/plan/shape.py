@@ -44,6 +44,9 @@ def network_of(spec: ExperimentSpec, schema: Schema) -> Sequential:
         width += len(column.coded) if isinstance(column, CategoryColumn) else 1
         width += column.missing == "indicator"
     _check_target(spec, schema)
+    numbers = any(isinstance(schema.column(name), NumberColumn) for name in spec.features)
+    if spec.privacy.augment is not None and not numbers:
+        raise PlanRefused("privacy.augment", "jitter moves numbers, and no feature is one")
     try:
         return expand(spec.model, width, spec.outputs)
     except ValidationError as error:

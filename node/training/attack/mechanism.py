@@ -93,10 +93,13 @@ class AuditedSite:
             noise: opens the generators that a node would use.
             steps: counts declared steps and draws.
         """
+        # Views are left out: their jitter is drawn anew in each round, and hides nobody.
+        privacy = self.spec.privacy.model_copy(update={"augment": None})
+        spec = self.spec.model_copy(update={"privacy": privacy})
         job = Job(
             kind="train",
             round=1,
-            spec=encode_document(self.spec),
+            spec=encode_document(spec),
             schema_document=encode_document(self.schema),
             site=canonical(self.plan),
             model=pack_model(self.shapes, model),

@@ -1,0 +1,66 @@
+"""Several views of each row, whose gradients a patient's one vector is the mean of (De et al. 2022, arXiv:2204.13650).
+
+A view is the row with every number column moved by Gaussian jitter of a declared size, within the declared
+bounds; the first view is the row itself. Codes and marks stay. Views stand beside their row as further rows
+of its patient, so the mean over a patient's rows, before the clip, is the mean over the views as well.
+
+Promise: sensitivity and charge are those of the rows. The jitter is drawn afresh in each round from the
+node's secure source and is independent of the data: given the jitter, each patient's vector depends on that
+patient's rows alone, and is clipped like any other. Not promised: that it helps; tables have no symmetry like
+the mirror image of a picture, and ``copies`` times the rows take ``copies`` times the work.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.experiment.privacy_spec import Augment
+from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
+from node.data.encode import Examples
+from privacy.events import GRID
+from privacy.noise import Randomness
+
+
+def with_views(
+    rows: Examples, numbers: npt.NDArray[np.intp], settings: Augment, rng: Randomness
+) -> Examples:
+    """Put the views of each row beside it.
+
+    Args:
+        rows: encoded, n of them.
+        numbers: which inputs are numbers, in [-1, 1].
+        settings: how many views of a row there are with it, and the jitter's deviation.
+        rng: secret draws; n * (copies - 1) * len(numbers) of them.
+
+    Returns:
+        n * copies rows of the same units, in the same order.
+    """
+    deviation = int(settings.jitter * GRID)
+    views = np.repeat(rows.features, settings.copies, axis=0)
+    for copy in range(1, settings.copies):
+        drawn = rng.gaussian_integers(deviation, len(rows.features) * len(numbers))
+        jitter = (drawn / GRID).astype(np.float32).reshape(-1, len(numbers))
+        moved = rows.features[:, numbers] + jitter
+        views[copy :: settings.copies, numbers] = np.clip(moved, -1.0, 1.0)
+    targets = rows.targets[np.repeat(np.arange(len(rows.targets)), settings.copies)]
+    return Examples(views, targets, np.repeat(rows.patients, settings.copies), rows.units)
+
+
+def number_inputs(schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.intp]:
+    """Find which inputs of ``encode.features`` are numbers.
+
+    Args:
+        schema: the table's.
+        names: feature columns, in the spec's order.
+    """
+    found, at = [], 0
+    for name in names:
+        column = schema.column(name)
+        if isinstance(column, NumberColumn):
+            found.append(at)
+            at += 1
+        elif isinstance(column, CategoryColumn):
+            at += len(column.coded)
+        at += getattr(column, "missing", "refuse") == "indicator"
+    return np.array(found, dtype=np.intp)
