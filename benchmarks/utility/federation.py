@@ -14,12 +14,14 @@ from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from benchmarks.utility.exact import CountingSum
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Plan
 from ledger.entries.operations.values import BlobRef
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
+from ledger.experiment.network_spec import parameter_count
 from ledger.experiment.noise_shares import share_sd
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.shape import network_of
@@ -31,6 +33,7 @@ from node.data.encode import Examples
 from node.training.augment import number_inputs, with_views
 from node.training.dense import DenseSum
 from node.training.layerwise import LayerwiseSum
+from node.training.network import build, load_flat
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.curves import mu2_max
@@ -171,8 +174,17 @@ def train(
 
 
 def scores(rows: Rows, model: FloatMatrix) -> FloatMatrix:
-    """Logits of all rows."""
+    """Logits of all rows, of a linear model."""
     return rows.features.astype(np.float64) @ model[:-1] + model[-1]
+
+
+def network_scores(rows: Rows, federation: Federation, model: FloatMatrix) -> FloatMatrix:
+    """Logits of all rows, of any model."""
+    network = build(network_of(federation.spec, federation.sites[0].schema))
+    load_flat(network, model)
+    with torch.no_grad():
+        logits: FloatMatrix = network(torch.from_numpy(rows.features))[:, 0].double().numpy()
+    return logits
 
 
 def recomputed(federation: Federation, setting: Setting) -> dict[str, float] | None:
@@ -248,7 +260,7 @@ def _settings(
     asked: ExperimentSpec, sites: Sequence[Site], setting: Setting, honest: int
 ) -> tuple[ExperimentSpec, float]:
     """Resolve ``auto``: by the product's own call, but where no spec can say what is simulated."""
-    parameters = network_of(asked, sites[0].schema).layers[0].in_features + 1
+    parameters = parameter_count(network_of(asked, sites[0].schema))
     sizes = [site.terms.declared_train for site in sites]
     mu2 = [mu2_max(setting.epsilon or 1.0, setting.delta / 2)] * len(sites)
     strength = math.inf if setting.epsilon is None else signal(sizes, mu2, parameters, honest)

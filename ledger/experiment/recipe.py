@@ -11,7 +11,7 @@ within one standard error of the best. So was ``LOOSE_FROM``, by the same comman
 bounds the noise and bends the model, and from that signal on the bend costs more. Noise goes with clip norm times
 rate, so the rate is divided by what the clip norm is multiplied with. The limits are round numbers, settled with the
 tables of ``benchmarks.utility`` in view. All are for one linear layer with a logistic loss, full batches,
-flat clipping and inputs of about unit size. Everything else gets ``HOUSE``.
+flat clipping and inputs of about unit size, ``NETWORK_LENGTH_PER_SIGNAL`` for a hidden layer of 16 at ``TIGHT``. Everything else gets ``HOUSE``.
 
 Not promised: the best settings for a table. Numbers written in a spec are left as they are.
 """
@@ -25,7 +25,7 @@ from decimal import Decimal
 from typing import Final
 
 from ledger.errors import PlanRefused
-from ledger.experiment.network_spec import LogisticRegression, parameter_count
+from ledger.experiment.network_spec import LogisticRegression, Mlp, parameter_count
 from ledger.experiment.plan.calibration import target_limit
 from ledger.experiment.plan.quantities import noise_shares
 from ledger.experiment.plan.shape import network_of
@@ -35,6 +35,8 @@ from ledger.experiment.spec import ExperimentSpec, FedSgd, RegressionTask
 from privacy.events import CHARGE_UNIT
 
 LENGTH_PER_SIGNAL: Final = 4.0
+NETWORK_LENGTH_PER_SIGNAL: Final = 10.0
+"""For networks with hidden layers: of their many parameters few carry the signal."""
 LEAST_LENGTH: Final = 10.0
 MOST_LENGTH: Final = 1600.0
 LEAST_ROUNDS: Final = 20
@@ -89,6 +91,7 @@ def recipe(
     rounds: int | None = None,
     rate: Decimal | None = None,
     clip: Decimal | None = None,
+    per_signal: float = LENGTH_PER_SIGNAL,
 ) -> Recipe:
     """Choose rounds, learning rate and clip norm for a signal.
 
@@ -97,10 +100,11 @@ def recipe(
         rounds: already decided, or None.
         rate: already decided, or None; for ``TIGHT``, unless the clip norm is decided as well.
         clip: already decided, or None.
+        per_signal: length of the walk over the signal.
     """
     if clip is None:
         clip = LOOSE if rate is None and strength >= LOOSE_FROM else TIGHT
-    length = min(max(LENGTH_PER_SIGNAL * strength, LEAST_LENGTH), MOST_LENGTH)
+    length = min(max(per_signal * strength, LEAST_LENGTH), MOST_LENGTH)
     fastest = float(FASTEST * TIGHT / clip)
     length *= float(TIGHT / clip)
     if rounds is None:
@@ -124,10 +128,13 @@ def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
     written = federation.strategy.learning_rate
     rate = None if written == "auto" else written
     clip = None if spec.privacy.clip_norm == "auto" else spec.privacy.clip_norm
-    fitted = _fitted(spec)
-    if fitted:
+    per_signal = _fitted(spec)
+    if isinstance(spec.model, Mlp):
+        clip = clip or TIGHT
+    if per_signal is not None:
         sizes, mu2, parameters = _public(spec, [narrowed(spec, site) for site in sites])
-        chosen = recipe(signal(sizes, mu2, parameters, noise_shares(spec)), rounds, rate, clip)
+        strength = signal(sizes, mu2, parameters, noise_shares(spec))
+        chosen = recipe(strength, rounds, rate, clip, per_signal)
     else:
         chosen = Recipe(
             rounds or HOUSE.rounds, rate or HOUSE.learning_rate, clip or HOUSE.clip_norm
@@ -137,26 +144,34 @@ def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
     privacy = spec.privacy.model_copy(update={"clip_norm": chosen.clip_norm})
     resolved = spec.model_copy(update={"federation": federation, "privacy": privacy})
     baseline = spec.privacy.baseline
-    if fitted and rate is None and baseline is not None and baseline.learning_rate is None:
+    if (
+        per_signal is not None
+        and rate is None
+        and baseline is not None
+        and baseline.learning_rate is None
+    ):
         weakest = min(
             signal([size], [one * float(baseline.share)], parameters)
             for size, one in zip(sizes, mu2, strict=True)
         )
         resolved = _with_baseline_rate(
-            resolved, baseline, recipe(weakest, baseline.rounds, clip=chosen.clip_norm)
+            resolved, baseline, recipe(weakest, baseline.rounds, None, chosen.clip_norm, per_signal)
         )
     return resolved
 
 
-def _fitted(spec: ExperimentSpec) -> bool:
-    """Whether the constants were fitted for experiments of that kind."""
-    return (
-        isinstance(spec.model, LogisticRegression)
+def _fitted(spec: ExperimentSpec) -> float | None:
+    """Length per signal for experiments of that kind; None where nothing was fitted."""
+    fitted = (
+        isinstance(spec.model, LogisticRegression | Mlp)
         and not isinstance(spec.task, RegressionTask)
         and isinstance(spec.federation.strategy, FedSgd)
         and spec.federation.sampling == "full"
         and spec.privacy.clipping == "flat"
     )
+    if not fitted:
+        return None
+    return NETWORK_LENGTH_PER_SIGNAL if isinstance(spec.model, Mlp) else LENGTH_PER_SIGNAL
 
 
 def _public(spec: ExperimentSpec, sites: Sequence[Site]) -> tuple[list[int], list[float], int]:

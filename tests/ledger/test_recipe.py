@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import PlanRefused
+from ledger.experiment.network_spec import parameter_count
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
+from ledger.experiment.plan.shape import network_of
 from ledger.experiment.privacy_spec import TIGHT
 from ledger.experiment.recipe import (
     FASTEST,
@@ -23,7 +25,9 @@ from ledger.experiment.recipe import (
     LOOSE_FROM,
     MOST_LENGTH,
     MOST_ROUNDS,
+    NETWORK_LENGTH_PER_SIGNAL,
     Recipe,
+    _training_mu2,
     recipe,
     resolve,
     signal,
@@ -107,10 +111,21 @@ def test_a_clip_norm_left_open_beside_a_rate_is_the_one_that_rates_are_meant_for
         _ = unresolved.clip_norm
 
 
+LAYERS = {
+    "_target_": "torch.nn.Sequential",
+    "layers": [
+        {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2},
+        {"_target_": "torch.nn.Tanh"},
+        {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1},
+    ],
+}
+
+
 @pytest.mark.parametrize(
     "changed",
     [
-        {"model": {"preset": "mlp"}, "federation": AUTO},
+        {"model": {"preset": "mlp"}, "federation": AUTO | {"sampling": "0.5"}},
+        {"model": LAYERS, "federation": AUTO},
         {"federation": AUTO | {"sampling": "0.5"}},
         {"federation": AUTO, "privacy": {"epsilon": "1", "clipping": "per_layer"}},
     ],
@@ -119,6 +134,19 @@ def test_what_nothing_was_fitted_for_gets_the_house_recipe(changed: dict[str, ob
     resolved = resolve(spec(**changed), [site()])
     assert (resolved.rounds, resolved.learning_rate) == (HOUSE.rounds, HOUSE.learning_rate)
     assert resolved.clip_norm == HOUSE.clip_norm
+
+
+def test_a_network_walks_further_for_its_signal_at_the_tight_clip_norm() -> None:
+    mlp = {"preset": "mlp", "hidden": [16]}
+    for epsilon in ("1", "8"):
+        asked = spec(model=mlp, federation=AUTO, privacy={"epsilon": epsilon})
+        resolved = resolve(asked, [site()])
+        tree = network_of(asked, site().schema)
+        sizes, mu2 = [site().terms.declared_train], [_training_mu2(asked, site())]
+        strength = signal(sizes, mu2, parameter_count(tree))
+        wanted = recipe(strength, clip=TIGHT, per_signal=NETWORK_LENGTH_PER_SIGNAL)
+        assert (resolved.rounds, resolved.learning_rate) == (wanted.rounds, wanted.learning_rate)
+        assert resolved.privacy.clip_norm == TIGHT
 
 
 def test_a_local_baseline_gets_a_rate_for_one_site() -> None:
