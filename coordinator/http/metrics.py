@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from coordinator.sequencing.sequencer import View
+from coordinator.sequencing.view import View
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

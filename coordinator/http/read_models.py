@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.sequencing.sequencer import View
+from coordinator.sequencing.view import View
 from ledger.formats.witness import quorum_size
 from ledger.rules.experiments import last_round
 from ledger.rules.finality import standing_quorum

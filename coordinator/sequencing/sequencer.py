@@ -19,35 +19,35 @@ its chain never has a race. Cosignatures are stored here as well: one writer.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from coordinator.errors import CoordinatorError, NotSequencing, RolledBack
+from coordinator.sequencing.batch import Taken, entry_or_refusal, row
 from coordinator.sequencing.checking import Checker
 from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
+from coordinator.sequencing.inbox import Call, Inbox, Say, Submit, Work
 from coordinator.sequencing.opening import Snapshots, check_signed, newest_note, open_log
 from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
+from coordinator.sequencing.view import View
 from ledger.copies.evidence import ROLLBACK, Equivocations
-from ledger.copies.replica import leaf_at, read_leaves
+from ledger.copies.replica import read_leaves
 from ledger.copies.snapshot import SnapshotFile
-from ledger.copies.store import LogStore, Row
+from ledger.copies.store import LogStore
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import (
     Body,
     Entry,
     Seen,
     log_origin,
-    parse_leaf,
     sign_entry,
     verify_signature,
 )
@@ -58,59 +58,8 @@ from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint,
 from ledger.formats.keys import KeyRing
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Sequenced
-from ledger.rules.state import State
-
-MAX_BATCH = 512
-"""Submissions in one transaction."""
-MAX_BATCH_BYTES = 1024 * 1024
 
 _log = structlog.get_logger("coordinator.sequencing.sequencer")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What is durable, as of one moment.
-
-    Attributes:
-        state: the fold of the log.
-        note: the newest signed checkpoint, over ``state.size`` entries.
-        final_size, final_note: the newest final checkpoint; size 1 without a note is genesis.
-        stopped: why no entry is taken any more, or None.
-    """
-
-    state: State
-    note: bytes
-    final_size: int
-    final_note: bytes | None
-    stopped: str | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.state.size
-
-
-@dataclass(frozen=True, slots=True)
-class _Submit:
-    leaf: bytes
-    future: Future[Receipt]
-
-
-@dataclass(frozen=True, slots=True)
-class _Say:
-    ops: tuple[Operation, ...]
-    future: Future[tuple[Receipt, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """Something else to do in the sequencer's thread."""
-
-    work: Callable[[], None]
-    future: Future[None]
-
-
-_Work = _Submit | _Say | _Call
 
 
 class Sequencer:
@@ -153,7 +102,7 @@ class Sequencer:
         self._log_key = keyring.log
         self._now_ms = now_ms
         self._buckets = None if quota is None else TokenBuckets(quota)
-        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
@@ -176,9 +125,7 @@ class Sequencer:
         self._view = self._look(note)
         self.feed = Feed(store)
         self._checker = Checker()
-        self._door = threading.Lock()
-        self._closed = False
-        self._working: list[_Work] = []
+        self._working: list[Work] = []
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
 
     def start(self) -> None:
@@ -190,9 +137,7 @@ class Sequencer:
 
     def close(self) -> None:
         """Finish what waits, then stop. Later submissions are refused."""
-        with self._door:
-            self._closed = True
-            self._queue.put(None)
+        self._inbox.close()
         if self._thread.is_alive():
             self._thread.join()
         if self._view.stopped is None:  # what is in memory is then what is stored
@@ -229,28 +174,22 @@ class Sequencer:
 
     def submit(self, leaf: bytes) -> Future[Receipt]:
         """Take an entry; the future holds its receipt, or why it was not taken."""
-        future: Future[Receipt] = Future()
-        self._put(_Submit(leaf, future))
-        return future
+        return self._inbox.submit(leaf)
 
     def say(self, *ops: Operation) -> Future[tuple[Receipt, ...]]:
         """Let the coordinator say something; all of it becomes durable together."""
-        future: Future[tuple[Receipt, ...]] = Future()
-        self._put(_Say(ops, future))
-        return future
+        return self._inbox.say(ops)
 
     def cosign(self, size: int, lines: bytes) -> Future[None]:
         """Take cosignature lines for the checkpoint over ``size`` entries."""
-        return self._call(
-            lambda: self._cosignatures.add(self._log.state, size, lines),
-        )
+        return self._inbox.call(lambda: self._cosignatures.add(self._log.state, size, lines))
 
     def examine(self, note: bytes) -> Future[None]:
         """Look at a checkpoint that somebody holds; stop when it shows that we were rolled back.
 
         The future raises `RolledBack` or `NotConsistent` when it contradicts this log.
         """
-        return self._call(lambda: self._examine(note))
+        return self._inbox.call(lambda: self._examine(note))
 
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint with the cosignatures that came for it."""
@@ -283,55 +222,27 @@ class Sequencer:
         except Exception as error:  # noqa: BLE001
             _log.exception("crashed", error=repr(error))
             self._stop("an internal error; see the log, and restart")
-            with self._door:
-                self._closed = True
             for item in self._working:
                 if not item.future.done():
                     item.future.set_exception(NotSequencing("an internal error"))
-        while not self._queue.empty():
-            left = self._queue.get()
-            if left is not None:
-                left.future.set_exception(NotSequencing("the coordinator has stopped"))
+        self._inbox.refuse_rest()
 
     def _turn(self) -> bool:
         """Do what waits; False when it is time to go."""
-        self._working, closing = self._wait()
-        entries = [item for item in self._working if not isinstance(item, _Call)]
-        if entries:
-            self._sequence(entries)
-        for item in self._working:
-            if isinstance(item, _Call):
-                self._do(item)
-        self._finalize()
-        return not closing
-
-    def _put(self, item: _Work) -> None:
-        with self._door:
-            if not self._closed:
-                self._queue.put(item)
-                return
-        item.future.set_exception(NotSequencing("the coordinator has stopped"))
-
-    def _wait(self) -> tuple[list[_Work], bool]:
-        """Wait for work, or until a final checkpoint is due; take all that is there."""
         timeout = None
         if self._view.stopped is None:
             timeout = self._cosignatures.wait_s(self._log.state, time.monotonic())
-        work: list[_Work] = []
-        length = 0
-        try:
-            item = self._queue.get(timeout=timeout)
-            while item is not None:
-                work.append(item)
-                length += len(item.leaf) if isinstance(item, _Submit) else 1024
-                if len(work) >= MAX_BATCH or length >= MAX_BATCH_BYTES:
-                    return work, False
-                item = self._queue.get_nowait()
-        except queue.Empty:
-            return work, False
-        return work, True
+        self._working, closing = self._inbox.take(timeout)
+        entries = [item for item in self._working if not isinstance(item, Call)]
+        if entries:
+            self._sequence(entries)
+        for item in self._working:
+            if isinstance(item, Call):
+                item.do()
+        self._finalize()
+        return not closing
 
-    def _sequence(self, work: Sequence[_Submit | _Say]) -> None:
+    def _sequence(self, work: Sequence[Submit | Say]) -> None:
         """Judge, append in memory, commit, then answer."""
         stopped = self._view.stopped
         if stopped is not None:
@@ -339,10 +250,12 @@ class Sequencer:
                 item.future.set_exception(NotSequencing(stopped))
             return
         mark = self._log.mark()
-        batch = _Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
+        batch = Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
         submitted: list[tuple[Future[Receipt], Place]] = []
         spoken: list[tuple[Future[tuple[Receipt, ...]], tuple[Receipt, ...]]] = []
-        parsed = [_parse(item.leaf) if isinstance(item, _Submit) else None for item in work]
+        parsed = [
+            entry_or_refusal(item.leaf) if isinstance(item, Submit) else None for item in work
+        ]
         entries = [entry for entry in parsed if isinstance(entry, Entry)]
         batch.checked = self._checker.checked(entries, self._log.state.keys)
         for item, entry in zip(work, parsed, strict=True):
@@ -350,10 +263,10 @@ class Sequencer:
                 item.future.set_exception(entry)
                 continue
             try:
-                if not isinstance(item, _Say) and entry is not None:
+                if not isinstance(item, Say) and entry is not None:
                     place = self._take(entry, batch), bytes.fromhex(entry.hash)
                     submitted.append((item.future, place))
-                elif isinstance(item, _Say):
+                elif isinstance(item, Say):
                     said = tuple(self._take(self._sign(op, batch), batch) for op in item.ops)
                     spoken.append((item.future, said))
             except (LedgerError, CoordinatorError) as refusal:
@@ -361,17 +274,16 @@ class Sequencer:
         if batch.taken:
             checkpoint = Checkpoint(self.origin, self._log.size, self._log.tree.root())
             note = sign_checkpoint(self._log_key, checkpoint)
-            rows = [_row(item) for item in batch.taken]
+            rows = [row(item) for item in batch.taken]
             try:
                 self._store.append(mark.size, rows, (self._log.size, note))
             except StoreError as error:
                 self._log.rewind(mark)
                 self._stop(f"a write failed, and only a restart can tell what is stored: {error}")
                 refused = NotSequencing(self._view.stopped or "a write failed")
-                for future, _ in submitted:
-                    future.set_exception(refused)
-                for heard, _ in spoken:
-                    heard.set_exception(refused)
+                for item in work:
+                    if not item.future.done():
+                        item.future.set_exception(refused)
                 return
             self._publish(batch.taken, note)
             self._log.tree.forget_older()
@@ -382,7 +294,7 @@ class Sequencer:
             heard.set_result(answer)
         self._snapshots.grown(self._log, self.history)
 
-    def _take(self, entry: Entry, batch: _Taken) -> Receipt:
+    def _take(self, entry: Entry, batch: Taken) -> Receipt:
         """Append an entry in memory, or find it where it is."""
         try:
             public = self._log.admit(entry)
@@ -407,7 +319,7 @@ class Sequencer:
             batch.voids[item.index] = item.outcome.void
         return Receipt(item.index, item.outcome.applied, item.outcome.void)
 
-    def _notice(self, refused: Entry, batch: _Taken) -> None:
+    def _notice(self, refused: Entry, batch: Taken) -> None:
         """Keep the evidence of a second entry at one place, and end the key that signed both."""
         state = self._log.state
         known = self._equivocations
@@ -416,7 +328,7 @@ class Sequencer:
                 _log.warning("key conflicted", member=refused.body.author, key=refused.body.key)
                 self._take(self._sign(op, batch), batch)
 
-    def _sign(self, op: Operation, batch: _Taken) -> Entry:
+    def _sign(self, op: Operation, batch: Taken) -> Entry:
         """The coordinator's next entry, at this very place in the order."""
         state = self._log.state
         key = self._keyring.entry
@@ -451,19 +363,6 @@ class Sequencer:
     def _observe(self, item: Sequenced) -> None:
         self.history.observe(item)
         self._cosignatures.observe(item)
-
-    def _do(self, item: _Call) -> None:
-        try:
-            item.work()
-        except (LedgerError, CoordinatorError) as refusal:
-            item.future.set_exception(refusal)
-        else:
-            item.future.set_result(None)
-
-    def _call(self, work: Callable[[], None]) -> Future[None]:
-        future: Future[None] = Future()
-        self._put(_Call(work, future))
-        return future
 
     def _examine(self, note: bytes) -> None:
         checkpoint = open_checkpoint(note, self._verifier)
@@ -501,40 +400,3 @@ class Sequencer:
         self._view = view
         for listener in self._listeners:
             listener()
-
-
-class _Taken:
-    """The entries of one batch, not durable yet."""
-
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
-        self.checked: dict[str, bytes] = {}
-        self.taken: list[Sequenced] = []
-        self.known: dict[str, int] = {}
-        self.voids: dict[int, str] = {}
-
-    def leaf_at(self, store: LogStore) -> Callable[[str, int], bytes | None]:
-        """Where to look for the entry at a place of a key's chain: here, then in the store."""
-
-        def find(key: str, seq: int) -> bytes | None:
-            for item in self.taken:
-                if (item.entry.body.key, item.entry.body.seq) == (key, seq):
-                    return item.entry.leaf
-            return leaf_at(store, key, seq)
-
-        return find
-
-
-def _parse(leaf: bytes) -> Entry | LedgerError:
-    """An entry, or why it is none: said when its turn comes."""
-    try:
-        return parse_leaf(leaf)
-    except LedgerError as refusal:
-        return refusal
-
-
-def _row(item: Sequenced) -> Row:
-    entry = item.entry
-    return Row(
-        entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
-    )

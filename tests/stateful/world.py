@@ -274,8 +274,8 @@ class World:
     def _settle_thread(self) -> None:
         """Wait until the sequencer has done all that it was given."""
         with suppress(NotSequencing):
-            self.hub.sequencer._call(lambda: None).result(30)
-            self.hub.sequencer._call(lambda: None).result(30)
+            self.hub.sequencer._inbox.call(lambda: None).result(30)
+            self.hub.sequencer._inbox.call(lambda: None).result(30)
 
     def _check_sayings(self, leaves: list[bytes]) -> None:
         said: dict[str, list[str]] = {node.handle: [] for node in self.nodes.values()}

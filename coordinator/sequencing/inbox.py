@@ -1,0 +1,127 @@
+"""What waits for the sequencer's thread: put in by any thread, taken out by one, a batch at a time.
+
+Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from coordinator.errors import CoordinatorError, NotSequencing
+from ledger.entries.operations.vocabulary import Operation
+from ledger.errors import LedgerError
+from ledger.exchange.messages import Receipt
+
+MAX_BATCH = 512
+"""Submissions in one transaction."""
+MAX_BATCH_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """An entry that somebody hands in."""
+
+    leaf: bytes
+    future: Future[Receipt]
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """What the coordinator says itself, all of it at once."""
+
+    ops: tuple[Operation, ...]
+    future: Future[tuple[Receipt, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Something else to do in the sequencer's thread."""
+
+    work: Callable[[], None]
+    future: Future[None]
+
+    def do(self) -> None:
+        """Do it, and answer."""
+        try:
+            self.work()
+        except (LedgerError, CoordinatorError) as refusal:
+            self.future.set_exception(refusal)
+        else:
+            self.future.set_result(None)
+
+
+Work = Submit | Say | Call
+
+
+class Inbox:
+    """A queue with a door."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._door = threading.Lock()
+        self._closed = False
+
+    def submit(self, leaf: bytes) -> Future[Receipt]:
+        """Hand in an entry."""
+        future: Future[Receipt] = Future()
+        self._put(Submit(leaf, future))
+        return future
+
+    def say(self, ops: tuple[Operation, ...]) -> Future[tuple[Receipt, ...]]:
+        """Let the coordinator say something."""
+        future: Future[tuple[Receipt, ...]] = Future()
+        self._put(Say(ops, future))
+        return future
+
+    def call(self, work: Callable[[], None]) -> Future[None]:
+        """Let something else be done."""
+        future: Future[None] = Future()
+        self._put(Call(work, future))
+        return future
+
+    def _put(self, item: Work) -> None:
+        """Let something wait, or refuse it when the door is closed."""
+        with self._door:
+            if not self._closed:
+                self._queue.put(item)
+                return
+        item.future.set_exception(NotSequencing("the coordinator has stopped"))
+
+    def take(self, timeout: float | None) -> tuple[list[Work], bool]:
+        """Wait for work and take all that is there, up to a batch; whether the end was reached.
+
+        Args:
+            timeout: seconds after which nothing is taken, or None to wait for ever.
+        """
+        work: list[Work] = []
+        length = 0
+        try:
+            item = self._queue.get(timeout=timeout)
+            while item is not None:
+                work.append(item)
+                length += len(item.leaf) if isinstance(item, Submit) else 1024
+                if len(work) >= MAX_BATCH or length >= MAX_BATCH_BYTES:
+                    return work, False
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return work, False
+        return work, True
+
+    def close(self) -> None:
+        """Take nothing more in; what waits is still taken out, and then the end."""
+        with self._door:
+            self._closed = True
+            self._queue.put(None)
+
+    def refuse_rest(self) -> None:
+        """Close, and answer all that still waits that the coordinator has stopped."""
+        with self._door:
+            self._closed = True
+        while not self._queue.empty():
+            left = self._queue.get()
+            if left is not None:
+                left.future.set_exception(NotSequencing("the coordinator has stopped"))
