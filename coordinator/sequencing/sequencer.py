@@ -350,7 +350,8 @@ class Sequencer:
 
     def _publish(self, taken: Sequence[Sequenced], note: bytes) -> None:
         for item in taken:
-            self._observe(item)
+            self.history.observe(item)
+            self._cosignatures.observe(item)
         self._cosignatures.open(self._log.state, self._log.size, note)
         try:
             self._head.write(note)
@@ -359,10 +360,6 @@ class Sequencer:
         leaves = tuple(item.entry.leaf for item in taken)
         self.feed.publish(Batch(taken[0].index, leaves, note))
         self._show(self._look(note))
-
-    def _observe(self, item: Sequenced) -> None:
-        self.history.observe(item)
-        self._cosignatures.observe(item)
 
     def _examine(self, note: bytes) -> None:
         checkpoint = open_checkpoint(note, self._verifier)
