@@ -12,6 +12,7 @@ from nacl import pwhash
 
 from consilium.actions.files import read_file
 from consilium.actions.joining import parse_seats
+from consilium.actions.purposes import read_parts
 from consilium.commands.dates import parse_time_ms
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
@@ -262,6 +263,12 @@ PARSERS: tuple[Parser, ...] = (
         _toml('listen = "127.0.0.1:8470"\nepsilon_max = "2.5"\nhours_from = 8\nround_limit_s = 3.0\n'),
         _settings(SETTINGS_FILE, load_node_settings), (ServiceError,), without=_WITHOUT_SETTINGS,
         weight=10,
+    ),
+    Parser(
+        "purpose-parts", ("consilium.actions.purposes.read_parts",),
+        lambda: [b"research=2.5", b"research=2 public_health=0.1"],
+        lambda data: read_parts(data.decode("utf-8", "surrogateescape").split()), (InputError,),
+        without="numbers may be written in several ways",
     ),
     Parser(
         "command-settings", ("consilium.settings.load_settings",),

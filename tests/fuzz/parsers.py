@@ -46,6 +46,8 @@ ELSEWHERE: dict[str, str] = {
     "ledger.experiment.masked.open_sum": "takes a typed round",
     "node.training.dense.DenseSum.load": "numbers that `unpack_model` read",
     "node.training.train.load_weights": "numbers that `unpack_model` read",
+    "ledger.experiment.adaptive_clip.split": "arithmetic",
+    "ledger.experiment.adaptive_clip.split_of": "arithmetic",
     "ledger.experiment.tensors.from_grid": "arithmetic",
     "ledger.formats.keys.SealingKey.from_seed": "32 bytes of our own",
     "ledger.formats.keys.SigningKey.from_seed": "32 bytes of our own",
