@@ -188,6 +188,7 @@ def test_statistics_of_such_a_cell_are_void(federation: Federation) -> None:
         size=1,
         sensitivity=GRID,
         noise_sd=10 * GRID,
+        pure=(),
         charges=(charge,),
     )
     federation.say(steward_of("basel"), op, void="individual_cell")
