@@ -301,7 +301,8 @@ def test_a_forked_log_ends_all_work_and_is_reported(town: Town) -> None:
 
 def test_a_broken_receipt_turns_the_node_red_and_is_put_on_record_once(town: Town) -> None:
     node = town.start_node("basel")
-    town.until(lambda: town.state.members[node_of("basel")].ready)
+    # Ready in its own copy: before that its first receipt may not even have come back.
+    town.until(lambda: node.service.picture.state.members[node_of("basel")].ready)
     town.until(lambda: node.membership.receipts.waiting == ())
     sequencer = town.coordinator.sequencer
     true = sequencer._promises
