@@ -232,7 +232,7 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
         step()
         began = time.perf_counter()
         step()
-        repeats[name] = max(1, min(50, int(0.02 / (time.perf_counter() - began))))
+        repeats[name] = max(1, min(1000, int(0.02 / (time.perf_counter() - began))))
     times: dict[str, list[float]] = {name: [] for name in steps}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     began = time.perf_counter()

@@ -28,8 +28,11 @@ from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
 
 _MAX_DRAW: Final = 2**31
 _ZERO_BLOCK: Final = bytes(16)
-_AHEAD: Final = 2**14
-"""Numbers that are drawn at once where few are asked for again and again."""
+_FEW: Final = 2**13
+_FIRST_AHEAD: Final = 2**12
+_MOST_AHEAD: Final = 2**17
+"""Where few numbers are asked for again and again, so many are drawn at once: twice as many each time,
+so that at most about as many are drawn in vain as were asked for."""
 _NONE: Final = np.empty(0, dtype=np.int64)
 _CLOSED: Final = "this generator was closed and its key dropped; open a new one for each purpose"
 _ZEROS: Final = bytes(2**16)
@@ -68,6 +71,7 @@ class _Draws:
         self._stream: CipherContext | None = keystream(key)
         self._deviation = 0
         self._ahead = _NONE
+        self._next = _FIRST_AHEAD
 
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
         """Draw round(N(0, noise_sd^2)) exactly.
@@ -88,15 +92,17 @@ class _Draws:
         """
         require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
         require_int("size", size, 0, _MAX_DRAW)
-        if noise_sd != self._deviation or size > _AHEAD // 2:
-            self._ahead = self._ahead if noise_sd == self._deviation else _NONE
-            self._deviation = noise_sd
+        if noise_sd != self._deviation:
+            self._deviation, self._ahead, self._next = noise_sd, _NONE, _FIRST_AHEAD
+            return rounded_gaussian.sample(self._bytes, noise_sd, size)
+        if size > _FEW:
             return rounded_gaussian.sample(self._bytes, noise_sd, size)
         if self._stream is None:
             raise RandomnessClosed(_CLOSED)
         if size > len(self._ahead):
-            more = rounded_gaussian.sample(self._bytes, noise_sd, _AHEAD)
+            more = rounded_gaussian.sample(self._bytes, noise_sd, max(size, self._next))
             self._ahead = np.concatenate([self._ahead, more])
+            self._next = min(2 * self._next, _MOST_AHEAD)
         drawn, self._ahead = self._ahead[:size].copy(), self._ahead[size:]
         return drawn
 

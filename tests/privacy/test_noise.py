@@ -73,12 +73,12 @@ def test_a_closed_generator_refuses_every_draw(make: Any) -> None:
 
 
 def test_what_is_drawn_ahead_is_the_same_noise_and_never_given_twice() -> None:
-    whole = TestRng(6).gaussian_integers(1000, 60_000)
+    whole = TestRng(6).gaussian_integers(1000, 180_000)
     rng = TestRng(6)
     sizes = [5000, 3000, 1, 0, 8192, 8193, 7000, 9000, 2000]
     pieces = np.concatenate([rng.gaussian_integers(1000, size) for size in sizes])
     assert len(pieces) == sum(sizes)
-    spent = sorted(whole[: len(pieces) + 2**14].tolist())
+    spent = sorted(whole[: len(pieces) + 2**17].tolist())
     found, counts = np.unique(pieces, return_counts=True)
     most = dict(zip(*np.unique(spent, return_counts=True), strict=True))
     assert all(count <= most.get(value, 0) for value, count in zip(found, counts, strict=True))
