@@ -110,7 +110,7 @@ def test_the_process_runs_no_round_where_its_self_test_fails() -> None:
         raise AssertionError("a round ran")
 
     serving = _Serving(requests, replies, _Noise(None), run_round, lambda noise: bad)
-    requests.put((Round(kind="train", round=1, sha256="0" * 64), (b"",) * 7))
+    requests.put((Round(kind="train", round=1, sha256="0" * 64), (b"",) * 8))
     serving.serve_one()
     replies.seek(0)
     header, parts = read_frame(replies.read)
