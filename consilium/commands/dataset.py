@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from consilium.commands import dataset_membership, dataset_statistics
 from consilium.commands.options import (
     AtOption,
+    DatasetArgument,
     HomeOption,
     JsonOption,
     PassphraseOption,
@@ -29,7 +31,6 @@ PurposeBudgetOption = Annotated[
         "it. Purposes: research, public_health, care, policy, statistics, education, development.",
     ),
 ]
-NameArgument = Annotated[str, typer.Argument(help="The dataset's name.")]
 
 
 @app.command(epilog=examples("consilium dataset check --data heart.csv --schema schema.yaml"))
@@ -164,7 +165,7 @@ def list_datasets(
 
 @app.command(epilog=examples("consilium dataset show basel-heart --at demo-out"))
 def show(
-    name: NameArgument,
+    name: DatasetArgument,
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
@@ -193,7 +194,7 @@ def show(
 
 @app.command(epilog=examples("consilium dataset budget basel-heart --at demo-out --json"))
 def budget(
-    name: NameArgument,
+    name: DatasetArgument,
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
@@ -246,7 +247,7 @@ def budget(
     )
 )
 def limit(
-    name: NameArgument,
+    name: DatasetArgument,
     purpose_budget: PurposeBudgetOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
@@ -265,89 +266,9 @@ def limit(
     show_json(found) if as_json else show_table("limited", found)
 
 
-@app.command(
-    epilog=examples(
-        "consilium dataset describe basel-heart --epsilon 0.3   # the steward allows and pays",
-        "consilium dataset describe basel-heart --epsilon 0.5 --mechanism laplace",
-        "consilium dataset describe basel-heart --answer   # the node, its service stopped",
-        "consilium dataset describe basel-heart --html basel.html",
-    )
-)
-def describe(
-    name: NameArgument,
-    epsilon: Annotated[
-        str | None,
-        typer.Option("--epsilon", help="As steward: allow statistics that cost so much, and pay."),
-    ] = None,
-    columns: Annotated[
-        str, typer.Option("--columns", help="With --epsilon: names with commas. [default: all]")
-    ] = "",
-    bins: Annotated[
-        int, typer.Option("--bins", min=2, max=256, help="With --epsilon: of each number column.")
-    ] = 10,
-    mechanism: Annotated[
-        str,
-        typer.Option(
-            "--mechanism",
-            help="With --epsilon: gaussian, at the budget's delta; or laplace, a pure epsilon (delta 0), "
-            "with quantiles by the noisy maximum.",
-        ),
-    ] = "gaussian",
-    answer: Annotated[
-        bool, typer.Option("--answer", help="As node: release what the steward allowed, once.")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write the newest as a page with charts.")
-    ] = None,
-    home: HomeOption = None,
-    at: AtOption = None,
-    passphrase_file: PassphraseOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Noisy counts, means, histograms and quantiles of a dataset before any experiment.
-
-    They are charged to the patients kept for training, and every member may read them.
-    """
-    from consilium.actions import describing
-    from consilium.actions.reading import open_view
-    from consilium.actions.speaking import closed_word
-    from consilium.commands.terminal import say_line, show_fields, show_json, show_table
-    from consilium.errors import InputError
-    from consilium.settings import load_settings
-
-    settings = load_settings(home=home, passphrase_file=passphrase_file)
-    if answer and epsilon is not None:
-        raise InputError("the steward says --epsilon, the node --answer; not both at once")
-    if epsilon is not None:
-        wanted = tuple(part.strip() for part in columns.split(",") if part.strip())
-        amount = describing.decimal_epsilon(epsilon)
-        kind = closed_word(mechanism, Literal["gaussian", "laplace"], "--mechanism")
-        allowed = describing.allow_statistics(settings, name, amount, wanted, bins, kind)
-        show_json(allowed) if as_json else show_fields(allowed)
-        return
-    if answer:
-        released = describing.answer_all(settings, name)
-        show_json(released) if as_json else show_table("released", released)
-        return
-    with open_view(settings.home, at, settings.passphrase_file) as view:
-        found = describing.told_of(view.state, name, view.blob)
-    if html is not None:
-        if not found:
-            raise InputError(f"no statistics of {name} are released")
-        html.write_text(describing.as_html(found[-1]), encoding="utf-8")
-    if as_json:
-        show_json([describing.as_json(one) for one in found])
-        return
-    for one in found:
-        for line in describing.as_lines(one):
-            say_line(line)
-    if not found:
-        say_line(f"no statistics of {name} are released")
-
-
 @app.command("erase-card", epilog=examples("consilium dataset erase-card basel-heart --yes"))
 def erase_card(
-    name: NameArgument,
+    name: DatasetArgument,
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
@@ -369,7 +290,7 @@ def erase_card(
 
 @app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))
 def withdraw(
-    name: NameArgument,
+    name: DatasetArgument,
     reason: Annotated[
         str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
     ] = "other",
@@ -395,76 +316,8 @@ def withdraw(
         say_line(f"{name} is withdrawn from entry {say(member, operation).index} on")
 
 
-UnitOption = Annotated[
-    str,
-    typer.Option("--unit", help="The patient's id; a row's number from 0 where rows have none."),
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option("--registration", help="Of an older version: its entry's hash. [default: newest]"),
-]
-
-
-@app.command(
-    epilog=examples(
-        "consilium dataset prove basel-heart --unit 4711 --out proof.json",
-        "consilium dataset prove basel-heart --unit 4711 --open-rows --out proof.json",
-    )
+app.command("describe", epilog=dataset_statistics.EPILOG)(dataset_statistics.describe)
+app.command("prove", epilog=dataset_membership.PROVE_EPILOG)(dataset_membership.prove)
+app.command("forget-secret", epilog=dataset_membership.FORGET_EPILOG)(
+    dataset_membership.forget_secret
 )
-def prove(
-    name: NameArgument,
-    unit: UnitOption,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
-    registration: VersionOption = None,
-    open_rows: Annotated[
-        bool, typer.Option("--open-rows", help="Also show the unit's rows as committed to.")
-    ] = False,
-    home: HomeOption = None,
-    passphrase_file: PassphraseOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Prove that a patient's rows were in a registered dataset, or that they were not.
-
-    Needs the file as it was registered. Give the proof to the patient or the court that asked, and do
-    not publish it: whoever holds it can test guesses about the one or two leaves that it shows.
-    """
-    from consilium.actions.membership import prove_unit
-    from consilium.commands.terminal import say_line, show_json
-    from consilium.settings import load_settings
-
-    settings = load_settings(home=home, passphrase_file=passphrase_file)
-    found = prove_unit(settings, name, unit, registration, out, rows=open_rows)
-    if as_json:
-        show_json(found)
-        return
-    say_line(f"{out}: {unit} {'was' if found['present'] else 'was not'} in {name}")
-    say_line(f"checked by anyone with: consilium audit membership {out} --at COPY")
-
-
-@app.command(
-    "forget-secret",
-    epilog=examples("consilium dataset forget-secret basel-heart --registration 5f1c... --yes"),
-)
-def forget_secret(
-    name: NameArgument,
-    registration: VersionOption = None,
-    yes: YesOption = False,
-    home: HomeOption = None,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Erase the secret of a version's commitment: no proof about its rows can be made again.
-
-    The ledger and every other proof stay valid. It cannot be undone, and copies of private.db made
-    before still hold the secret. Training does not need it.
-    """
-    from consilium.actions import membership
-    from consilium.commands.terminal import say_line
-    from consilium.settings import load_settings
-
-    settings = load_settings(home=home, passphrase_file=passphrase_file)
-    if not yes:
-        typer.confirm(
-            f"Nobody will be able to prove again who was in {name}. Go on?", abort=True, err=True
-        )
-    erased = membership.forget_secret(settings, name, registration)
-    say_line(f"{name}: the secret of version {erased[:16]} is erased; older backups still hold it")

@@ -32,6 +32,7 @@ AtOption = Annotated[
         show_default=False,
     ),
 ]
+DatasetArgument = Annotated[str, typer.Argument(help="The dataset's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
