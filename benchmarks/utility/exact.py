@@ -11,8 +11,9 @@ from ledger.experiment.network_spec import Sequential
 from node.data.encode import Examples
 from node.training.clipping import Counting
 from node.training.elementwise import Task
+from node.training.exact import block_rows, exact_sum, loss_of, per_sample
 from node.training.network import build, load_flat
-from node.training.train import block_rows, exact_sum, loss_of, per_sample, start_torch
+from node.training.train import start_torch
 from privacy.events import FULL_BATCH
 
 

@@ -43,10 +43,11 @@ from ledger.rules.experiments import totals
 from node.data.encode import Examples
 from node.data.holdings import Holdings
 from node.training.evaluate import score
+from node.training.exact import MAX_BLOCK_ROWS, per_sample
 from node.training.frames import Job
 from node.training.network import build, load_flat
 from node.training.rounds import run_round
-from node.training.train import MAX_BLOCK_ROWS, per_sample, start_torch
+from node.training.train import start_torch
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.events import Gaussian

@@ -1,6 +1,6 @@
 """The ``fast`` engine for networks of linear layers, layer norms and activations: book-keeping.
 
-The clipped sum of ``node.training.train`` without any patient's vector (Bu, Wang, Zha & Karypis 2022,
+The clipped sum of ``node.training.exact`` without any patient's vector (Bu, Wang, Zha & Karypis 2022,
 arXiv:2210.00038): one pass forward, one backward to the layers' outputs; each patient's norm from
 activations and output gradients; one weighted product of them is the sum. ``node.training.tape`` makes
 the passes, in float32, and everything from there on in float64.
@@ -63,7 +63,7 @@ class DenseSum:
 
     Args:
         tree: the model.
-        task: its loss, as ``node.training.train.loss_of``.
+        task: its loss, as ``node.training.exact.loss_of``.
         examples: the rows; kept in memory, transposed.
         limits: public bounds; a batch beyond them is refused by ``ValueError``.
 

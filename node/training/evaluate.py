@@ -19,7 +19,8 @@ from ledger.experiment.plan.shape import metric_layout
 from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, RegressionTask
 from node.data.encode import Examples
 from node.errors import JobRefused
-from node.training.train import FAILURES, BeforeNoise, IntVector, block_rows
+from node.training.exact import FAILURES, IntVector, block_rows
+from node.training.train import BeforeNoise
 from privacy.events import FULL_BATCH, GRID
 from privacy.histogram import encode
 from privacy.noise import Randomness
@@ -38,7 +39,7 @@ def score(
         module: with weights loaded; plain or wrapped.
         features: float32 [n, d].
         task: decides what the outputs mean.
-        block: rows handled at once, padded; from ``train.block_rows``.
+        block: rows handled at once, padded; from ``exact.block_rows``.
 
     Returns:
         float64 [n, 1]: probability of the positive class, or prediction over the declared range

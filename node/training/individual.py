@@ -20,16 +20,9 @@ from ledger.entries.operations.plans import Release
 from node.data.encode import Examples
 from node.data.patient_spend import Allowance, IntVector, Members, PatientSpend
 from node.training.clipping import clip_to_grid
+from node.training.exact import FAILURES, MAX_SENSITIVITY, block_rows, patient_gradients
 from node.training.network import FloatVector, load_flat
-from node.training.train import (
-    FAILURES,
-    MAX_SENSITIVITY,
-    BeforeNoise,
-    Training,
-    block_rows,
-    bounded,
-    patient_gradients,
-)
+from node.training.train import BeforeNoise, Training, bounded
 from privacy.individual import allowances, charges
 from privacy.noise import Randomness
 

@@ -39,19 +39,17 @@ from node.training.augment import number_inputs, with_views
 from node.training.clipping import FLAT, Clipping, Counting, PerLayer
 from node.training.dense import DenseSum
 from node.training.evaluate import noisy_histogram
+from node.training.exact import IntVector, loss_of, per_sample
 from node.training.frames import Job
 from node.training.individual import RecordCharges, individual_round
 from node.training.layerwise import LayerwiseSum
 from node.training.network import FloatVector, build, load_flat
 from node.training.train import (
     BeforeNoise,
-    IntVector,
     Training,
     fedavg_round,
     fedsgd_round,
     local_baseline,
-    loss_of,
-    per_sample,
     rehearse,
 )
 from privacy.noise import Randomness

@@ -24,10 +24,11 @@ from node.data.holdings import Holdings
 from node.errors import JobRefused
 from node.training import rounds
 from node.training.clipping import FLAT, Counting
+from node.training.exact import exact_sum, loss_of, per_sample
 from node.training.frames import Job
 from node.training.network import load_flat
 from node.training.rounds import run_round
-from node.training.train import Training, exact_sum, loss_of, noisy_gradient_sum, per_sample
+from node.training.train import Training, noisy_gradient_sum
 from privacy.noise import TestRng
 from tests.node.cases import (
     CLIP,

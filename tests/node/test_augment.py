@@ -15,8 +15,9 @@ from node.data.intake import Table
 from node.training import rounds
 from node.training.augment import number_inputs, with_views
 from node.training.dense import DenseSum
+from node.training.exact import loss_of, patient_gradients
 from node.training.rounds import run_round
-from node.training.train import Training, loss_of, patient_gradients
+from node.training.train import Training
 from privacy.events import GRID
 from privacy.noise import TestRng
 from tests.node.cases import CLIP, heart_schema, heart_spec, random_examples, schema

@@ -19,17 +19,9 @@ from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training import elementwise, tape
 from node.training.dense import DenseSum
+from node.training.exact import loss_of, patient_gradients, per_sample
 from node.training.network import load_flat
-from node.training.train import (
-    Training,
-    fedavg_round,
-    load_weights,
-    loss_of,
-    noisy_gradient_sum,
-    patient_gradients,
-    per_sample,
-    rehearse,
-)
+from node.training.train import Training, fedavg_round, load_weights, noisy_gradient_sum, rehearse
 from privacy.errors import InvalidParameter
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import TestRng

@@ -20,9 +20,10 @@ from node.duties.individual import PatientAccounts
 from node.errors import PatientSpendUnreadable, WorkerMisbehaved
 from node.register.individual import LIFETIME, open_spend, seal_spend
 from node.register.private import PrivateRegister
+from node.training.exact import loss_of, per_sample
 from node.training.individual import individual_round, individual_sum
 from node.training.network import build
-from node.training.train import Training, loss_of, per_sample, start_torch
+from node.training.train import Training, start_torch
 from privacy.errors import BudgetExceeded
 from privacy.events import CHARGE_UNIT
 from privacy.filters import g_step, limit_for

@@ -19,10 +19,10 @@ from ledger.experiment.network_spec import Sequential, parameter_shapes
 from node.data.encode import Examples
 from node.training.bookkeeping import clipped_sum_of
 from node.training.clipping import PerLayer
+from node.training.exact import exact_sum, loss_of, per_sample
 from node.training.layerwise import LayerwiseSum
 from node.training.network import load_flat
 from node.training.noisy_sum import clipped_sum
-from node.training.train import exact_sum, loss_of, per_sample
 from privacy.errors import InvalidParameter
 from privacy.events import GRID
 from tests.node import test_bookkeeping as modules

@@ -8,8 +8,8 @@ import torch
 
 from ledger.experiment.network_spec import Sequential, parameter_shapes
 from node.errors import JobRefused
+from node.training.exact import per_sample
 from node.training.network import build, flat, load_flat
-from node.training.train import per_sample
 
 _NAMES = ("ReLU", "Tanh", "Sigmoid", "GELU", "SiLU", "ELU", "Softplus")
 TREE = Sequential.model_validate(

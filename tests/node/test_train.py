@@ -21,19 +21,15 @@ from ledger.experiment.tensors import to_grid
 from node.data.encode import Examples
 from node.errors import IntentRefused, JobRefused
 from node.training.clipping import clip_to_grid
+from node.training.exact import block_rows, exact_sum, loss_of, patient_gradients, per_sample
 from node.training.network import FloatVector, build, load_flat
 from node.training.train import (
     Training,
-    block_rows,
     bounded,
-    exact_sum,
     fedavg_round,
     fedsgd_round,
     local_baseline,
-    loss_of,
     noisy_gradient_sum,
-    patient_gradients,
-    per_sample,
     rehearse,
     start_torch,
 )
