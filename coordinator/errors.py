@@ -91,20 +91,22 @@ class QuotaExceeded(CoordinatorError):
 
 
 class StorageExceeded(CoordinatorError):
-    """A member has brought more bytes that no entry names than it may.
+    """A member has brought more that no entry names than it may.
 
     Attributes:
         handle: the member.
         limit: bytes.
+        most: blobs.
     """
 
-    def __init__(self, handle: str, *, limit: int) -> None:
+    def __init__(self, handle: str, *, limit: int, most: int) -> None:
         super().__init__(
-            f"{handle} has brought {limit} bytes or more that no entry names; say the entries that "
-            "name them first"
+            f"{handle} has brought as much as is taken, {limit} bytes or {most} blobs, that no entry "
+            "names or that is not whole; say the entries that name them first"
         )
         self.handle = handle
         self.limit = limit
+        self.most = most
 
 
 class AccessDenied(CoordinatorError):

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from coordinator.errors import AccessDenied
 from coordinator.sequencing.history import BlobUse, History
+from ledger.copies.erasing import is_card
 from ledger.rules.state import Experiment, Member, State
 
 
@@ -42,7 +43,6 @@ def may_read(state: State, history: History, reader: str, sha256: str) -> Permit
     """
     member = state.members[reader]
     where = f"blob {sha256[:12]}"
-    refuse_erased(state, sha256)
     uses = history.uses(sha256)
     if not uses:
         raise AccessDenied(where, "no entry names it, so nobody may read it")
@@ -65,16 +65,30 @@ def may_read(state: State, history: History, reader: str, sha256: str) -> Permit
     return Permit(tuple(taken))
 
 
-def refuse_erased(state: State, sha256: str) -> None:
+def is_erased(state: State, sha256: str) -> bool:
+    """Whether the log says that a card with this commitment is erased."""
+    bound = state.cards.get(sha256)
+    return bound is not None and bound.erased_at is not None
+
+
+def refuse_erased(state: State, sha256: str, whole: bytes | None) -> None:
     """Refuse to take or to give a card that its owner had erased.
+
+    Only what is a card by its bytes: else whoever binds a model's hash as a card, and erases that,
+    would keep the model from everybody.
+
+    Args:
+        state: the newest.
+        sha256: of a blob that is no longer than ``MAX_CARD``.
+        whole: its bytes; None where it is not here, or comes in parts, which no card does.
 
     Raises:
         AccessDenied: it is one.
     """
-    bound = state.cards.get(sha256)
-    if bound is not None and bound.erased_at is not None:
+    if is_erased(state, sha256) and (whole is None or is_card(whole, sha256)):
         raise AccessDenied(
-            f"blob {sha256[:12]}", f"it is a card that was erased by entry {bound.erased_at}"
+            f"blob {sha256[:12]}",
+            f"it is a card that was erased by entry {state.cards[sha256].erased_at}",
         )
 
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.errors import AccessDenied, BehindItsLog, BodyTooLarge
 from coordinator.http import read_models
-from coordinator.http.access import may_read, refuse_erased
+from coordinator.http.access import is_erased, may_read, refuse_erased
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
 from coordinator.http.requests import signed_by, store_part, take_body
@@ -33,6 +33,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
 from ledger.copies.stored_tiles import StoredTiles
+from ledger.entries.cards import MAX_CARD
 from ledger.entries.operations.experiments import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
 from ledger.exchange.http_auth import NonceCache
@@ -183,22 +184,34 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
             raise BodyTooLarge(blobs.limit)
         data = await take_body(request, CHUNK)
         handle = _member(services, request, data)
-        refuse_erased(sequencer.view.state, sha256)
         if offset + len(data) > total:
             raise MalformedInput("blob", "the part ends beyond the total that it states")
-        if blobs.size(sha256) is None:
-            services.uploads.claim(handle, sha256, total)
+        whole = data if len(data) == total else None
+        if total <= MAX_CARD:
+            refuse_erased(sequencer.view.state, sha256, whole)
+        uploads = services.uploads
+        if whole is None or blobs.size(sha256) is None:
+            uploads.claim(handle, sha256, total)
         try:
-            return await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
+            answer = await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
         except MalformedInput:
-            services.uploads.release(handle, sha256)
+            if blobs.size(sha256) is None and blobs.open_upload(sha256).offset == 0:
+                uploads.release(handle, sha256)
             raise
+        if answer.status_code == 201:
+            uploads.arrived(sha256)
+        else:  # what another request of the same member released meanwhile is held after all
+            uploads.hold(handle, sha256, total)
+        return answer
 
     @app.get("/v1/blobs/{sha256}")
     async def get(request: Request, sha256: str) -> Response:
         reader = _member(services, request, b"")
         permit = may_read(sequencer.view.state, sequencer.history, reader, sha256)
         size = blobs.size(sha256)
+        if is_erased(sequencer.view.state, sha256) and (size is None or size <= MAX_CARD):
+            whole = None if size is None else b"".join(blobs.chunks(sha256))
+            refuse_erased(sequencer.view.state, sha256, whole)
         if size is None:
             blobs.open_upload(sha256)
             return json_answer(

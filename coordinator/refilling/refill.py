@@ -230,15 +230,16 @@ class Refill:
         """Blobs that the entries name and that are not here: SHA-256 -> length, None for a card."""
         for index, leaf in enumerate(_leaves(self.replica.store, self._named_to), self._named_to):
             op = parse_leaf(leaf).body.op
-            named = {blob.ref.sha256: blob.ref.bytes for blob in named_blobs(op)}
+            self._wanted |= {blob.ref.sha256: blob.ref.bytes for blob in named_blobs(op)}
             card = named_card(op)
-            self._wanted.update(named if card is None else {**named, card: None})
+            if card is not None:  # what is a model too, whoever calls it a card, keeps its length
+                self._wanted.setdefault(card, None)
             self._named_to = index + 1
         erased = erased_cards(self.replica.state)
         self._wanted = {
             sha256: length
             for sha256, length in self._wanted.items()
-            if sha256 not in erased and self.blobs.size(sha256) is None
+            if (length is not None or sha256 not in erased) and self.blobs.size(sha256) is None
         }
         return self._wanted
 

@@ -2,7 +2,8 @@
 
 Promise: a blob is deleted only where the log's state says that a card with this commitment is erased,
 and only if its bytes are a card. So nobody has a model or a spec deleted by binding its hash as a card.
-What is gone already stays gone; a store that cannot be written is tried again at the next look.
+What is gone already stays gone; a card that cannot be deleted keeps no other, and is tried again at the
+next look.
 
 Not promised: that somebody who had the card forgets it. A copy of the file, a bundle that was handed
 out and a person's memory are not in this program's reach. Deleting a file does not overwrite a disk.
@@ -15,7 +16,7 @@ import logging
 from immutables import Map
 
 from ledger.copies.blobs import BlobStore
-from ledger.entries.cards import DatasetCard, MemberCard, open_card
+from ledger.entries.cards import MAX_CARD, DatasetCard, MemberCard, open_card
 from ledger.errors import BlobError, MalformedInput
 from ledger.rules.state import BoundCard, State
 
@@ -37,16 +38,22 @@ class CardEraser:
         """
         if state.cards is self._seen:
             return ()
-        try:
-            gone = tuple(card for card in erased_cards(state) if self._delete(card))
-        except (BlobError, OSError) as error:
-            _log.warning("an erased card cannot be deleted now: %s", error)
-            return ()
-        self._seen = state.cards
-        return gone
+        gone: list[str] = []
+        left = False
+        for card in sorted(erased_cards(state)):
+            try:
+                if self._delete(card):
+                    gone.append(card)
+            except (BlobError, OSError) as error:
+                left = True
+                _log.warning("an erased card cannot be deleted now: %s", error)
+        if not left:
+            self._seen = state.cards
+        return tuple(gone)
 
     def _delete(self, commitment: str) -> bool:
-        if self._blobs.size(commitment) is None:
+        size = self._blobs.size(commitment)
+        if size is None or size > MAX_CARD:  # a model that is called a card is not even read
             return False
         data = b"".join(self._blobs.chunks(commitment))
         return is_card(data, commitment) and self._blobs.delete(commitment)

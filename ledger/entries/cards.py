@@ -20,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ledger.entries.operations.values import Hash
 from ledger.errors import MalformedInput
-from ledger.formats.documents import encode_document, parse_document
+from ledger.formats.documents import MAX_DOCUMENT, encode_document, parse_document
 
 SALT_BYTES = 32
 _PREFIX = b"\x00"
+MAX_CARD = len(_PREFIX) + SALT_BYTES + MAX_DOCUMENT
+"""Bytes of a card's blob at most: whatever is longer is no card."""
 
 CardText = Annotated[
     str,
