@@ -7,9 +7,14 @@ figure. Times are POSIX ms; texts that nobody gave read "not stated", texts whos
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from ledger.entries.operations.audits import AuditKind
+
+Verdict = Literal["as_proved", "contradicts", "misstated"]
+"""What a member's finding comes to once it is held against the plan's own bound."""
 
 
 class Part(BaseModel):
@@ -251,7 +256,8 @@ class Observed(Part):
         kind: as the log calls it.
         what: what was done, in words.
         observed: the figure with its interval, in words.
-        proven: the bound, in words.
+        proven: what the plan proves, in words; computed from its integers.
+        verdict: the member's finding, or ``misstated`` where it was held against another bound than the plan's.
         contradicts: whether more was observed than is proven possible.
         times: how often the same member found the like; this is the newest.
     """
@@ -263,6 +269,7 @@ class Observed(Part):
     what: str
     observed: str
     proven: str
+    verdict: Verdict
     contradicts: bool
     confidence: float
     times: int

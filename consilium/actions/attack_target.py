@@ -5,11 +5,11 @@ Nothing here names a row. Spec, plan and schemas are what every member may read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from audit.reports.proven import is_accounted_alone, proven_epsilon, proven_mu, training_of
 from consilium.actions.reading import LedgerView
 from consilium.commands.naming import the_experiment
 from consilium.errors import InputError
@@ -21,8 +21,6 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Float64Vector, unpack_model
 from ledger.formats.documents import parse_document
-from privacy.calibrate import compose_epsilon
-from privacy.events import CHARGE_UNIT, Gaussian
 from privacy.selfaudit.attacks import Proven
 
 
@@ -69,12 +67,7 @@ class Target:
         release = _training(site)
         own = min(self.deltas[charge.cell] for charge in release.charges)
         at = own if delta is None else delta
-        event = Gaussian(release.sensitivity, release.noise_sd, self._steps, release.sampling)
-        return Proven(mu=self._mu(site), epsilon=compose_epsilon([event], at), delta=at)
-
-    @property
-    def _steps(self) -> int:
-        return self.plan.rounds * self.plan.steps_per_round
+        return Proven(mu=self._mu(site), epsilon=proven_epsilon(self.plan, release, at), delta=at)
 
     def refuse_individual(self) -> None:
         """See that no site accounts for each patient alone: then no charge of the plan is a run's.
@@ -83,15 +76,14 @@ class Target:
             InputError: one does.
         """
         for site in self.plan.sites:
-            if _training(site).engine == "individual":
+            if is_accounted_alone(site):
                 raise InputError(
                     f"{site.dataset} accounts for each patient alone, so the plan charges no run as a "
                     "whole; attack the same spec without it"
                 )
 
     def _mu(self, site: SitePlan) -> float:
-        step = max(charge.g for charge in _training(site).charges)
-        return math.sqrt(step * self._steps / CHARGE_UNIT)
+        return proven_mu(self.plan, _training(site))
 
 
 def target_of_spec(spec: Path, schemas: Sequence[Schema]) -> Target:
@@ -149,4 +141,7 @@ def target_in(view: LedgerView, name: str) -> Target:
 
 
 def _training(site: SitePlan) -> Release:
-    return next(release for release in site.releases if release.purpose == "train")
+    release = training_of(site)
+    if release is None:
+        raise InputError(f"{site.dataset} trains nothing in this plan: there is nothing to attack")
+    return release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.reports.observed import words_of
+from audit.reports.observed import plan_of, proven_of, verdict_of, words_of
 from audit.reports.sentences.told import Teller, Told
 from audit.verification.history import History
 
@@ -22,8 +22,13 @@ def _reviewed(who: str, op: Any, history: History) -> Told:
 
 
 def _audited(who: str, op: Any, history: History) -> Told:
-    what, observed, proven = words_of(op)
-    verdict = "nothing beyond the proof" if op.finding == "as_proved" else "AGAINST the proof"
+    what, observed = words_of(op)
+    proven, bound = proven_of(op, plan_of(history, op))
+    verdict = {
+        "as_proved": "nothing beyond the proof",
+        "contradicts": "AGAINST the proof",
+        "misstated": "it was held against another bound, and says nothing",
+    }[verdict_of(op, bound)]
     return Told(f"{who} {what}: {observed}, proven {proven}: {verdict}.")
 
 
