@@ -45,10 +45,10 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import parse_document
+from ledger.rules.experiment_state import Experiment as ExperimentState
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Sequenced
 from ledger.rules.rounds import round_kind, waiting_for
-from ledger.rules.state import Experiment as ExperimentState
 from ledger.rules.state import State
 from privacy.histogram import Measure, measures
 

@@ -40,8 +40,8 @@ from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.key_file import Strength, save_keyring
 from ledger.formats.keys import KeyRing
 from ledger.formats.strict import canonical, encode_b64
+from ledger.rules.encoding import digest
 from ledger.rules.log import Log
-from ledger.rules.state import digest
 from ledger.rules.succession import carry, part_hash
 
 PROPOSAL = "proposal.json"

@@ -33,9 +33,10 @@ from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, si
 from ledger.formats.keys import KeyRing, SealingKey, SigningKey, key_id
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.witness import witness_name
+from ledger.rules.experiment_state import Experiment
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.members import claim_bytes
-from ledger.rules.state import Experiment, State
+from ledger.rules.state import State
 
 COORDINATOR = "hub"
 RESEARCHER = "ada"

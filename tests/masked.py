@@ -26,8 +26,8 @@ from ledger.entries.operations.values import PublicKey
 from ledger.experiment.average import ExactSum, server_step
 from ledger.experiment.masked import encode_shares, masked_round, open_sum, public_keys, roster_of
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
+from ledger.rules.experiment_state import Masking, OpenRound
 from ledger.rules.masking import secrets_asked
-from ledger.rules.state import Masking, OpenRound
 from privacy.masking import member
 from privacy.masking.member import Secrets, Shares
 from privacy.masking.roster import Roster, survivors_digest

@@ -16,7 +16,7 @@ from ledger.entries.operations.rounds import RoundAggregated, RoundOpened
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation
-from ledger.rules.state import OpenRound
+from ledger.rules.experiment_state import OpenRound
 from privacy.filters import Spend
 
 

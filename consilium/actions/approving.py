@@ -19,10 +19,11 @@ from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import parse_document
+from ledger.rules.experiment_state import Experiment
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.individual import is_individual, shown
 from ledger.rules.purposes import give_back, pay
-from ledger.rules.state import Cell, Experiment, State
+from ledger.rules.state import Cell, State
 from privacy.filters import Charge
 
 

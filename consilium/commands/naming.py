@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from consilium.errors import UnknownName
-from ledger.rules.state import Cell, Dataset, Experiment, State
+from ledger.rules.experiment_state import Experiment
+from ledger.rules.state import Cell, Dataset, State
 
 SHORT = 8
 """Characters of an id that tables show."""

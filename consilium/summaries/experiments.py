@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from consilium.commands.naming import SHORT
 from ledger.entries.operations.plans import Plan
-from ledger.rules.state import Experiment
+from ledger.rules.experiment_state import Experiment
 from privacy.events import FULL_BATCH
 from privacy.histogram import Measure
 

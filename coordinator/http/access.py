@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from coordinator.errors import AccessDenied
 from coordinator.sequencing.history import BlobUse, History
 from ledger.copies.erasing import is_card
-from ledger.rules.state import Experiment, Member, State
+from ledger.rules.experiment_state import Experiment
+from ledger.rules.state import Member, State
 
 
 @dataclass(frozen=True, slots=True)

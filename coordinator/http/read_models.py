@@ -10,10 +10,11 @@ from typing import Any
 
 from coordinator.sequencing.view import View
 from ledger.formats.witness import quorum_size
+from ledger.rules.experiment_state import Experiment
 from ledger.rules.experiments import last_round
 from ledger.rules.finality import standing_quorum
 from ledger.rules.rounds import waiting_for
-from ledger.rules.state import Dataset, Experiment, State
+from ledger.rules.state import Dataset, State
 
 Json = dict[str, Any]
 

@@ -23,9 +23,10 @@ from ledger.entries.operations.plans import SitePlan
 from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.vocabulary import Operation
 from ledger.rules import masking
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound
 from ledger.rules.experiments import last_round
 from ledger.rules.rounds import round_kind, waiting_for
-from ledger.rules.state import Experiment, Masking, OpenRound, State
+from ledger.rules.state import State
 
 MAX_ATTEMPTS = 3
 """Times that a round is tried before its experiment stops."""

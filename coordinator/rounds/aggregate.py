@@ -30,9 +30,10 @@ from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import Float64Vector, Shapes, encode_update, pack_model, unpack_model
 from ledger.experiment.updates import judge_update, update_size
 from ledger.formats.documents import parse_document
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound, Update
 from ledger.rules.experiments import site_of
 from ledger.rules.masking import answered
-from ledger.rules.state import Experiment, Masking, OpenRound, State, Update
+from ledger.rules.state import State
 
 _log = structlog.get_logger("coordinator.rounds.aggregate")
 

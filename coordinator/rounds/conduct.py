@@ -35,9 +35,10 @@ from ledger.entries.operations.rounds import RoundClosed, RoundOpened
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import BlobError, MalformedInput, NotAdmitted, PlanRefused
 from ledger.rules import masking
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound
 from ledger.rules.fold import PROTOCOLS
 from ledger.rules.protocol import activation_due
-from ledger.rules.state import Experiment, Masking, OpenRound, State
+from ledger.rules.state import State
 from privacy.errors import SharesMissing
 
 _log = structlog.get_logger("coordinator.rounds.conduct")

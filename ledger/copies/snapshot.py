@@ -14,7 +14,7 @@ Not promised, unlike by a replay: that the entries before it are still in the st
 reads them checks them against the tree; verification (``audit``) never uses a snapshot.
 
 File: ``consilium snapshot v2`` LF, u32 length and canonical JSON of `Head`, the state's bytes
-(``state.encode``), the tree's tiles, the owner's own bytes, HMAC-SHA-256 over all before it. Integers
+(``encoding.encode``), the tree's tiles, the owner's own bytes, HMAC-SHA-256 over all before it. Integers
 are big-endian.
 """
 
@@ -37,9 +37,10 @@ from ledger.formats.merkle import HASH_BYTES
 from ledger.formats.merkle_tree import TILE_LEVEL, MerkleTree
 from ledger.formats.strict import canonical, parse_canonical
 from ledger.rules.decoding import MAX_STATE, decode
+from ledger.rules.encoding import encode
 from ledger.rules.fold import found
 from ledger.rules.log import Log
-from ledger.rules.state import State, encode
+from ledger.rules.state import State
 
 FILE = "snapshot"
 """Its name in a home."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ledger.entries.operations.masking import RevealedShare
 from ledger.errors import MalformedInput
 from ledger.experiment.tensors import Int64Vector
+from ledger.rules.experiment_state import Masking, MaskKeys, MaskShares, OpenRound
 from ledger.rules.masking import SHARES_LINE, shares_bytes
-from ledger.rules.state import Masking, MaskKeys, MaskShares, OpenRound
 from privacy.masking.member import ENVELOPE_BYTES
 from privacy.masking.recover import Opened, recover, take_off
 from privacy.masking.roster import PublicKeys, Roster

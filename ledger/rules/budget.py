@@ -18,9 +18,10 @@ from immutables import Map
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled, Used
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Release, SitePlan
+from ledger.rules.experiment_state import Experiment, Refusal, Reservation, Site
 from ledger.rules.experiments import put, site_of, totals
 from ledger.rules.purposes import give_back, pay, pay_anyway
-from ledger.rules.state import Cell, Experiment, Refusal, Reservation, Site, State, replace
+from ledger.rules.state import Cell, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.filters import Charge
 

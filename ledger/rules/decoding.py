@@ -1,4 +1,4 @@
-"""A state from its bytes: what ``state.encode`` wrote, exactly, and nothing else.
+"""A state from its bytes: what ``encoding.encode`` wrote, exactly, and nothing else.
 
 Driven by the records' own field types, so that a new field needs nothing here. A record must have
 all of its fields and no other; every value must have its type; and the state that comes out must
@@ -20,7 +20,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ledger.errors import MalformedInput
 from ledger.formats.strict import MAX_INT
-from ledger.rules.state import State, encode
+from ledger.rules.encoding import encode
+from ledger.rules.state import State
 from privacy.errors import PrivacyError
 
 MAX_STATE = 256 * 2**20

@@ -18,8 +18,9 @@ from ledger.entries.operations.experiments import (
 from ledger.entries.operations.federation import Policy
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT
+from ledger.rules.experiment_state import Approval, Experiment, Refusal
 from ledger.rules.individual import fits
-from ledger.rules.state import Approval, Dataset, Experiment, Refusal, State, replace
+from ledger.rules.state import Dataset, State, replace
 from ledger.rules.verdict import Step, Void
 from privacy.events import FULL_BATCH
 from privacy.filters import g_step, r_step_full_batch

@@ -16,7 +16,8 @@ from typing import Literal
 
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Plan, Release
-from ledger.rules.state import Cell, Reservation, State, replace
+from ledger.rules.experiment_state import Reservation
+from ledger.rules.state import Cell, State, replace
 from privacy.events import FULL_BATCH
 from privacy.filters import Spend, g_step
 

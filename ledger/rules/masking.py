@@ -27,8 +27,9 @@ from ledger.entries.operations.masking import (
 )
 from ledger.entries.operations.rounds import RoundOpened, UpdateRefused, UpdateSubmitted
 from ledger.formats.strict import canonical
+from ledger.rules.experiment_state import Experiment, Masking, MaskKeys, MaskShares, OpenRound
 from ledger.rules.experiments import put
-from ledger.rules.state import Experiment, Masking, MaskKeys, MaskShares, OpenRound, State, replace
+from ledger.rules.state import State, replace
 from ledger.rules.verdict import Step, Void, VoidReason
 from privacy.masking.member import ENVELOPE_BYTES
 from privacy.masking.roster import survivors_digest, threshold

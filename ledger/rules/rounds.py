@@ -21,18 +21,9 @@ from ledger.entries.operations.rounds import (
 )
 from ledger.rules import masking
 from ledger.rules.budget import charge_excess
+from ledger.rules.experiment_state import Experiment, OpenRound, Reservation, Site, Update, Vectors
 from ledger.rules.experiments import last_round, put
-from ledger.rules.state import (
-    Dataset,
-    Experiment,
-    OpenRound,
-    Reservation,
-    Site,
-    State,
-    Update,
-    Vectors,
-    replace,
-)
+from ledger.rules.state import Dataset, State, replace
 from ledger.rules.verdict import Step, Void, VoidReason
 
 

@@ -37,6 +37,7 @@ from ledger.errors import SuccessionRefused
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
 from ledger.rules.cards import bind_card
+from ledger.rules.encoding import digest
 from ledger.rules.members import keys_in_use
 from ledger.rules.state import (
     Cell,
@@ -46,7 +47,6 @@ from ledger.rules.state import (
     PurposeShare,
     State,
     Succession,
-    digest,
     replace,
 )
 from ledger.rules.verdict import Step, Void

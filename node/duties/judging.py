@@ -31,9 +31,10 @@ from immutables import Map
 from ledger.entries.operations.budgets import BudgetRefusal
 from ledger.entries.operations.plans import Purpose, SitePlan
 from ledger.entries.operations.rounds import RoundKind
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound, Reservation
 from ledger.rules.experiments import totals, was_held_back
 from ledger.rules.purposes import pay
-from ledger.rules.state import Cell, Dataset, Experiment, Masking, OpenRound, Reservation, State
+from ledger.rules.state import Cell, Dataset, State
 from node.duties.duty import (
     Adopt,
     CheckPlan,

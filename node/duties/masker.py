@@ -25,8 +25,8 @@ from ledger.experiment.masked import encode_shares, envelope_for, public_keys, r
 from ledger.experiment.tensors import decode_update, encode_update
 from ledger.experiment.updates import update_size
 from ledger.formats.keys import seal
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound
 from ledger.rules.masking import secrets_asked
-from ledger.rules.state import Experiment, Masking, OpenRound
 from node.errors import RoundFailed
 from node.register.accounts import Key
 from node.register.private import PrivateRegister

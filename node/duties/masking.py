@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ledger.entries.operations.plans import Plan
+from ledger.rules.experiment_state import Masking, OpenRound
 from ledger.rules.masking import enough_agreed
-from ledger.rules.state import Masking, OpenRound
 from node.register.accounts import Key
 
 

@@ -26,7 +26,7 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import pack_model
 from ledger.formats.documents import parse_document
-from ledger.rules.state import Experiment
+from ledger.rules.experiment_state import Experiment
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.rounds import RoundOpened
 from ledger.rules.budget import refunds
+from ledger.rules.experiment_state import Experiment, Reservation
 from ledger.rules.experiments import site_of
 from ledger.rules.individual import is_individual
 from ledger.rules.rounds import round_kind
-from ledger.rules.state import Experiment, Reservation, State
+from ledger.rules.state import State
 from node.duties.judging import is_lost, steps_of
 from node.register.accounts import Counted, PrivateView
 from node.register.private import PrivateRegister

@@ -18,7 +18,8 @@ from ledger.formats.checkpoint import cosign, parse_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.note import parse_note
 from ledger.formats.witness import quorum_size, witness_name
-from ledger.rules.state import Experiment, State
+from ledger.rules.experiment_state import Experiment
+from ledger.rules.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from ledger.errors import SuccessionRefused
 from ledger.formats.key_file import load_keyring
 from ledger.formats.keys import KeyRing
 from ledger.formats.strict import encode_b64
+from ledger.rules.encoding import digest
 from ledger.rules.log import Log
-from ledger.rules.state import digest
 from ledger.rules.succession import claim_of, part_hash
 from tests.adversary.hospital import Hospital
 from tests.adversary.registry import attack

@@ -31,8 +31,8 @@ from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle_tree import MerkleTree
+from ledger.rules.encoding import digest
 from ledger.rules.log import Log
-from ledger.rules.state import digest
 from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
 

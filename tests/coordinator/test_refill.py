@@ -21,7 +21,7 @@ from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
-from ledger.rules.state import digest
+from ledger.rules.encoding import digest
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
 
 NODES = tuple(map(node_of, HOSPITALS))

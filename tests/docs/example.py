@@ -34,9 +34,9 @@ from ledger.formats.checkpoint import Checkpoint, cosign, merge_cosignatures, si
 from ledger.formats.keys import SealingKey, SigningKey, key_id
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.witness import witness_name
+from ledger.rules.encoding import digest, encode
 from ledger.rules.log import Log
 from ledger.rules.members import claim_bytes
-from ledger.rules.state import digest, encode
 
 T0_MS = 1_767_225_600_000
 HANDLE = "alpha-node"

@@ -11,7 +11,7 @@ from nacl.exceptions import BadSignatureError
 
 from ledger.copies import bundle
 from ledger.entries.entry import Body
-from ledger.rules import state
+from ledger.rules import experiment_state, state
 from privacy.filters import Spend
 from tests.docs import example, foreign, pages
 
@@ -86,8 +86,9 @@ def test_every_record_of_the_state_is_on_the_page_and_no_other() -> None:
             found[name] = fields
     records = {
         name: [field.name for field in structs.fields(kind)]
-        for name, kind in vars(state).items()
-        if inspect.isclass(kind) and issubclass(kind, Struct) and kind.__module__ == state.__name__
+        for module in (state, experiment_state)
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind) and issubclass(kind, Struct) and kind.__module__ == module.__name__
     }
     records["Spend"] = [field.name for field in dataclasses.fields(Spend)]
     assert found == records

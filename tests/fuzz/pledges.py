@@ -17,7 +17,7 @@ from ledger.formats.note import parse_note
 from ledger.formats.receipt import open_receipt, parse_promise, parse_receipt, sign_receipts
 from ledger.formats.strict import canonical, encode_b64
 from ledger.rules.decoding import decode
-from ledger.rules.state import encode
+from ledger.rules.encoding import encode
 from tests.federation import COORDINATOR, steward_of
 from tests.fuzz import samples
 from tests.fuzz.parser import Parser

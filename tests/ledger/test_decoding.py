@@ -10,8 +10,9 @@ from immutables import Map
 
 from ledger.errors import MalformedInput
 from ledger.rules.decoding import decode
+from ledger.rules.encoding import digest, encode
 from ledger.rules.log import Log
-from ledger.rules.state import State, TimeMark, digest, encode, replace
+from ledger.rules.state import State, TimeMark, replace
 from privacy.filters import Spend
 from tests.federation import Federation
 from tests.ledger.facts import HOSPITALS

@@ -41,9 +41,10 @@ from ledger.entries.operations.rounds import (
 )
 from ledger.entries.operations.values import EMPTY_HASH, MAX_INT, BlobRef, PublicKey
 from ledger.entries.operations.vocabulary import GENESIS, Operation
+from ledger.rules.encoding import digest, encode
 from ledger.rules.experiments import totals
 from ledger.rules.fold import PERMISSIONS, RULES, found, is_stale, step
-from ledger.rules.state import State, TimeMark, digest, encode, replace
+from ledger.rules.state import State, TimeMark, replace
 from ledger.rules.verdict import EXPLANATIONS, Outcome
 from tests.federation import COORDINATOR, POLICY, RESEARCHER, Federation, node_of, steward_of
 from tests.ledger.facts import HOSPITALS, STEPS, base, cell_of, dataset_of, h, keys, proposal, says

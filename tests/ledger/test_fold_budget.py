@@ -15,10 +15,11 @@ from ledger.entries.operations.experiments import (
 )
 from ledger.entries.operations.values import MAX_INT
 from ledger.rules.budget import refunds
+from ledger.rules.encoding import digest
 from ledger.rules.experiments import site_of
 from ledger.rules.fold import step
 from ledger.rules.purposes import gate
-from ledger.rules.state import State, digest, replace
+from ledger.rules.state import State, replace
 from privacy.filters import Spend, g_step, r_step_full_batch
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 from tests.ledger.facts import (

@@ -20,7 +20,8 @@ from ledger.entries.operations.federation import (
 )
 from ledger.entries.operations.members import CardErased, KeyRevoked
 from ledger.rules.cards import bind_card
-from ledger.rules.state import BoundCard, digest, replace
+from ledger.rules.encoding import digest
+from ledger.rules.state import BoundCard, replace
 from ledger.rules.succession import carry
 from tests.federation import POLICY, RESEARCHER, Federation, node_of, steward_of
 

@@ -20,8 +20,9 @@ from ledger.entries.operations.masking import (
 from ledger.entries.operations.rounds import MaskedVector, RoundClosed, UpdateRefused
 from ledger.entries.operations.values import BlobRef, PublicKey
 from ledger.rules import masking as rules
+from ledger.rules.experiment_state import Masking
 from ledger.rules.fold import step
-from ledger.rules.state import Masking, State
+from ledger.rules.state import State
 from privacy.masking.roster import survivors_digest
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 from tests.ledger.facts import (

@@ -15,9 +15,10 @@ from ledger.entries.operations.purposes import PurposeLimited
 from ledger.errors import PlanRefused
 from ledger.experiment.purpose_parts import part_for, parts_inherited, parts_said
 from ledger.formats.strict import canonical, parse_canonical
+from ledger.rules.encoding import digest
 from ledger.rules.fold import step
 from ledger.rules.purposes import fitting, is_closed
-from ledger.rules.state import State, digest, replace
+from ledger.rules.state import State, replace
 from ledger.rules.succession import carry
 from privacy.curves import gaussian_epsilon, rdp_epsilon
 from privacy.events import CHARGE_UNIT

@@ -16,9 +16,10 @@ from ledger.entries.operations.experiments import (
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.rounds import RoundClosed, UpdateRefused
 from ledger.entries.operations.values import MAX_INT, BlobRef
+from ledger.rules.experiment_state import Vectors
 from ledger.rules.fold import step
 from ledger.rules.rounds import round_kind, waiting_for
-from ledger.rules.state import State, Vectors
+from ledger.rules.state import State
 from tests.federation import COORDINATOR, node_of, steward_of
 from tests.ledger.facts import (
     STEPS,

@@ -11,8 +11,8 @@ from ledger.entries.operations.federation import FederationFounded, Invitation, 
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted
 from ledger.formats.keys import SigningKey
+from ledger.rules.encoding import digest
 from ledger.rules.log import Log
-from ledger.rules.state import digest
 from tests.federation import COORDINATOR, Federation, ring_of
 from tests.federation_log import ed25519
 

@@ -24,9 +24,10 @@ from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules import reverify
+from ledger.rules.encoding import digest
 from ledger.rules.fold import PROTOCOLS, Protocol
 from ledger.rules.protocol import activation_due, ready_for
-from ledger.rules.state import State, digest
+from ledger.rules.state import State
 from ledger.rules.verdict import Step, Void
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of, steward_of
 

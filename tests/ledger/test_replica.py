@@ -25,7 +25,7 @@ from ledger.errors import (
 )
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
-from ledger.rules.state import digest
+from ledger.rules.encoding import digest
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of, steward_of
 
 NODES = tuple(map(node_of, HOSPITALS))

@@ -21,10 +21,10 @@ from ledger.errors import (
 from ledger.formats.keys import signed_message
 from ledger.formats.merkle import leaf_hash
 from ledger.rules import reverify
+from ledger.rules.encoding import digest
 from ledger.rules.log import Log
 from ledger.rules.reverify import entries_of, replay, replay_rows
 from ledger.rules.signatures import Claim, SignatureWorkers, first_false, workers_for
-from ledger.rules.state import digest
 from tests.federation import Federation
 
 

@@ -17,7 +17,7 @@ from ledger.copies.store import LogStore
 from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
-from ledger.rules.state import digest
+from ledger.rules.encoding import digest
 from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
 from tests.ledger.test_replica import tamper

@@ -34,7 +34,8 @@ from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import pack_model
 from ledger.formats.documents import encode_document
 from ledger.formats.keys import KeyRing
-from ledger.rules.state import Experiment, State
+from ledger.rules.experiment_state import Experiment
+from ledger.rules.state import State
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare, register
 from node.data.saying import say_and_follow

@@ -35,7 +35,7 @@ from ledger.errors import (
     StoreUnusable,
     UnknownKey,
 )
-from ledger.rules.state import digest
+from ledger.rules.encoding import digest
 from tests.federation_log import FederationLog, node_of
 from tests.journeys.kill_storm import faults_of
 from tests.stateful.actors import HEAD, Died, Hub, Loss, Node, Told
