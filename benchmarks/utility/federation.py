@@ -25,7 +25,7 @@ from ledger.experiment.network_spec import parameter_count
 from ledger.experiment.noise_shares import share_sd
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.shape import network_of
-from ledger.experiment.plan.sites import Site, site_limits
+from ledger.experiment.plan.sites import Site, rows_each, site_limits
 from ledger.experiment.recipe import HOUSE, Recipe, recipe, resolve, signal
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
@@ -309,7 +309,9 @@ def _engines(
             numbers = number_inputs(site.schema, federation.spec.features)
             with SecureRandom() as rng:
                 examples = with_views(examples, numbers, views, rng)
-        limits = site_limits(site.terms.declared_train, site.schema.declared_rows)
+        limits = site_limits(
+            site.terms.declared_train, site.schema.declared_rows, rows_each(site.schema)
+        )
         most = max(len(examples.targets), examples.units)
         limits = replace(limits, patients=max(limits.patients, most), rows=max(limits.rows, most))
         task, privacy = federation.spec.task, federation.spec.privacy

@@ -11,7 +11,7 @@ Not promised: that declared bounds are good for learning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -70,6 +70,19 @@ class Examples:
     patients: npt.NDArray[np.int64]
     units: int
     ids: npt.NDArray[np.object_] | None = None
+
+    def first_rows(self, most: int) -> Examples:
+        """Keep at most so many rows of each unit, the first ones; every unit stays."""
+        turn = np.arange(len(self.patients)) - np.searchsorted(self.patients, self.patients)
+        kept = turn < most
+        if kept.all():
+            return self
+        return replace(
+            self,
+            features=self.features[kept],
+            targets=self.targets[kept],
+            patients=self.patients[kept],
+        )
 
     def sample(self, taken: npt.NDArray[np.bool_]) -> Examples:
         """Keep the rows of the units that ``taken`` ([m]) says, renumbered."""

@@ -24,7 +24,7 @@ from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import Sequential, parameter_count, parameter_shapes
 from ledger.experiment.plan.quantities import training_rows
 from ledger.experiment.plan.shape import network_of
-from ledger.experiment.plan.sites import site_limits
+from ledger.experiment.plan.sites import rows_each, site_limits
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.tensors import encode_update, unpack_model
@@ -250,13 +250,16 @@ class PreparedRound:
         if not fast:
             return None
         engine = LayerwiseSum if self._spec.privacy.clipping == "per_layer" else DenseSum
+        each = rows_each(self._schema)
         limits = site_limits(
-            self._site.divisor, training_rows(self._spec, self._schema.declared_rows)
+            self._site.divisor, training_rows(self._spec, self._schema.declared_rows), each
         )
         for release in fast:
             # Raises here, before any intent.
             clip_norm(tree, release.sensitivity, limits, engine.per_layer)
-        return engine(tree, self._spec.task, train, limits)
+        # A patient with more rows than the bound is about must not empty the sum of all.
+        read = train.first_rows(training_rows(self._spec, each))
+        return engine(tree, self._spec.task, read, limits)
 
     def _unpacked(self, job: Job, tree: Sequential) -> FloatVector:
         """The round's model: parameters, and behind them a clip norm that adapts."""

@@ -38,7 +38,14 @@ from ledger.experiment.plan.quantities import (
     training_rows,
 )
 from ledger.experiment.plan.shape import check_agreement, metric_layout, network_of
-from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED, Site, cells_of, narrowed, site_limits
+from ledger.experiment.plan.sites import (
+    ACTUAL_OVER_DECLARED,
+    Site,
+    cells_of,
+    narrowed,
+    rows_each,
+    site_limits,
+)
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.updates import update_bound
 from ledger.formats.documents import explain
@@ -172,7 +179,8 @@ def _assemble_site(
     )
     declared = site.terms.declared_train
     if any(release.engine == "fast" for release in releases):
-        limits = site_limits(declared, training_rows(spec, site.schema.declared_rows))
+        rows = training_rows(spec, site.schema.declared_rows)
+        limits = site_limits(declared, rows, rows_each(site.schema))
         per_layer = spec.privacy.clipping == "per_layer"
         # Refuses what rounding eats.
         clip_norm(network_of(spec, site.schema), sensitivity, limits, per_layer)

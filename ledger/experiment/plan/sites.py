@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ledger.entries.operations.datasets import CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import PlanRefused
-from ledger.experiment.fast_clip import Limits
+from ledger.experiment.fast_clip import ROWS_EACH, Limits
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiments import TRAINING
@@ -84,9 +84,21 @@ def cells_of(site: Site, purpose: Purpose) -> tuple[str, ...]:
     return tuple(sorted(c.cell for c in site.terms.cells if c.use in (use, "both")))
 
 
-def site_limits(declared_train: int, declared_rows: int) -> Limits:
-    """The most training units and rows that a node admits to a dataset of that declared size."""
-    return Limits(ACTUAL_OVER_DECLARED * declared_train, ACTUAL_OVER_DECLARED * declared_rows)
+def site_limits(declared_train: int, declared_rows: int, each: int) -> Limits:
+    """The most training units of a dataset of that declared size, and the most rows that are read of them.
+
+    Args:
+        declared_train: units for training.
+        declared_rows: units in all, views of a row included.
+        each: most rows of a unit (``rows_each``).
+    """
+    units = ACTUAL_OVER_DECLARED * declared_rows
+    return Limits(ACTUAL_OVER_DECLARED * declared_train, units * each)
+
+
+def rows_each(schema: Schema) -> int:
+    """The most rows of a unit that the fast engine reads: a record is one row, a patient has several."""
+    return 1 if schema.patient_column is None else ROWS_EACH
 
 
 def _declared_in(site: Site, uses: Sequence[CellUse], half: str) -> int:
