@@ -44,7 +44,8 @@ def with_views(
         moved = rows.features[:, numbers] + jitter
         views[copy :: settings.copies, numbers] = np.clip(moved, -1.0, 1.0)
     targets = rows.targets[np.repeat(np.arange(len(rows.targets)), settings.copies)]
-    return Examples(views, targets, np.repeat(rows.patients, settings.copies), rows.units)
+    patients = np.repeat(rows.patients, settings.copies)
+    return Examples(views, targets, patients, rows.units, rows.ids)
 
 
 def number_inputs(schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.intp]:

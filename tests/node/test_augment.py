@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +34,8 @@ def test_views_are_the_row_and_jittered_numbers_within_their_bounds() -> None:
     rows = random_examples(1, 300, WIDTH, patients=90)
     found = with_views(rows, NUMBERS, VIEWS, TestRng(1))
     assert found.units == rows.units
+    named = replace(rows, ids=np.arange(rows.units).astype(object))
+    assert with_views(named, NUMBERS, VIEWS, TestRng(1)).ids is named.ids
     np.testing.assert_array_equal(found.patients, np.repeat(rows.patients, 4))
     np.testing.assert_array_equal(found.targets, np.repeat(rows.targets, 4))
     np.testing.assert_array_equal(found.features[::4], rows.features)
