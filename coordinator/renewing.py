@@ -16,7 +16,6 @@ finds which keys the log knows (`settle`).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from coordinator.sequencing.sequencer import Sequencer
 from coordinator.settings import HEAD, KEYRING, CoordinatorSettings
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore, exclusive_lock
+from ledger.copies.whole_file import flush_folder
 from ledger.entries.rekey_request import RekeyRequest
 from ledger.exchange.renewal import NEXT, in_force, rotation
 from ledger.formats.key_file import Strength, load_keyring, save_keyring
@@ -122,7 +122,7 @@ def settle(home: Path, state: State, ring: KeyRing, coming: KeyRing | None) -> K
     if coming.entry.id == ring.entry.id or not in_force(state, coming):
         return ring
     (home / NEXT).replace(home / KEYRING)
-    _sync(home)
+    flush_folder(home)
     return coming
 
 
@@ -144,7 +144,7 @@ def _rotate(
     (receipt,) = sequencer.say(operation).result(SAY_TIMEOUT_S)
     if receipt.reason is not None:
         (home / NEXT).unlink()
-        _sync(home)
+        flush_folder(home)
         raise RotationRefused(receipt.index, receipt.reason)
     settle(home, sequencer.view.state, ring, coming)
     return Rotated(coming.handle, coming.entry.id, receipt.index)
@@ -159,11 +159,3 @@ def _next_keys(home: Path, ring: KeyRing, passphrase: bytes, strength: Strength)
     made = replace(KeyRing.generate(ring.handle, ring.role), log=ring.log)
     save_keyring(home / NEXT, made, passphrase, strength=strength)
     return made
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,6 @@ Not promised: that the entries are true, or even there; a witness looks at hashe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,7 +29,8 @@ from audit.errors import WitnessUnusable
 from ledger.copies.evidence import FORK, Fork, fork_detected, read_fork, split
 from ledger.copies.standing_witness import StandingWitness
 from ledger.copies.store import LogStore
-from ledger.errors import ForkDetected, MalformedInput, NotConsistent, Refused
+from ledger.copies.whole_file import replace_file
+from ledger.errors import ForkDetected, MalformedInput, NotConsistent, Refused, StoreUnusable
 from ledger.formats.checkpoint import Checkpoint, parse_checkpoint
 from ledger.formats.key_file import Strength, load_keyring, save_keyring
 from ledger.formats.keys import KeyRing
@@ -230,10 +230,7 @@ def add_log(directory: Path, log: VerifierKey, url: str | None) -> None:
     if any(known.key.name == log.name for known in others):
         raise WitnessUnusable(path, f"names another key for {log.name}")
     text = format_policy(Policy((*others, Log(log, url)), (), (), None))
-    try:
-        _write(path, text)
-    except OSError as error:
-        raise WitnessUnusable(path, f"cannot be written: {error.strerror}") from None
+    _write(path, text)
 
 
 def _read_logs(path: Path) -> tuple[Log, ...]:
@@ -261,16 +258,10 @@ def _write_evidence(directory: Path, fork: Fork) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole, flushed with its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        raise WitnessUnusable(path, f"cannot be written: {error.strerror}") from None
+    except StoreUnusable as error:
+        raise WitnessUnusable(path, error.reason) from None

@@ -33,6 +33,7 @@ from typing import BinaryIO
 from ledger.copies.blobs import MAX_BLOB, BlobStore
 from ledger.copies.store import LogStore
 from ledger.copies.stored import Conflict, StoredNote
+from ledger.copies.whole_file import flush_folder
 from ledger.entries.entry import MAX_LEAF, frame_leaf
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobMissing, MalformedInput
@@ -161,11 +162,7 @@ def export_bundle(
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

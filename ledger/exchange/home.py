@@ -17,7 +17,6 @@ Nodes and people's commands open the same kind of home.
 
 from __future__ import annotations
 
-import os
 import ssl
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from ledger.copies.replica import Replica
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
 from ledger.copies.succession import SuccessionFile
+from ledger.copies.whole_file import replace_file
 from ledger.entries.author import Author
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.invitation import InvitationFile
@@ -128,11 +128,11 @@ class MemberHome:
             organisation=invitation.organisation,
         )
         save_keyring(path / KEYRING, keyring, passphrase, strength=strength)
-        _write(path / GENESIS, invitation.genesis_leaf)
+        replace_file(path / GENESIS, invitation.genesis_leaf)
         if invitation.ca_pem is not None:
-            _write(path / CA, invitation.ca_pem)
+            replace_file(path / CA, invitation.ca_pem)
         # Last: a directory without it is no home.
-        _write(path / MEMBER, canonical(config))
+        replace_file(path / MEMBER, canonical(config))
         return cls(path)
 
     def open(self, passphrase: bytes) -> Membership:
@@ -207,11 +207,11 @@ class MemberHome:
         try:
             kept.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (kept / MEMBER).exists():
-                _write(kept / MEMBER, (self.path / MEMBER).read_bytes())
-                _write(kept / GENESIS, (self.path / GENESIS).read_bytes())
+                replace_file(kept / MEMBER, (self.path / MEMBER).read_bytes())
+                replace_file(kept / GENESIS, (self.path / GENESIS).read_bytes())
             begun = kept / "succession.json"
             if not begun.exists():
-                _write(begun, canonical(succession))
+                replace_file(begun, canonical(succession))
             elif begun.read_bytes() != canonical(succession):
                 raise StoreUnusable(
                     str(begun), "another successor was accepted here; finish with that file"
@@ -221,13 +221,13 @@ class MemberHome:
                     file.replace(kept / file.name)
         except OSError as error:
             raise StoreUnusable(str(kept), f"cannot be written: {error.strerror}") from None
-        _write(self.path / GENESIS, succession.leaf)
+        replace_file(self.path / GENESIS, succession.leaf)
         if succession.ca_pem is not None:
-            _write(self.path / CA, succession.ca_pem)
+            replace_file(self.path / CA, succession.ca_pem)
         new = config.model_copy(
             update={"federation": federation_id(genesis), "url": succession.url}
         )
-        _write(self.path / MEMBER, canonical(new))
+        replace_file(self.path / MEMBER, canonical(new))
         return kept
 
     def _client(self, config: MemberConfig, keyring: KeyRing) -> CoordinatorClient:
@@ -303,21 +303,3 @@ class Membership:
         self.client.close()
         self.replica.save_snapshot()
         self.replica.store.close()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file; it is whole and on disk when this returns, or is not there."""
-    new = path.with_name(path.name + ".new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None

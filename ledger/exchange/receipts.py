@@ -12,7 +12,6 @@ overdue, and only its author knows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from ledger.copies.broken_receipt import (
 from ledger.copies.evidence import frame, split
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
+from ledger.copies.whole_file import replace_file
 from ledger.entries.author import Receipt, clock_ms
 from ledger.entries.entry import frame_leaf, parse_leaf
 from ledger.errors import LedgerError, MalformedInput, Refused, StoreUnusable
@@ -116,7 +116,7 @@ class ReceiptBook:
                 "receipt", "its deadline is more than an hour away, if clocks agree"
             )
         if not self._is_merged(kept):
-            self._write(kept.hash + _KEPT, frame(kept.leaf, kept.receipt))
+            replace_file(self._folder / (kept.hash + _KEPT), frame(kept.leaf, kept.receipt))
             self._kept[kept.hash] = kept
         return answer
 
@@ -151,7 +151,7 @@ class ReceiptBook:
                 found.append(judge_broken(broken, replica.log_key, replica.state))
                 evidence = broken.encode()
                 replica.store.put_conflict(BROKEN_RECEIPT, evidence)
-                self._write(kept.hash + _BROKEN, evidence)
+                replace_file(self._folder / (kept.hash + _BROKEN), evidence)
                 self._drop(kept)
             elif self._now_ms() > kept.merge_by_ms + GRACE_MS:
                 overdue.append(kept)
@@ -220,24 +220,6 @@ class ReceiptBook:
     def _drop(self, kept: Kept) -> None:
         (self._folder / (kept.hash + _KEPT)).unlink(missing_ok=True)
         del self._kept[kept.hash]
-
-    def _write(self, name: str, data: bytes) -> None:
-        """Write a file; it is whole and on disk when this returns, or is not there."""
-        path = self._folder / name
-        new = path.with_name(name + ".new")
-        try:
-            with new.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-            directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
 
 
 def known_broken(replica: Replica) -> Verdict | None:

@@ -26,11 +26,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ledger.copies.replica import Replica
+from ledger.copies.whole_file import flush_folder, replace_file
 from ledger.entries.author import take_lock
 from ledger.entries.entry import Entry, parse_leaf
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.members import KeyRotated
-from ledger.errors import CannotOpen, CoordinatorUnreachable, RequestRefused, StoreUnusable
+from ledger.errors import CannotOpen, CoordinatorUnreachable, RequestRefused
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
 from ledger.formats.key_file import Strength, load_keyring, save_keyring
@@ -62,7 +63,7 @@ def next_keys(home: Path, handle: str, role: str, passphrase: bytes, strength: S
 def forget_next(home: Path) -> None:
     """Give up new keys that the log will not take."""
     (home / NEXT).unlink(missing_ok=True)
-    _sync(home)
+    flush_folder(home)
 
 
 def rotation(federation: str, ring: KeyRing) -> KeyRotated:
@@ -169,10 +170,12 @@ def _change_over(home: Path, old: KeyRing, new: KeyRing) -> None:
                 plain = old.sealing.open(path.read_bytes())
             except CannotOpen:
                 continue  # sealed to keys before these; they are gone, and so is it
-            _write(_new(home, name), seal(new.sealing.public, plain))
-    _write(home / f"keyring-{old.entry.id[:12]}.json", (home / KEYRING).read_bytes())
+            replace_file(_new(home, name), seal(new.sealing.public, plain), private=True)
+    replace_file(
+        home / f"keyring-{old.entry.id[:12]}.json", (home / KEYRING).read_bytes(), private=True
+    )
     (home / NEXT).replace(home / KEYRING)
-    _sync(home)
+    flush_folder(home)
 
 
 def _finish(home: Path, sealing: SealingKey) -> None:
@@ -188,31 +191,8 @@ def _finish(home: Path, sealing: SealingKey) -> None:
                 new.unlink()  # from a change of keys that was given up
             continue
         new.replace(home / name)
-        _sync(home)
+        flush_folder(home)
 
 
 def _new(home: Path, name: str) -> Path:
     return home / f"{name}.next"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a private file; it is whole and on disk when this returns."""
-    part = path.with_name(path.name + ".part")
-    try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,10 +9,10 @@ the passphrase. A change of the member's keys seals it anew while the old ones a
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
+from ledger.copies.whole_file import replace_file
 from ledger.errors import CannotOpen
 from ledger.formats.keys import SealingKey, seal
 from node.errors import ServiceError
@@ -52,21 +52,11 @@ def ensure_hospital_key(home: Path, sealing: SealingKey) -> bytes:
 
     Raises:
         ServiceError: see ``load_hospital_key``.
+        StoreUnusable: it cannot be written.
     """
     path = home / KEY_FILE
     if path.exists():
         return load_hospital_key(home, sealing)
     key = secrets.token_bytes(KEY_BYTES)
-    new = path.with_suffix(".new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(seal(sealing.public, key))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_file(path, seal(sealing.public, key), private=True)
     return key

@@ -134,7 +134,7 @@ def test_a_kill_at_any_step_leaves_a_home_that_speaks(
     before = load_keyring(settings.home / KEYRING, PASSPHRASE).entry.id
     with monkeypatch.context() as patch:
         if moment == "after the rename":
-            patch.setattr(renewing, "_sync", dying_sync)
+            patch.setattr(renewing, "flush_folder", dying_sync)
         else:
             patch.setattr(Sequencer, "say", dying_say)
         with pytest.raises(Killed):
