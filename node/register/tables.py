@@ -20,106 +20,101 @@ from ledger.errors import StoreUnusable
 VERSION = 4
 _BUSY_TIMEOUT_MS = 30_000
 
+
+def _key(*names: str) -> tuple[sa.Column[str], ...]:
+    """Columns of text that name a row together."""
+    return tuple(sa.Column(name, sa.Text, primary_key=True) for name in names)
+
+
+def _held(
+    kind: type[sa.types.TypeEngine[Any]], *names: str, default: int | None = None
+) -> tuple[sa.Column[Any], ...]:
+    """Columns of one type that are never empty."""
+    return tuple(sa.Column(name, kind, nullable=False, default=default) for name in names)
+
+
 METADATA = sa.MetaData()
-register = sa.Table("register", METADATA, sa.Column("version", sa.Integer, nullable=False))
+register = sa.Table("register", METADATA, *_held(sa.Integer, "version"))
 datasets = sa.Table(
     "datasets",
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("sha256", sa.Text, nullable=False),
-    sa.Column("schema_document", sa.LargeBinary, nullable=False),
-    sa.Column("rows", sa.Integer, nullable=False),
-    sa.Column("train_units", sa.Integer, nullable=False),
-    sa.Column("test_units", sa.Integer, nullable=False),
+    *_held(sa.Text, "name", "path", "sha256"),
+    *_held(sa.LargeBinary, "schema_document"),
+    *_held(sa.Integer, "rows", "train_units", "test_units"),
     sa.Column("snapshot", sa.Text, nullable=False, unique=True),
-    sa.Column("salt", sa.LargeBinary, nullable=False),
+    *_held(sa.LargeBinary, "salt"),
     sa.Column("registration", sa.Text, nullable=True),
 )
 cells = sa.Table(
     "cells",
     METADATA,
-    sa.Column("cell", sa.Text, primary_key=True),
-    sa.Column("terms", sa.LargeBinary, nullable=False),
+    *_key("cell"),
+    *_held(sa.LargeBinary, "terms"),
     sa.Column("test_percent", sa.Integer, nullable=True),
-    sa.Column("g", sa.Text, nullable=False),  # up to 2^300: SQLite's integers end at 2^63
-    sa.Column("r", sa.Text, nullable=False),
-    sa.Column("g_overflowed", sa.Boolean, nullable=False),
-    sa.Column("r_overflowed", sa.Boolean, nullable=False),
+    *_held(sa.Text, "g", "r"),  # up to 2^300: SQLite's integers end at 2^63
+    *_held(sa.Boolean, "g_overflowed", "r_overflowed"),
 )
 charges = sa.Table(
     "charges",
     METADATA,
-    sa.Column("federation", sa.Text, nullable=False),
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text, primary_key=True),
-    sa.Column("cell", sa.Text, primary_key=True),
-    sa.Column("g", sa.BigInteger, nullable=False),
-    sa.Column("r", sa.BigInteger, nullable=False),
-    sa.Column("g_refunded", sa.BigInteger, nullable=False, default=0),
-    sa.Column("r_refunded", sa.BigInteger, nullable=False, default=0),
+    *_held(sa.Text, "federation"),
+    *_key("experiment", "dataset", "cell"),
+    *_held(sa.BigInteger, "g", "r"),
+    *_held(sa.BigInteger, "g_refunded", "r_refunded", default=0),
 )
 standing = sa.Table(
     "reservations",
     METADATA,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text, primary_key=True),
-    sa.Column("status", sa.Text, nullable=False),
+    *_key("experiment", "dataset"),
+    *_held(sa.Text, "status"),
 )
 intents = sa.Table(
     "intents",
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("experiment", sa.Text, nullable=False, index=True),
-    sa.Column("dataset", sa.Text, nullable=False),
-    sa.Column("purpose", sa.Text, nullable=False),
-    sa.Column("round", sa.Integer, nullable=False),
-    sa.Column("steps", sa.Integer, nullable=False),
-    sa.Column("nonce", sa.Text, nullable=False),
-    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    *_held(sa.Text, "dataset", "purpose"),
+    *_held(sa.Integer, "round", "steps"),
+    *_held(sa.Text, "nonce"),
+    *_held(sa.BigInteger, "at_ms"),
 )
 outbox = sa.Table(
     "outbox",
     METADATA,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text, primary_key=True),
+    *_key("experiment", "dataset"),
     sa.Column("round", sa.Integer, primary_key=True),
-    sa.Column("sha256", sa.Text, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
+    *_held(sa.Text, "sha256"),
+    *_held(sa.BigInteger, "bytes"),
     sa.Column("masked_in", sa.Text, nullable=True),  # since version 3
 )
 masks = sa.Table(  # since version 2
     "masks",
     METADATA,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text, primary_key=True),
-    sa.Column("context", sa.Text, nullable=False),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    *_key("experiment", "dataset"),
+    *_held(sa.Text, "context"),
+    *_held(sa.LargeBinary, "sealed"),
 )
 held_for_patients = sa.Table(  # since version 4
     "held_for_patients",
     METADATA,
-    sa.Column("experiment", sa.Text, primary_key=True),
-    sa.Column("dataset", sa.Text, primary_key=True),
-    sa.Column("cell", sa.Text, primary_key=True),
-    sa.Column("step_g", sa.BigInteger, nullable=False),
-    sa.Column("cap_g", sa.BigInteger, nullable=False),
-    sa.Column("base_g", sa.BigInteger, nullable=False, default=0),
-    sa.Column("pending_round", sa.Integer, nullable=False, default=0),
-    sa.Column("pending_g", sa.BigInteger, nullable=False, default=0),
+    *_key("experiment", "dataset", "cell"),
+    *_held(sa.BigInteger, "step_g", "cap_g"),
+    *_held(sa.BigInteger, "base_g", default=0),
+    *_held(sa.Integer, "pending_round", default=0),
+    *_held(sa.BigInteger, "pending_g", default=0),
 )
 patient_spends = sa.Table(  # since version 4
     "patient_spends",
     METADATA,
-    sa.Column("account", sa.Text, primary_key=True),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    *_key("account"),
+    *_held(sa.LargeBinary, "sealed"),
 )
 restarts = sa.Table(
     "restarts",
     METADATA,
-    sa.Column("nonce", sa.Text, primary_key=True),
-    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    *_key("nonce"),
+    *_held(sa.BigInteger, "at_ms"),
 )
 
 
