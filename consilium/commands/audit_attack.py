@@ -12,6 +12,7 @@ from consilium.commands.options import (
     HomeOption,
     JsonOption,
     PassphraseOption,
+    SchemasOption,
     examples,
 )
 
@@ -37,10 +38,7 @@ def attack(
     spec: Annotated[
         Path | None, typer.Option("--spec", help="A spec, or a preset's name; with --schema.")
     ] = None,
-    schema: Annotated[
-        list[Path] | None,
-        typer.Option("--schema", help="Schema file, repeated; one may stand for all datasets."),
-    ] = None,
+    schema: SchemasOption = None,
     experiment: Annotated[
         str | None,
         typer.Option("--experiment", help="Name or id of one in a log. [default: the only one]"),

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.options import HomeOption, JsonOption, PassphraseOption, examples
+from consilium.commands.options import (
+    DatabaseOption,
+    HomeOption,
+    HostOption,
+    JsonOption,
+    PassphraseOption,
+    PortOption,
+    RequestOption,
+    examples,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Run the coordinator, or ask how it is.")
 
@@ -19,19 +28,13 @@ app = typer.Typer(no_args_is_help=True, help="Run the coordinator, or ask how it
     )
 )
 def run(
-    host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen. [default: 127.0.0.1]")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="0 takes a free one. [default: 8460]")
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     tls_certificate: Annotated[
         Path | None, typer.Option("--tls-certificate", help="PEM; without it a proxy ends TLS.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM.")] = None,
-    database: Annotated[
-        str | None, typer.Option("--database", help="URL of the log's database.")
-    ] = None,
+    database: DatabaseOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
@@ -60,9 +63,7 @@ def run(
 
 @app.command("rotate-keys", epilog=examples("consilium coordinator rotate-keys --home hub"))
 def rotate_keys(
-    database: Annotated[
-        str | None, typer.Option("--database", help="URL of the log's database.")
-    ] = None,
+    database: DatabaseOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -91,7 +92,7 @@ def rotate_keys(
     "new-keys", epilog=examples("consilium coordinator new-keys --out hub.rekey --home hub")
 )
 def new_keys(
-    out: Annotated[Path, typer.Option("--out", help="Where to write the request.")],
+    out: RequestOption,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
@@ -130,15 +131,9 @@ def refill(
         list[str] | None,
         typer.Option("--without", help="A node whose copy is lost for good; repeated."),
     ] = None,
-    host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen. [default: 127.0.0.1]")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="0 takes a free one. [default: 8460]")
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option("--database", help="URL of the log's database.")
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    database: DatabaseOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,

@@ -14,6 +14,7 @@ from consilium.commands.options import (
     HomeOption,
     JsonOption,
     PassphraseOption,
+    WithdrawalOption,
     YesOption,
     examples,
 )
@@ -291,9 +292,7 @@ def erase_card(
 @app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))
 def withdraw(
     name: DatasetArgument,
-    reason: Annotated[
-        str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
-    ] = "other",
+    reason: WithdrawalOption = "other",
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,

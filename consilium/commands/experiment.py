@@ -12,6 +12,7 @@ from consilium.commands.options import (
     HomeOption,
     JsonOption,
     PassphraseOption,
+    SchemasOption,
     YesOption,
     examples,
 )
@@ -41,10 +42,7 @@ DatasetOption = Annotated[
 )
 def check(
     spec: SpecArgument,
-    schema: Annotated[
-        list[Path] | None,
-        typer.Option("--schema", help="Schema file, repeated; one may stand for all datasets."),
-    ] = None,
+    schema: SchemasOption = None,
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,

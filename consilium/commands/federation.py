@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,13 @@ import typer
 from consilium.commands import succeed as succeed_commands
 from consilium.commands.options import (
     AtOption,
+    CaOption,
+    ChangeArgument,
     HomeOption,
     JsonOption,
+    NewDatabaseOption,
     PassphraseOption,
+    WithdrawalOption,
     YesOption,
     examples,
 )
@@ -54,12 +57,8 @@ def create(
             help="Organisations that a change needs. [default: more than half of the hospitals]",
         ),
     ] = None,
-    ca: Annotated[
-        Path | None, typer.Option("--ca", help="PEM of your own certificate authority.")
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option("--database", help="URL of the log's database. [default: SQLite]")
-    ] = None,
+    ca: CaOption = None,
+    database: NewDatabaseOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -164,7 +163,7 @@ def changes(
 
 @app.command(epilog=examples("consilium federation endorse 3f9a0c11 --home ~/consilium"))
 def endorse(
-    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    change: ChangeArgument,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
@@ -178,7 +177,7 @@ def endorse(
 
 @app.command("take-back", epilog=examples("consilium federation take-back 3f9a0c11"))
 def take_back(
-    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    change: ChangeArgument,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
@@ -235,9 +234,7 @@ def expel(
     )
 )
 def leave(
-    reason: Annotated[
-        str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
-    ] = "other",
+    reason: WithdrawalOption = "other",
     erase_cards: Annotated[
         bool, typer.Option("--erase-cards", help="Have your organisation's cards forgotten too.")
     ] = False,

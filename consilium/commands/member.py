@@ -9,9 +9,11 @@ import typer
 
 from consilium.commands.options import (
     AtOption,
+    ChangeArgument,
     HomeOption,
     JsonOption,
     PassphraseOption,
+    RequestOption,
     YesOption,
     examples,
 )
@@ -85,7 +87,7 @@ def invite(
 
 @app.command(epilog=examples("consilium member endorse 3f9a0c11 --home ~/consilium"))
 def endorse(
-    change: Annotated[str, typer.Argument(help="Id of the change, or a unique beginning of it.")],
+    change: ChangeArgument,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
@@ -148,7 +150,7 @@ def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) ->
     ),
 )
 def new_keys(
-    out: Annotated[Path, typer.Option("--out", help="Where to write the request.")],
+    out: RequestOption,
     lost: Annotated[
         bool, typer.Option("--lost", help="The key file does not open any more: set it aside.")
     ] = False,

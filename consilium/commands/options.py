@@ -35,6 +35,32 @@ AtOption = Annotated[
 DatasetArgument = Annotated[str, typer.Argument(help="The dataset's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+HostOption = Annotated[
+    str | None, typer.Option("--host", help="Where to listen. [default: 127.0.0.1]")
+]
+PortOption = Annotated[
+    int | None, typer.Option("--port", help="0 takes a free one. [default: 8460]")
+]
+DatabaseOption = Annotated[
+    str | None, typer.Option("--database", help="URL of the log's database.")
+]
+NewDatabaseOption = Annotated[
+    str | None, typer.Option("--database", help="URL of the log's database. [default: SQLite]")
+]
+CaOption = Annotated[
+    Path | None, typer.Option("--ca", help="PEM of your own certificate authority.")
+]
+SchemasOption = Annotated[
+    list[Path] | None,
+    typer.Option("--schema", help="Schema file, repeated; one may stand for all datasets."),
+]
+WithdrawalOption = Annotated[
+    str, typer.Option("--reason", help="consent, quality, legal, policy or other.")
+]
+RequestOption = Annotated[Path, typer.Option("--out", help="Where to write the request.")]
+ChangeArgument = Annotated[
+    str, typer.Argument(help="Id of the change, or a unique beginning of it.")
+]
 
 
 def examples(*commands: str) -> str:

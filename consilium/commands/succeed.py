@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.options import HomeOption, JsonOption, PassphraseOption, YesOption, examples
+from consilium.commands.options import (
+    CaOption,
+    HomeOption,
+    JsonOption,
+    NewDatabaseOption,
+    PassphraseOption,
+    YesOption,
+    examples,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,9 +43,7 @@ def propose(
     handle: Annotated[
         str, typer.Option("--handle", help="The new coordinator's own.")
     ] = "coordinator",
-    ca: Annotated[
-        Path | None, typer.Option("--ca", help="PEM of your own certificate authority.")
-    ] = None,
+    ca: CaOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -100,9 +106,7 @@ def found(
     endorsement: Annotated[
         list[Path], typer.Option("--endorsement", help="A steward's file; repeated.")
     ],
-    database: Annotated[
-        str | None, typer.Option("--database", help="URL of the log's database. [default: SQLite]")
-    ] = None,
+    database: NewDatabaseOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
