@@ -87,7 +87,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=m.organisation,
             role=m.role,
             keys=m.keys,
-            card=_kept(state, m.card),
+            card=_kept(state, m.card, m.organisation),
             active=m.keys.entry.public in active,
             expelled=m.expelled_at is not None,
             disputed_since_ms=m.disputed_since_ms,
@@ -118,7 +118,9 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=dataset.organisation,
             node=dataset.node,
             registration=dataset.registration,
-            terms=dataset.terms.model_copy(update={"card": _kept(state, dataset.terms.card)}),
+            terms=dataset.terms.model_copy(
+                update={"card": _kept(state, dataset.terms.card, dataset.organisation)}
+            ),
             withdrawn=dataset.withdrawn_at is not None,
         )
         for _, dataset in sorted(state.datasets.items())
@@ -309,10 +311,15 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
     )
 
 
-def _kept(state: State, card: str | None) -> str | None:
-    """A card that was not erased."""
+def _kept(state: State, card: str | None, organisation: str) -> str | None:
+    """A card that was not erased, if it is that organisation's: its first binder stays its owner.
+
+    Else whoever has bound another's, and is carried before the owner, would own it in the successor.
+    """
     bound = None if card is None else state.cards.get(card)
-    return None if bound is not None and bound.erased_at is not None else card
+    if bound is None:
+        return card
+    return None if bound.erased_at is not None or bound.organisation != organisation else card
 
 
 def _purpose(code: str, share: PurposeShare) -> CarriedPurpose:

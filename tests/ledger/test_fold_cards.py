@@ -105,6 +105,15 @@ def test_a_successor_carries_no_erased_card(federation: Federation) -> None:
     assert [d.terms.card for d in carried] == [None]
 
 
+def test_in_a_successor_a_card_is_still_its_first_binders() -> None:
+    federation = Federation.found(("aarau", "basel", "chur"))
+    bind(federation, "basel")
+    bind(federation, "aarau")  # which comes first in what is carried
+    carried = [d for part in carry(federation.state) for d in part.datasets]
+    cards = {d.organisation: d.terms.card for d in carried}
+    assert cards == {"aarau": None, "basel": CARD.commitment}
+
+
 def test_only_a_card_that_the_log_says_is_erased_leaves_a_store(
     federation: Federation, tmp_path: Path
 ) -> None:
