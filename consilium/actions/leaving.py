@@ -22,6 +22,7 @@ from ledger.entries.operations.federation import ChangeWithdrawn
 from ledger.entries.operations.members import CardErased, KeyRevoked
 from ledger.errors import RequestRefused
 from ledger.exchange.home import Membership
+from ledger.formats.witness import quorum_size
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
 
@@ -148,6 +149,15 @@ def _warnings(state: State, own: str) -> Iterator[str]:
         yield (
             f"{left} organisations with a steward remain, and a change needs "
             f"{state.policy.endorsements}: nobody can change policy or keys after this"
+        )
+    witnesses = state.witnesses[-1].organisations
+    needed = quorum_size(len(witnesses))
+    if own in witnesses and len(witnesses) - 1 < needed:
+        yield (
+            f"{needed} of {len(witnesses)} hospitals must cosign what becomes final, and without "
+            f"{own} only {len(witnesses) - 1} can: nothing becomes final after this until others "
+            f"say consilium federation expel {own}, which takes {state.policy.endorsements} "
+            "organisations; ask for that first, and you need not leave"
         )
     free = sorted(
         handle

@@ -85,3 +85,13 @@ def test_what_there_is_left_to_do_is_read_off_the_log() -> None:
     assert plan_farewell(later, steward_of("basel"), erase_cards=False).members == (
         steward_of("basel"),
     )
+
+
+@pytest.mark.parametrize(("hospitals", "warned"), [(3, True), (4, False)])
+def test_who_is_needed_for_the_witness_quorum_is_told_so(hospitals: int, warned: bool) -> None:
+    federation = Federation.found(("basel", "bern", "chur", "davos")[:hospitals])
+    warnings = plan_farewell(federation.state, steward_of("basel"), erase_cards=False).warnings
+    assert any("nothing becomes final" in warning for warning in warnings) is warned
+    if warned:
+        assert "3 of 3 hospitals must cosign" in warnings[-1]
+        assert "consilium federation expel basel" in warnings[-1]
