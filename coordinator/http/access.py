@@ -15,7 +15,7 @@ named by no entry               nobody
 
 A blob that is several things is as open as its most restricted one: the last round's model may be the
 final one too. An update without effect is one all the same: whoever later names its hash as something
-else, a spec say, does not open it. Pure; revoked members do not come this far (``ledger.exchange.http_auth``).
+else, a spec say, does not open it. Nor does a node close what was open by calling it an update. Pure; revoked members do not come this far (``ledger.exchange.http_auth``).
 """
 
 from __future__ import annotations

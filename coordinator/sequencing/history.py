@@ -23,6 +23,9 @@ from ledger.entries.operations.succession import FederationCarried
 from ledger.entries.operations.values import BlobRef
 from ledger.rules.log import Sequenced
 
+_CLOSED = ("update", "shares")
+"""Kinds that a node names, and that are not for every member."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlobUse:
@@ -80,8 +83,6 @@ class History:
         facts = self.facts
         if item.outcome.void is not None:
             facts.voids[item.index] = item.outcome.void
-            # Whoever could name the hash before its author did knows the bytes; so a public document
-            # is not hidden by calling it an update.
             if isinstance(op, UpdateSubmitted) and not self.uses(op.update.sha256):
                 self._add(op.update.sha256, BlobUse("update", op.experiment, author))
             return
@@ -92,6 +93,11 @@ class History:
             final = isinstance(op, ExperimentCompleted) or (
                 isinstance(op, RoundOpened) and op.kind != "train"
             )
+            # Whoever could name the hash before its author did knows the bytes; so what is open
+            # already, the model of the round say, is not hidden by calling it an update.
+            known = self.uses(ref.sha256)
+            if kind in _CLOSED and any(use.kind not in _CLOSED for use in known):
+                continue
             self._add(ref.sha256, BlobUse("final" if final else kind, experiment, author))
         card = named_card(op)
         if card is not None:

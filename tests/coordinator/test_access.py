@@ -94,6 +94,20 @@ def test_calling_a_document_an_update_does_not_hide_it() -> None:
     assert readers(federation, spec.sha256) == set(federation.state.members)
 
 
+@pytest.mark.parametrize("what", ["model", "spec"])
+def test_an_update_that_counts_hides_no_document_or_model_either(what: str) -> None:
+    federation = Federation.found((*TWO, "chur"))
+    experiment = federation.start(TWO, rounds=2)
+    for hospital in TWO:
+        federation.reserve(experiment, f"{hospital}-heart")
+    federation.open_round(experiment)
+    now = federation.experiment(experiment)
+    ref = now.model if what == "model" else now.spec
+    op = federation.update(experiment, "basel-heart").model_copy(update={"update": ref})
+    federation.say(node_of("basel"), op)
+    assert readers(federation, ref.sha256) == set(federation.state.members)
+
+
 def test_the_final_model_is_for_the_nodes_that_evaluate_it_until_it_is_released(
     federation: Federation,
 ) -> None:
