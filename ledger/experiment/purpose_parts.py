@@ -7,7 +7,7 @@ leaves that lane closed, and the other carries what is admitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.purposes import PurposeCode, PurposeLimited
@@ -62,10 +62,22 @@ def parts_said(state: State, cell: str) -> dict[PurposeCode, int]:
     return {s.terms.purpose: s.terms.epsilon_micro for s in shares if s.terms is not None}
 
 
-def parts_inherited(state: State, organisation: str) -> dict[PurposeCode, int]:
-    """The parts of a hospital's newest cell that has any: what its next block of patients gets."""
+def parts_inherited(
+    state: State, organisation: str, besides: Container[str] = ()
+) -> dict[PurposeCode, int]:
+    """The parts of a hospital's newest cell that has any: what its next block of patients gets.
+
+    Args:
+        state: of the log.
+        organisation: the hospital's.
+        besides: cells that shall get them, and may have a few by now.
+    """
     cells = sorted(
-        (c for c in state.cells.values() if c.organisation == organisation),
+        (
+            c
+            for c in state.cells.values()
+            if c.organisation == organisation and c.terms.cell not in besides
+        ),
         key=lambda c: c.registered_at,
     )
     found: dict[PurposeCode, int] = {}

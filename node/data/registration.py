@@ -26,7 +26,7 @@ from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
-from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited
+from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited, parts_said
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
@@ -263,7 +263,10 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
 def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
     """The parts for purposes of the dataset's cells, as they shall be."""
     new = {terms.cell: terms for terms, _ in prepared.cells}
-    before = parts_inherited(state, prepared.organisation)
+    # A cell that no dataset names is new, or its registration was cut off: perhaps before its parts.
+    used = {use.cell for dataset in state.datasets.values() for use in dataset.terms.cells}
+    begun = {use.cell for use in prepared.dataset.cells} - used
+    before = parts_inherited(state, prepared.organisation, begun)
     found = []
     try:
         for use in prepared.dataset.cells:
@@ -281,7 +284,8 @@ def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
                 continue
             inherited = {
                 purpose: min(part, terms.epsilon_micro)
-                for purpose, part in (before if use.cell in new else {}).items()
+                for purpose, part in (before if use.cell in begun else {}).items()
+                if purpose not in parts_said(state, use.cell)
             }
             for purpose, part in (prepared.purposes or inherited).items():
                 found.append(part_for(terms, purpose, part))

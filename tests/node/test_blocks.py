@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ledger.errors import PlanRefused, StoreUnusable
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.sites import Site
+from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document
@@ -369,3 +371,19 @@ def test_the_fold_takes_a_plan_that_charges_whole_blocks_only(hospital: Hospital
 def test_a_use_of_a_cell_is_what_its_half_says(hospital: Hospital) -> None:
     made = hospital.register(people(0, 20), YEARS[0])
     assert CellUse(cell="basel-2026-train", use="train") in made.dataset.cells
+
+
+def test_a_new_blocks_cells_get_the_purposes_parts_also_where_their_registration_was_cut_off(
+    hospital: Hospital,
+) -> None:
+    parts: Parts = {"research": 2_000_000, "development": 0}
+    made = hospital.prepare(people(0, 100), YEARS[0])
+    hospital.saying.register(replace(made, purposes=parts), hospital.private)
+    hospital.snapshots.append((made.record.snapshot, 1_772_000_000_000))
+    hospital.saying.cut_off_after("purpose.limited")
+    with pytest.raises(ConnectionError):
+        hospital.register(people(50, 150), YEARS[2], declared=110, calendar={"new_patients": 50})
+    hospital.saying.cut_off_after(None)
+    hospital.register(people(50, 150), YEARS[2], declared=110)
+    for half in ("train", "test"):
+        assert parts_said(hospital.saying.federation.state, f"basel-2027-{half}") == parts

@@ -71,11 +71,18 @@ class Saying:
         self.federation = Federation.found(("basel", "bern"))
         self.said: list[str] = []
         self.fail_at = fail_at
+        self.last: str | None = None
+
+    def cut_off_after(self, operation: str | None) -> None:
+        """Lose the line after the next entry of a kind; None for a line that holds again."""
+        self.fail_at, self.last = None, operation
 
     def say(self, op: Operation) -> str | None:
         if self.fail_at is not None and isinstance(op, self.fail_at):
             raise ConnectionError
         self.said.append(op.type)
+        if op.type == self.last:
+            self.fail_at = object
         taken = self.federation.take(self.federation.entry(node_of("basel"), op))
         return taken.outcome.void
 
