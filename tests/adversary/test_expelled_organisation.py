@@ -3,26 +3,17 @@ used: what an organisation may do ends at the index at which k others said so.""
 
 from __future__ import annotations
 
-from ledger.entries.operations.federation import (
-    ChangeEndorsed,
-    ChangeProposed,
-    ExpelChange,
-    PolicyChange,
-    WithdrawChange,
-)
 from ledger.errors import NotAdmitted, NotWitnessed
 from ledger.formats.keys import key_id
+from tests.adversary.changes import endorsed, endorsement, expulsion, invite, weak_policy, withdraw
 from tests.adversary.registry import attack
-from tests.adversary.test_sham_hospitals import endorsed, invite
 from tests.adversary.world import World
 from tests.federation import POLICY, node_of, one_time_key, steward_of
 
 
 def expel(world: World, organisation: str = "davos") -> None:
     """Basel and bern put an organisation out; the others have seen it."""
-    change = ExpelChange(kind="expel", organisation=organisation)
-    op = ChangeProposed(type="change.proposed", change=change)
-    endorsed(world, op, steward_of("basel"), steward_of("bern"))
+    endorsed(world, expulsion(organisation), steward_of("basel"), steward_of("bern"))
 
 
 @attack(
@@ -32,13 +23,8 @@ def expel(world: World, organisation: str = "davos") -> None:
 )
 def test_an_expelled_steward_endorses_nothing(world: World) -> None:
     federation = world.federation
-    weak = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 1}))
-    said = federation.say(
-        steward_of("chur"), ChangeProposed(type="change.proposed", change=weak)
-    ).entry
-    late = federation.entry(
-        steward_of("davos"), ChangeEndorsed(type="change.endorsed", change=said.hash)
-    )
+    said = federation.say(steward_of("chur"), weak_policy()).entry
+    late = federation.entry(steward_of("davos"), endorsement(said.hash))
     expel(world)
     index = federation.log.size - 1
     world.settle()
@@ -59,14 +45,11 @@ def test_an_expelled_steward_endorses_nothing(world: World) -> None:
 )
 def test_an_endorsement_from_before_the_expulsion_counts_no_more(world: World) -> None:
     federation = world.federation
-    weak = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 1}))
-    said = federation.say(
-        steward_of("davos"), ChangeProposed(type="change.proposed", change=weak)
-    ).entry
+    said = federation.say(steward_of("davos"), weak_policy()).entry
     expel(world)
     world.settle()
     world.attack_begins()
-    op = ChangeEndorsed(type="change.endorsed", change=said.hash)
+    op = endorsement(said.hash)
     federation.say(steward_of("chur"), op)  # the lie: chur's would have been the second
     world.hospital("basel").follow()
     state = world.hospital("basel").replica.state
@@ -82,12 +65,9 @@ def test_an_endorsement_from_before_the_expulsion_counts_no_more(world: World) -
 )
 def test_nobody_votes_on_its_own_expulsion(world: World) -> None:
     federation = world.federation
-    change = ExpelChange(kind="expel", organisation="davos")
-    said = federation.say(
-        steward_of("basel"), ChangeProposed(type="change.proposed", change=change)
-    ).entry
+    said = federation.say(steward_of("basel"), expulsion("davos")).entry
     world.attack_begins()
-    op = ChangeEndorsed(type="change.endorsed", change=said.hash)
+    op = endorsement(said.hash)
     federation.say(steward_of("davos"), op, void="not_permitted")  # the lie
     assert world.hospital("chur").follow()[-1].outcome.void == "not_permitted"
     world.exposed("everybody's fold")
@@ -129,11 +109,7 @@ def test_a_withdrawn_invitation_lets_nobody_in(world: World) -> None:
     op = invite("sham", "sham-node")
     endorsed(world, op, steward_of("basel"), steward_of("bern"))
     sham = federation.joining("sham", "sham-node", "node")
-    kid = key_id("ed25519", one_time_key("sham").public)
-    gone = ChangeProposed(
-        type="change.proposed", change=WithdrawChange(kind="withdraw", invitation=kid)
-    )
-    endorsed(world, gone, steward_of("chur"), steward_of("davos"))
+    endorsed(world, withdraw("sham"), steward_of("chur"), steward_of("davos"))
     world.settle()
     world.attack_begins()
     with world.caught(NotAdmitted, by="the door, and every follower") as caught:
@@ -154,10 +130,7 @@ def test_one_organisation_withdraws_nobody_elses_invitation(world: World) -> Non
     endorsed(world, invite("zug", "zug-node"), steward_of("basel"), steward_of("bern"))
     kid = key_id("ed25519", one_time_key("zug").public)
     world.attack_begins()
-    gone = WithdrawChange(kind="withdraw", invitation=kid)
-    federation.say(
-        steward_of("davos"), ChangeProposed(type="change.proposed", change=gone)
-    )  # the lie
+    federation.say(steward_of("davos"), withdraw("zug"))  # the lie
     world.hospital("chur").follow()
     assert world.hospital("chur").replica.state.invitations[kid].free == {"zug-node"}
     world.exposed("everybody's fold")

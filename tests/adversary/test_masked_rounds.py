@@ -10,6 +10,7 @@ import numpy as np
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.masking import MaskingRevealed, RevealedShare
 from ledger.entries.operations.rounds import RoundClosed
+from ledger.rules.log import Sequenced
 from node.duties.duty import Duty
 from node.duties.masking import Agree, Reveal
 from tests.adversary.coordinator import Story
@@ -31,6 +32,25 @@ def begun(world: World) -> MaskedRound:
         hospital.register.outbox.keep_masks(*key, masked.masking.context, b"sealed")
     world.attack_begins()
     return masked
+
+
+def revealed(world: World) -> MaskedRound:
+    """A masked round whose survivors are signed, and whose shares anybody can put together."""
+    masked = begun(world).until("unmask")
+    masked.agree()
+    masked.reveal()
+    return masked
+
+
+def given_up(masked: MaskedRound) -> Sequenced:
+    """The round's time passes, and the coordinator says that shares are missing."""
+    federation = masked.federation
+    federation.now_ms += federation.experiment(masked.id).plan.round_timeout_ms + 1
+    federation.say(COORDINATOR, TimeNoted(type="time.noted"))
+    closed = RoundClosed(
+        type="round.closed", experiment=masked.id, round=1, attempt=1, reason="shares_missing"
+    )
+    return federation.say(COORDINATOR, closed)
 
 
 def owed(world: World) -> dict[str, tuple[Duty, ...]]:
@@ -77,9 +97,7 @@ def test_different_survivors_for_different_hospitals_open_nothing(world: World) 
     evidence="void: wrong_phase; a round's survivors are named once",
 )
 def test_survivors_are_named_once(world: World) -> None:
-    masked = begun(world).until("unmask")
-    masked.agree()
-    masked.reveal()
+    masked = revealed(world)
     before = masked.masking
     op = next(
         e.body.op
@@ -122,12 +140,7 @@ def test_a_message_of_another_attempt_is_void(world: World) -> None:
     masked = begun(world).until("unmask")
     stale = masked.masking.context
     federation = world.federation
-    federation.now_ms += federation.experiment(masked.id).plan.round_timeout_ms + 1
-    federation.say(COORDINATOR, TimeNoted(type="time.noted"))
-    closed = RoundClosed(
-        type="round.closed", experiment=masked.id, round=1, attempt=1, reason="shares_missing"
-    )
-    federation.say(COORDINATOR, closed)
+    given_up(masked)
     again = MaskedRound(federation, masked.id)
     assert again.masking.context != stale
     again.advertise(("bern-heart",))
@@ -149,16 +162,8 @@ def test_a_message_of_another_attempt_is_void(world: World) -> None:
     evidence="the revealed shares, which open it",
 )
 def test_a_sum_that_is_withheld_is_refuted(world: World) -> None:
-    masked = begun(world).until("unmask")
-    masked.agree()
-    masked.reveal()
-    federation = world.federation
-    federation.now_ms += federation.experiment(masked.id).plan.round_timeout_ms + 1
-    federation.say(COORDINATOR, TimeNoted(type="time.noted"))
-    closed = RoundClosed(
-        type="round.closed", experiment=masked.id, round=1, attempt=1, reason="shares_missing"
-    )
-    said = federation.say(COORDINATOR, closed)  # the lie
+    masked = revealed(world)
+    said = given_up(masked)  # the lie
     home = world.coordinator.write(world.directory / "hub")
     assert refuted(world.audit(home)) == [(12, f"entry {said.index}")]
     world.exposed("an auditor")
@@ -170,9 +175,7 @@ def test_a_sum_that_is_withheld_is_refuted(world: World) -> None:
     evidence="the sum, opened again from vectors and shares",
 )
 def test_a_wrong_masked_sum_is_refuted(world: World) -> None:
-    masked = begun(world).until("unmask")
-    masked.agree()
-    masked.reveal()
+    masked = revealed(world)
     said = world.federation.say(COORDINATOR, masked.aggregated(masked.total() + 1))  # the lie
     home = world.coordinator.write(world.directory / "hub")
     assert refuted(world.audit(home)) == [(12, f"entry {said.index}")]

@@ -6,9 +6,7 @@ from __future__ import annotations
 from ledger.entries.entry import Body, Entry, Seen, sign_entry
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.federation import (
-    ChangeEndorsed,
     ChangeProposed,
-    PolicyChange,
     RekeyChange,
 )
 from ledger.entries.operations.log import NodeResumed, TimeNoted
@@ -17,6 +15,7 @@ from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing
 from ledger.rules.equivocation import conflict_operation
 from ledger.rules.members import claim_bytes
+from tests.adversary.changes import endorsement, weak_policy
 from tests.adversary.coordinator import resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World
@@ -183,13 +182,8 @@ def test_the_coordinators_own_key_ends_by_evidence(world: World) -> None:
 )
 def test_an_old_endorsement_of_a_policy_is_stale(world: World) -> None:
     federation = world.federation
-    weak = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 1}))
-    said = federation.say(
-        steward_of("basel"), ChangeProposed(type="change.proposed", change=weak)
-    ).entry
-    held = federation.entry(
-        steward_of("bern"), ChangeEndorsed(type="change.endorsed", change=said.hash)
-    )
+    said = federation.say(steward_of("basel"), weak_policy()).entry
+    held = federation.entry(steward_of("bern"), endorsement(said.hash))
     world.settle()
     world.let_time_pass(POLICY.max_delay_ms + POLICY.max_delay_ms // 32)
     world.settle()
@@ -210,11 +204,8 @@ def test_an_old_endorsement_of_a_policy_is_stale(world: World) -> None:
 def test_a_view_of_nothing_is_the_oldest_view(world: World) -> None:
     federation = world.federation
     world.let_time_pass(POLICY.max_delay_ms + POLICY.max_delay_ms // 32)
-    weak = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 1}))
     genesis = Seen(size=1, root=federation.log.tree.root(1).hex())
-    entry = federation.entry(
-        steward_of("basel"), ChangeProposed(type="change.proposed", change=weak), seen=genesis
-    )
+    entry = federation.entry(steward_of("basel"), weak_policy(), seen=genesis)
     world.attack_begins()
     assert world.coordinator.submit(entry.leaf).reason == "stale"  # the lie
     assert world.hospital("chur").follow()[-1].outcome.void == "stale"

@@ -8,44 +8,17 @@ from dataclasses import replace
 from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.federation import (
-    ChangeEndorsed,
-    ChangeProposed,
     FederationFounded,
-    Invitation,
-    InviteChange,
-    PolicyChange,
-    Seat,
 )
 from ledger.entries.operations.log import NodeReady
 from ledger.entries.operations.members import MemberJoined
-from ledger.entries.operations.values import PublicKey
 from ledger.errors import NotAdmitted, NotWitnessed
 from ledger.rules.log import Log
 from ledger.rules.members import claim_bytes
+from tests.adversary.changes import endorsed, endorsement, invite, weak_policy
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import COORDINATOR, POLICY, node_of, one_time_key, ring_of, steward_of
-
-
-def invite(organisation: str, *handles: str) -> ChangeProposed:
-    """An invitation for an organisation's nodes."""
-    invitation = Invitation(
-        organisation=organisation,
-        key=PublicKey(alg="ed25519", public=one_time_key(organisation).public.hex()),
-        seats=tuple(Seat(handle=handle, role="node") for handle in handles),
-    )
-    return ChangeProposed(
-        type="change.proposed", change=InviteChange(kind="invite", invitation=invitation)
-    )
-
-
-def endorsed(world: World, change: ChangeProposed, *stewards: str) -> None:
-    """Propose and endorse a change, one steward after another."""
-    first, *others = stewards
-    said = world.federation.say(first, change).entry
-    for steward in others:
-        op = ChangeEndorsed(type="change.endorsed", change=said.hash)
-        world.federation.say(steward, op)
 
 
 def joining_with(world: World, organisation: str, handle: str, witness_of: str) -> Entry:
@@ -115,7 +88,7 @@ def test_an_invitation_with_one_endorsement_opens_no_seat(world: World) -> None:
 def test_an_organisation_endorses_once(world: World) -> None:
     said = world.federation.say(steward_of("basel"), invite("sham", "sham-node")).entry
     world.attack_begins()
-    op = ChangeEndorsed(type="change.endorsed", change=said.hash)
+    op = endorsement(said.hash)
     world.federation.say(steward_of("basel"), op, void="change_spent")  # the lie
     assert world.hospital("chur").follow()[-1].outcome.void == "change_spent"
     world.exposed("everybody's fold")
@@ -158,10 +131,7 @@ def test_the_coordinators_organisation_gets_no_steward(world: World) -> None:
     evidence="the old policy holds: one endorsement of two",
 )
 def test_a_policy_changes_under_the_old_policy_only(world: World) -> None:
-    weak = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 1}))
-    world.federation.say(
-        steward_of("basel"), ChangeProposed(type="change.proposed", change=weak)
-    )  # the lie
+    world.federation.say(steward_of("basel"), weak_policy())  # the lie
     world.hospital("chur").follow()
     assert world.hospital("chur").replica.state.policy == POLICY
     (pending,) = world.hospital("chur").replica.state.changes.values()
