@@ -15,7 +15,6 @@ from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation
 from ledger.exchange.receipts import ReceiptBook
 from ledger.formats.checkpoint import open_checkpoint
-from ledger.formats.documents import encode_document
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.log import Sequenced
 from node.duties.duty import Duty
@@ -24,10 +23,10 @@ from node.duties.judging import approvals, duties
 from node.duties.plan_check import CheckedPlan, check
 from node.duties.situation import LocalPolicy, Memory, Standing
 from node.following.witness import Witness
-from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from tests.adversary.coordinator import Coordinator, Receipt
 from tests.federation import node_of
+from tests.owned import own
 
 
 class Hospital:
@@ -127,23 +126,7 @@ class Hospital:
         known = self.register.view.datasets.get(dataset)
         if known is not None and known.registration == registered.registration:
             return
-        for use in registered.terms.cells:
-            self.register.add_cell(state.cells[use.cell].terms, None)
-        schema = federation.schema(dataset)
-        self.register.datasets.note(
-            DatasetRecord(
-                name=dataset,
-                path="/nowhere/table.csv",
-                sha256="0" * 64,
-                schema_document=encode_document(schema),
-                rows=schema.declared_rows,
-                train_units=schema.declared_train,
-                test_units=schema.declared_test,
-                snapshot=registered.terms.snapshot,
-                salt=bytes(32),
-            )
-        )
-        self.register.datasets.finish(registered.terms.snapshot, registered.registration)
+        own(self.register, state, federation.schema(dataset), dataset)
 
     def check_plan(self, experiment: str) -> CheckedPlan:
         """Compare a plan with its spec, and remember the outcome."""

@@ -7,14 +7,13 @@ from pathlib import Path
 from immutables import Map
 
 from ledger.entries.operations.log import NodeResumed
-from ledger.formats.documents import encode_document
 from node.duties.duty import Duty
 from node.duties.judging import approvals, duties
 from node.duties.recovery import account_for_earlier_lives
 from node.duties.situation import LocalPolicy, Memory, Standing
-from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 from tests.federation import Federation, node_of
+from tests.owned import own
 
 
 class Hospital:
@@ -30,24 +29,7 @@ class Hospital:
     def own(self, dataset: str) -> None:
         """Put a registered dataset and its cells into the register."""
         state = self.federation.state
-        registered = state.datasets[dataset]
-        for use in registered.terms.cells:
-            self.register.add_cell(state.cells[use.cell].terms, None)
-        schema = self.federation.schema(dataset)
-        self.register.datasets.note(
-            DatasetRecord(
-                name=dataset,
-                path="/nowhere/table.csv",
-                sha256="0" * 64,
-                schema_document=encode_document(schema),
-                rows=schema.declared_rows,
-                train_units=schema.declared_train,
-                test_units=schema.declared_test,
-                snapshot=registered.terms.snapshot,
-                salt=bytes(32),
-            )
-        )
-        self.register.datasets.finish(registered.terms.snapshot, registered.registration)
+        own(self.register, state, self.federation.schema(dataset), dataset)
 
     def checked(self, experiment: str, good: bool = True) -> None:
         """Remember that the plan was compared with its spec."""
