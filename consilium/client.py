@@ -27,9 +27,9 @@ from typing import Self
 from consilium.actions.homes import find_home
 from consilium.actions.reading import LedgerView, member_view
 from consilium.actions.speaking import say
-from consilium.commands.naming import the_experiment
 from consilium.errors import InputError, RunFailed
 from consilium.experiment import Experiment
+from consilium.naming import the_experiment
 from consilium.passphrase import read_passphrase
 from consilium.rehearsal import pooled_noise
 from consilium.summaries.datasets import DatasetSummary, dataset_summary

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from audit.reports.proven import is_accounted_alone, proven_epsilon, proven_mu, training_of
 from consilium.actions.reading import LedgerView
-from consilium.commands.naming import the_experiment
 from consilium.errors import InputError
 from consilium.experiment import Experiment, default_delta
+from consilium.naming import the_experiment
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.experiment.adaptive_clip import round_shapes
 from ledger.experiment.plan.shape import network_of

@@ -40,7 +40,7 @@ from privacy.selfaudit.attacks import (
     judge_one_run,
 )
 from privacy.selfaudit.known_answers import STATISTIC_ALARM, known_answers
-from privacy.selfaudit.membership import likelihood_ratios, rates
+from privacy.selfaudit.membership import FALSE_POSITIVE_RATES, likelihood_ratios, rates
 
 NOTHING_REAL = (
     "rows are made up or public: a rate measured on real members is itself a statistic of patients, "
@@ -241,7 +241,8 @@ def attack_membership(
         sites, pools, target.start, target.plan.rounds, shadows, _noise, progress
     )
     mu = max(target.proven(site).mu for site in target.plan.sites)
-    shown = rates(likelihood_ratios(signals, members), members, mu, ALPHA)
+    figures = 1 + len(FALSE_POSITIVE_RATES)
+    shown = rates(likelihood_ratios(signals, members), members, mu, ALPHA / figures)
     at = next((rate for rate in shown if rate.false_positive_rate == _TPR_AT), None)
     if at is None:
         raise InputError(

@@ -8,8 +8,8 @@ import uvicorn
 
 from audit.console.app import LOOPBACK, create_app
 from audit.verification.sources import parse_trust
-from consilium.commands.terminal import note
 from consilium.errors import InputError
+from consilium.terminal import note
 
 
 def serve(at: str, trust: str | None, *, host: str, port: int) -> None:

@@ -12,8 +12,8 @@ from html import escape
 from typing import Literal, TypedDict
 
 from consilium.actions.speaking import open_member, say
-from consilium.commands.naming import the_dataset
 from consilium.errors import InputError
+from consilium.naming import the_dataset
 from consilium.settings import Settings
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.values import BlobRef

@@ -55,4 +55,10 @@ def find_home(directory: Path, roles: Sequence[str] = ANYBODY) -> MemberHome:
         if fitting:
             return fitting[0]
     there = ", ".join(f"{home.config.handle} ({home.config.role})" for home in homes)
-    raise InputError(f"this needs a {' or '.join(roles)}, but {directory} is the home of {there}")
+    raise InputError(
+        f"this needs {_with_article(' or '.join(roles))}, but {directory} is the home of {there}"
+    )
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

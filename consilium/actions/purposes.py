@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import TypedDict
 
 from consilium.actions.speaking import closed_word, open_member, say
-from consilium.commands.naming import the_dataset
 from consilium.errors import InputError
+from consilium.naming import the_dataset
 from consilium.settings import Settings
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.errors import PlanRefused

@@ -15,7 +15,7 @@ from audit.verification.sources import Copy, close_copies, open_copies
 from consilium.actions.homes import find_home
 from consilium.actions.log_sources import open_at
 from consilium.actions.speaking import open_member
-from consilium.commands.terminal import note
+from consilium.terminal import note
 from ledger.copies.replica import read_leaves
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import AlreadyRunning, BlobMissing

@@ -26,8 +26,8 @@ from audit.reports.standing import sealed_json
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify
 from consilium.actions.budget_report import budget_csv, budget_report
-from consilium.commands.naming import the_dataset, the_experiment
 from consilium.errors import InputError
+from consilium.naming import the_dataset, the_experiment
 
 Report = DataUseReport | ContributionReport | Certificate
 FORMATS = (".html", ".json")

@@ -16,8 +16,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from consilium.actions.homes import ANYBODY, find_home
-from consilium.commands.naming import the_change
 from consilium.errors import InputError, RefusedByFederation, RunFailed
+from consilium.naming import the_change
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
 from ledger.copies.broken_receipt import judge_broken, read_broken

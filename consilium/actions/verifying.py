@@ -5,7 +5,7 @@ from __future__ import annotations
 from audit.verification.findings import STEPS, Check, Report, Verdicts
 from audit.verification.sources import parse_trust
 from audit.verification.verify import LIMITS, verify_at
-from consilium.commands.terminal import say_line, show_json
+from consilium.terminal import say_line, show_json
 
 _WORDS = {"proved": "proved", "refuted": "REFUTED", "not_checkable": "not checkable"}
 

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from consilium.actions.speaking import open_member
 from consilium.client import Client
 from consilium.client import Progress as Standing
-from consilium.commands.terminal import note
 from consilium.errors import RunFailed
 from consilium.settings import Settings
+from consilium.terminal import note
 
 
 def watch_on_terminal(settings: Settings, name: str, *, as_json: bool) -> None:

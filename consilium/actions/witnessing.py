@@ -15,10 +15,10 @@ from audit.verification.sources import parse_trust
 from audit.verification.tile_copy import open_tiles
 from audit.witness.outside import KEYRING, Looked, OutsideWitness, add_log
 from audit.witness.serve import Health, Listening, follow, look_once, make_app
-from consilium.commands.terminal import note
 from consilium.errors import InputError, RunFailed
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
+from consilium.terminal import note
 from ledger.errors import CoordinatorUnreachable, LedgerError
 from ledger.exchange.client import CoordinatorClient
 from ledger.formats.note import parse_vkey

@@ -147,7 +147,7 @@ def report_budget(
 ) -> None:
     """What every hospital's patients were promised, what is spent of it, and on what; .json or .csv."""
     from consilium.actions.reporting import verified, write_budget
-    from consilium.commands.terminal import say_line
+    from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
         write_budget(found, out, by)
@@ -164,7 +164,7 @@ def report_all(
 ) -> None:
     """Every report on everything in the ledger, as pages and as JSON."""
     from consilium.actions.reporting import verified, write_all
-    from consilium.commands.terminal import say_line
+    from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
         say_line(write_all(found, out, by)["html"])
@@ -192,7 +192,7 @@ def events(
     the sums, the gates and every epsilon, and exits with 1 where one differs.
     """
     from consilium.actions.reporting import verified, write_events
-    from consilium.commands.terminal import say_line
+    from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
         write_events(found, out, auditor)
@@ -214,7 +214,7 @@ def membership(
     """
     from consilium.actions.membership import judge_file
     from consilium.actions.reporting import verified
-    from consilium.commands.terminal import say_line, show_json
+    from consilium.terminal import say_line, show_json
     from ledger.errors import NotConsistent
 
     with verified(_place(None, at), trust) as found:
@@ -265,7 +265,7 @@ def _report(
 ) -> None:
     """Verify a copy, make a report of it, write it, and say how complete the copy is."""
     from consilium.actions.reporting import verified, write_report
-    from consilium.commands.terminal import say_line
+    from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
         write_report(make(found), out)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from consilium.actions.attacking import Attacked
     from consilium.settings import Settings
 
+SUBMITTERS = ("auditor", "node")
 KINDS = ("known-answers", "canary", "one-run", "membership")
 EPILOG = examples(
     "consilium audit attack --kind known-answers",
@@ -79,12 +80,15 @@ def attack(
     patient's, since a rate on real members is itself a statistic of them. Exits with 1 when more was
     observed than is proven possible.
     """
+    from consilium.actions.homes import find_home
     from consilium.actions.reporting import write_file
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     _refuse_mixtures(kind, spec, schema, experiment, at, public_twins, submit, out)
+    if submit:
+        find_home(settings.home, SUBMITTERS)
     target = None if kind == "known-answers" else _target(settings, spec, schema, experiment, at)
     found = _found(settings, kind, target, dataset, runs, canaries, shadows, public_twins)
     if out is not None:
@@ -146,7 +150,7 @@ def _found(
     public_twins: Path | None,
 ) -> Attacked:
     from consilium.actions import attacking
-    from consilium.commands.terminal import counted
+    from consilium.terminal import counted
     from node.training.attack.shadows import PublicTwins
 
     if target is None:
@@ -165,9 +169,9 @@ def _found(
 
 def _submit(settings: Settings, found: Attacked) -> None:
     from consilium.actions.speaking import open_member, say
-    from consilium.commands.terminal import note
+    from consilium.terminal import note
 
-    with open_member(settings.home, settings.passphrase_file, ("auditor", "node")) as member:
+    with open_member(settings.home, settings.passphrase_file, SUBMITTERS) as member:
         index = say(member, found.audited(member.publish(found.encoded()))).index
     note(f"said in the log: entry {index}")
 
@@ -186,6 +190,10 @@ def _refuse_mixtures(
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} is none of: {', '.join(KINDS)}")
+    if kind == "known-answers" and (spec or schema or experiment or at):
+        raise InputError(
+            "--kind known-answers is about this machine's software; it takes no experiment"
+        )
     if spec is not None and (experiment is not None or at is not None):
         raise InputError("say what to attack once: --spec FILE, or --experiment NAME of a log")
     if (spec is None) != (not schema):
@@ -198,3 +206,5 @@ def _refuse_mixtures(
         raise InputError("--public-twins is for --kind membership; other attacks make rows up")
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: results are written as .json")
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"{out}: {out.parent} is no folder")

@@ -74,8 +74,8 @@ def rotate_keys(
     (`federation succeed`). Run the same command again if it was interrupted, and back up the home.
     """
     from consilium.actions.hub_keys import rotate
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     done = rotate(load_settings(home=home, passphrase_file=passphrase_file), database=database)
     if as_json:
@@ -102,8 +102,8 @@ def new_keys(
     `member endorse`), and tell the fingerprint by another way. When it is in force, restart.
     """
     from consilium.actions.hub_keys import request
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     made = request(load_settings(home=home, passphrase_file=passphrase_file), out)
     say_line(f"request for {made.handle}: {out}; fingerprint {made.fingerprint}")
@@ -145,8 +145,8 @@ def refill(
     joined has shown its copy or was left out by name.
     """
     from consilium.actions.refilling import refill as fill
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     found = fill(
@@ -181,8 +181,8 @@ def status(
     """Whether a coordinator answers and takes entries, and how far its log is."""
     from consilium.actions.homes import find_home
     from consilium.commands.status import coordinator_status
-    from consilium.commands.terminal import show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import show_fields, show_json
 
     settings = load_settings(home=home)
     found = coordinator_status(url or find_home(settings.home).config.url)

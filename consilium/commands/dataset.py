@@ -38,7 +38,7 @@ PurposeBudgetOption = Annotated[
 def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -> None:
     """Say whether a file fits its schema. Nothing is written and nothing leaves this machine."""
     from consilium.actions.registering import check_file
-    from consilium.commands.terminal import say_line, show_fields, show_json
+    from consilium.terminal import say_line, show_fields, show_json
 
     found = check_file(data, schema)
     if as_json:
@@ -117,8 +117,8 @@ def register(
     """Offer a dataset: its public schema and declared sizes are published, its rows stay here."""
     from consilium.actions.registering import register_file
     from consilium.actions.speaking import closed_word
-    from consilium.commands.terminal import show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import show_fields, show_json
     from ledger.rules.blocks import Period
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -150,9 +150,9 @@ def list_datasets(
 ) -> None:
     """The federation's datasets and what their patients' budgets still hold."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.datasets import dataset_summary
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -174,10 +174,10 @@ def show(
 ) -> None:
     """A dataset's schema: what a spec may name as features and target."""
     from consilium.actions.reading import open_view
-    from consilium.commands.naming import the_dataset
-    from consilium.commands.terminal import show_fields, show_json, show_table
+    from consilium.naming import the_dataset
     from consilium.settings import load_settings
     from consilium.summaries.datasets import dataset_summary, schema_columns
+    from consilium.terminal import show_fields, show_json, show_table
     from ledger.experiment.schema import Schema
     from ledger.formats.documents import parse_document
 
@@ -203,10 +203,10 @@ def budget(
 ) -> None:
     """What a dataset's patients were promised, what is spent of it, what that means and what still fits."""
     from consilium.actions.reading import open_view
-    from consilium.commands.naming import the_dataset
-    from consilium.commands.terminal import say_line, show_json, show_table
+    from consilium.naming import the_dataset
     from consilium.settings import load_settings
     from consilium.summaries.datasets import dataset_budget_summary
+    from consilium.terminal import say_line, show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -256,9 +256,9 @@ def limit(
 ) -> None:
     """Lower what a purpose may use of your patients' budget. It is never raised again."""
     from consilium.actions.purposes import limit_purposes, read_parts
-    from consilium.commands.terminal import show_json, show_table
     from consilium.errors import InputError
     from consilium.settings import load_settings
+    from consilium.terminal import show_json, show_table
 
     if not purpose_budget:
         raise InputError("say --purpose-budget, as in --purpose-budget research=3")
@@ -279,8 +279,8 @@ def erase_card(
     Every copy deletes them and every proof stays valid. Whoever copied a card elsewhere keeps it.
     """
     from consilium.actions.erasing import erase_dataset_card
-    from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:
@@ -299,9 +299,9 @@ def withdraw(
 ) -> None:
     """End every further use of a dataset, at once and for ever."""
     from consilium.actions.speaking import closed_word, open_member, say
-    from consilium.commands.naming import the_dataset
-    from consilium.commands.terminal import ask, say_line
+    from consilium.naming import the_dataset
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
     from ledger.entries.operations.datasets import DatasetWithdrawn, WithdrawalReason
 
     said = closed_word(reason, WithdrawalReason, "--reason")

@@ -53,8 +53,8 @@ def prove(
     not publish it: whoever holds it can test guesses about the one or two leaves that it shows.
     """
     from consilium.actions.membership import prove_unit
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     found = prove_unit(settings, name, unit, registration, out, rows=open_rows)
@@ -78,8 +78,8 @@ def forget_secret(
     before still hold the secret. Training does not need it.
     """
     from consilium.actions import membership
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:

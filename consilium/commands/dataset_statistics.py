@@ -65,9 +65,9 @@ def describe(
     from consilium.actions import describing
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import closed_word
-    from consilium.commands.terminal import say_line, show_fields, show_json, show_table
     from consilium.errors import InputError
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_fields, show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if answer and epsilon is not None:

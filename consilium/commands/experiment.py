@@ -51,11 +51,11 @@ def check(
     """Say whether a spec is sound, and what it would cost. Nothing is proposed."""
     from consilium.actions.reading import open_view
     from consilium.actions.written import read_written
-    from consilium.commands.terminal import say_line, show_json, show_table
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
     from consilium.summaries.experiments import plan_sites
+    from consilium.terminal import say_line, show_json, show_table
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -92,10 +92,10 @@ def rehearse(
 ) -> None:
     """Run a spec on made-up rows, with the nodes' own code and the plan's noise."""
     from consilium.actions.written import read_written
-    from consilium.commands.terminal import say_line, show_fields, show_json, show_table
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.summaries.experiments import measure_row, rehearsal_summary
+    from consilium.terminal import say_line, show_fields, show_json, show_table
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -124,11 +124,11 @@ def propose(
     from consilium.actions.approving import unaffordable
     from consilium.actions.speaking import open_member
     from consilium.client import Client
-    from consilium.commands.terminal import note, say_line, show_json
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
     from consilium.summaries.experiments import experiment_summary
+    from consilium.terminal import note, say_line, show_json
 
     experiment = Experiment.from_yaml(spec_path(spec))
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -155,9 +155,9 @@ def list_experiments(
 ) -> None:
     """All experiments and how far they are."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.experiments import experiment_row, experiment_summary
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -179,10 +179,10 @@ def show(
 ) -> None:
     """What an experiment asks for, what it costs each dataset, and who said what."""
     from consilium.actions.reading import open_view
-    from consilium.commands.naming import the_experiment
-    from consilium.commands.terminal import show_fields, show_json, show_table
+    from consilium.naming import the_experiment
     from consilium.settings import load_settings
     from consilium.summaries.experiments import experiment_row, experiment_summary, plan_sites
+    from consilium.terminal import show_fields, show_json, show_table
     from ledger.experiment.spec import ExperimentSpec
     from ledger.formats.documents import parse_document
 
@@ -235,9 +235,9 @@ def approve(
     from consilium.actions.approving import refuse_unaffordable, request_of
     from consilium.actions.speaking import open_member, positive_number, say
     from consilium.commands.dates import parse_time_ms
-    from consilium.commands.naming import the_experiment
-    from consilium.commands.terminal import ask, say_line
+    from consilium.naming import the_experiment
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
     from ledger.entries.operations.experiments import ExperimentApproved
 
     positive_number(epsilon_max, "--epsilon-max")
@@ -281,9 +281,9 @@ def refuse(
     """Say no for one of your hospital's datasets, or take an earlier yes back. It acts on sight."""
     from consilium.actions.approving import dataset_of
     from consilium.actions.speaking import closed_word, open_member, say
-    from consilium.commands.naming import the_experiment
-    from consilium.commands.terminal import say_line
+    from consilium.naming import the_experiment
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.entries.operations.experiments import ExperimentRefused, RefusalReason
 
     said = closed_word(reason, RefusalReason, "--reason")
@@ -308,8 +308,8 @@ def stop(
     """End your own experiment before its plan does."""
     from consilium.actions.speaking import open_member
     from consilium.client import Client
-    from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("researcher",)) as member:

@@ -69,8 +69,8 @@ def create(
     as you would passwords. The policy is fixed in entry 0; later changes need endorsements.
     """
     from consilium.actions.founding import found, loopback_port
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     made = found(
@@ -119,8 +119,8 @@ def policy(
     """
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import changed_policy, open_member, propose
-    from consilium.commands.terminal import say_line, show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_fields, show_json
     from ledger.entries.operations.federation import PolicyChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -148,9 +148,9 @@ def changes(
 ) -> None:
     """Every change that was proposed: what, by whom, who stands behind it, whether it is in force."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.federation import change_summary
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -169,8 +169,8 @@ def endorse(
 ) -> None:
     """Stand behind a proposed change, for your organisation; the same as `member endorse`."""
     from consilium.actions.speaking import endorse_change
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
 
@@ -186,9 +186,9 @@ def take_back(
     It is gone from the list, with whatever endorsements it had, and cannot be endorsed any more.
     """
     from consilium.actions.speaking import open_member, say
-    from consilium.commands.naming import the_change
-    from consilium.commands.terminal import say_line
+    from consilium.naming import the_change
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.entries.operations.federation import ChangeWithdrawn
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -212,9 +212,9 @@ def expel(
     asked itself. What its patients' budgets paid stays paid.
     """
     from consilium.actions.speaking import open_member, propose
-    from consilium.commands.naming import the_organisation
-    from consilium.commands.terminal import ask, say_line
+    from consilium.naming import the_organisation
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
     from ledger.entries.operations.federation import ExpelChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -250,8 +250,8 @@ def leave(
     from consilium.actions.leaving import catch_up, plan_farewell
     from consilium.actions.leaving import leave as say_farewell
     from consilium.actions.speaking import closed_word, open_member
-    from consilium.commands.terminal import ask, note, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import ask, note, say_line
     from ledger.entries.operations.datasets import WithdrawalReason
 
     said = closed_word(reason, WithdrawalReason, "--reason")
@@ -279,9 +279,9 @@ def show(
 ) -> None:
     """The federation's id, size, policy and who witnesses its log."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_fields, show_json
     from consilium.settings import load_settings
     from consilium.summaries.federation import federation_summary
+    from consilium.terminal import show_fields, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

@@ -26,9 +26,9 @@ def list_entries(
 ) -> None:
     """The entries in order, with the fold's verdict on each."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.log import entry_summary
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -56,10 +56,10 @@ def show(
     import json
 
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import say_line, show_fields, show_json
     from consilium.errors import UnknownName
     from consilium.settings import load_settings
     from consilium.summaries.log import entry_summary
+    from consilium.terminal import say_line, show_fields, show_json
     from ledger.rules.verdict import EXPLANATIONS
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -96,8 +96,8 @@ def export(
     from consilium.actions.exporting import export_copy
     from consilium.actions.homes import MOST_BLOBS, find_home
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import note, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import note, say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if at is None:
@@ -121,9 +121,9 @@ def checkpoint(
 ) -> None:
     """Print the newest signed checkpoint (a C2SP note): a seal over the whole log to keep."""
     from consilium.actions.offline import open_here
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
     from consilium.summaries.log import checkpoint_summary
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_here(settings, at) as source:
@@ -155,9 +155,9 @@ def review(
     say: `consilium audit verify` and the reports help.
     """
     from consilium.actions.speaking import closed_word, open_member, say
-    from consilium.commands.terminal import say_line
     from consilium.errors import InputError
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.entries.operations.audits import LedgerReviewed
 
     words = LedgerReviewed.model_fields["finding"].annotation

@@ -43,8 +43,8 @@ def proof(
     """
     from consilium.actions.files import read_file, write_file
     from consilium.actions.offline import LIMITS, open_here
-    from consilium.commands.terminal import note, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import note, say_line
     from ledger.formats.note import parse_note
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -72,8 +72,8 @@ def leaf(
     """Write the exact bytes of an entry's leaf: what the log's tree commits to."""
     from consilium.actions.files import write_file
     from consilium.actions.offline import open_here
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.formats.merkle import leaf_hash
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -108,8 +108,8 @@ def policy(
     """
     from consilium.actions.files import write_file
     from consilium.actions.offline import open_here, policy_text, witness_keys
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_here(settings, at) as source:
@@ -143,8 +143,8 @@ def tiles(
     """
     from consilium.actions.files import read_file
     from consilium.actions.offline import LIMITS, open_here
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_here(settings, at, kept=out) as source:
@@ -182,7 +182,7 @@ def check(
 
     from consilium.actions.files import read_file
     from consilium.actions.offline import LIMITS, check_proof
-    from consilium.commands.terminal import say_line, show_json
+    from consilium.terminal import say_line, show_json
 
     found = check_proof(
         read_file(file, LIMITS["proof"]),

@@ -39,8 +39,8 @@ def join(
     below --home. Run the same command again if it was interrupted.
     """
     from consilium.actions.joining import join as join_seats
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     for joined in join_seats(invitation, settings, handle=handle, card=card):
@@ -72,8 +72,8 @@ def invite(
     can take the seats: hand it over as you would a password.
     """
     from consilium.actions.joining import invite as invite_people
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     invited = invite_people(settings, organisation, tuple(seat or ()), out)
@@ -93,8 +93,8 @@ def endorse(
 ) -> None:
     """Stand behind a proposed change, for your organisation."""
     from consilium.actions.speaking import endorse_change
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
 
@@ -112,9 +112,9 @@ def uninvite(
     It takes effect when enough organisations endorsed it (`member endorse`).
     """
     from consilium.actions.speaking import open_member, propose
-    from consilium.commands.naming import the_invitation
-    from consilium.commands.terminal import say_line
+    from consilium.naming import the_invitation
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.entries.operations.federation import WithdrawChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -133,8 +133,8 @@ def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) ->
     sealed to the new ones. Run the same command again if it was interrupted.
     """
     from consilium.actions.renewing import rotate as change_keys
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     done = change_keys(load_settings(home=home, passphrase_file=passphrase_file))
     say_line(
@@ -170,8 +170,8 @@ def new_keys(
     another way. When enough organisations endorsed it, this home opens with the new keys.
     """
     from consilium.actions.renewing import request_keys
-    from consilium.commands.terminal import note, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import note, say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     made = request_keys(settings, out, invitation=invitation, handle=handle, lost=lost)
@@ -192,8 +192,8 @@ def rekey(
     It takes effect when enough organisations endorsed it (`member endorse`).
     """
     from consilium.actions.speaking import open_member, propose
-    from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
     from ledger.entries.rekey_request import load_request
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -222,8 +222,8 @@ def revoke(
     """End a member's keys at once: your own, or as steward those of your organisation."""
     from consilium.actions.speaking import open_member, say
     from consilium.commands.dates import parse_time_ms
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
     from ledger.entries.operations.members import KeyRevoked
 
     since = None if compromised_since is None else parse_time_ms(compromised_since)
@@ -251,8 +251,8 @@ def erase_card(
     Whoever copied the card elsewhere, or holds a bundle with it, keeps it.
     """
     from consilium.actions.erasing import erase_member_card
-    from consilium.commands.terminal import ask, say_line
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:
@@ -270,9 +270,9 @@ def list_members(
 ) -> None:
     """Who is in the federation, and which changes wait for endorsements."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.federation import change_summary, member_summary
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

@@ -23,8 +23,8 @@ def list_models(
 ) -> None:
     """Models that were released."""
     from consilium.actions.reading import open_view
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:
@@ -63,8 +63,8 @@ def download(
     from consilium.actions.speaking import open_member
     from consilium.actions.watching import show_progress
     from consilium.client import Client
-    from consilium.commands.terminal import say_line
     from consilium.settings import load_settings
+    from consilium.terminal import say_line
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file) as member:
@@ -88,9 +88,9 @@ def metrics(
 
     from consilium.actions.reading import open_view
     from consilium.client import pooled_metrics
-    from consilium.commands.terminal import show_json, show_table
     from consilium.settings import load_settings
     from consilium.summaries.experiments import measure_row
+    from consilium.terminal import show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_view(settings.home, at, settings.passphrase_file) as view:

@@ -53,7 +53,7 @@ def status(
 ) -> None:
     """What a running node is doing, and what its patients' budgets hold."""
     from consilium.commands.status import node_status
-    from consilium.commands.terminal import show_fields, show_json
+    from consilium.terminal import show_fields, show_json
 
     found = node_status(url)
     if as_json:
@@ -70,7 +70,7 @@ def selftest(as_json: JsonOption = False) -> None:
     must be the planned noise, independent everywhere. A node runs this whenever it starts, and says the
     result in the log. It needs no home and touches no patient's row. Exits with 1 when a check fails.
     """
-    from consilium.commands.terminal import say_line, show_json, show_table
+    from consilium.terminal import say_line, show_json, show_table
     from node.training.worker import Worker
 
     with Worker() as worker:

@@ -53,8 +53,8 @@ def propose(
     It takes over from the last final checkpoint of the copy. HOME is the new coordinator's.
     """
     from consilium.actions.succeeding import propose as make
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     path = make(settings, at, organisation=organisation, url=url, handle=handle, ca=ca)
@@ -80,8 +80,8 @@ def endorse(
     """Check a proposal against your own copy, see what it means, and sign it as a steward."""
     from consilium.actions.succeeding import endorse as sign
     from consilium.actions.succeeding import look_at_proposal
-    from consilium.commands.terminal import ask, say_line, show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line, show_fields, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     meaning = look_at_proposal(settings, proposal, old)
@@ -113,8 +113,8 @@ def found(
 ) -> None:
     """Found the new log with the endorsements of k organisations, by the old federation's policy."""
     from consilium.actions.succeeding import found as begin
-    from consilium.commands.terminal import say_line, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     path = begin(settings, endorsement, database)
@@ -146,8 +146,8 @@ def accept(
     """
     from consilium.actions.succeeding import accept as follow
     from consilium.actions.succeeding import look_at_succession
-    from consilium.commands.terminal import ask, say_line, show_fields, show_json
     from consilium.settings import load_settings
+    from consilium.terminal import ask, say_line, show_fields, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     meaning = look_at_succession(settings, succession, old)

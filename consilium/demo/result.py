@@ -15,8 +15,8 @@ from audit.verification.findings import Verdicts
 from audit.verification.records import ExperimentRecord
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify_all
-from consilium.commands.terminal import say_line, show_table
 from consilium.demo.data import DemoData, DemoSite
+from consilium.terminal import say_line, show_table
 from privacy.histogram import MIN_DECLARED_PATIENTS
 
 

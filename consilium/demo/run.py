@@ -40,12 +40,12 @@ from consilium.actions.speaking import open_member, positive_number
 from consilium.actions.watching import show_progress
 from consilium.client import Client
 from consilium.client import Progress as Standing
-from consilium.commands.terminal import note
 from consilium.demo.data import DemoData, DemoSite, breast_cancer, demo_spec, heart_disease
 from consilium.demo.processes import Service, Services, free_port
 from consilium.demo.result import Result, collect, show_result
 from consilium.errors import InputError, RunFailed
 from consilium.settings import load_settings
+from consilium.terminal import note
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document
 

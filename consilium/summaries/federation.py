@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from consilium.commands.naming import SHORT
+from consilium.naming import SHORT
 from ledger.entries.operations.federation import (
     ExpelChange,
     InviteChange,

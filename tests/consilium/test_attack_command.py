@@ -86,6 +86,9 @@ def test_an_experiment_of_a_log_is_attacked_as_it_was_planned(run: Run, finished
         (("--at", "x", "--submit"), "leave --at out"),
         ((*SPEC, "--public-twins", "x.csv"), "other attacks make rows up"),
         ((*SPEC, "--out", "x.txt"), "results are written as .json"),
+        ((*SPEC, "--out", "nowhere/x.json"), "nowhere is no folder"),
+        (("--kind", "known-answers", *SPEC), "it takes no experiment"),
+        (("--submit", "--kind", "known-answers", "--home", "nowhere"), "is no member's home"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -9,8 +9,8 @@ import pytest
 
 from consilium.actions.reading import offline_view
 from consilium.client import pooled_metrics
-from consilium.commands.naming import the_experiment
 from consilium.errors import UnknownName
+from consilium.naming import the_experiment
 from ledger.rules.purposes import gate
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, reserve
