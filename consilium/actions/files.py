@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from consilium.errors import InputError
+from ledger.copies.whole_file import replace_file
+from ledger.errors import StoreUnusable
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -23,15 +25,18 @@ def read_file(path: Path, limit: int) -> bytes:
     return data
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file, whole or not at all; one that is there is replaced.
+
+    Args:
+        path: in a folder that exists.
+        data: all of it.
+        private: for its owner's eyes alone.
 
     Raises:
         InputError: it cannot be written.
     """
-    new = path.with_name(path.name + ".new")
     try:
-        new.write_bytes(data)
-        new.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        replace_file(path, data, private=private)
+    except StoreUnusable as error:
+        raise InputError(f"{path} {error.reason}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from audit.verification.verify import Verification
-from consilium.actions.reporting import write_file
+from consilium.actions.files import write_file
 from consilium.actions.speaking import open_member
 from consilium.errors import InputError, UnknownName
 from consilium.settings import Settings

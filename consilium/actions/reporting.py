@@ -6,7 +6,6 @@ the checkpoint of that copy. A report on a copy in which something was refuted s
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from audit.reports.standing import sealed_json
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify
 from consilium.actions.budget_report import budget_csv, budget_report
+from consilium.actions.files import write_file
 from consilium.errors import InputError
 from consilium.naming import the_dataset, the_experiment
 
@@ -174,21 +174,6 @@ def _only(kind: str, known: list[str], flag: str) -> str:
         listed = ", ".join(name[:40] for name in known) or "none"
         raise InputError(f"say which {kind} with {flag}; there are: {listed}")
     return known[0]
-
-
-def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file that appears whole; ``private`` for its owner's eyes alone.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.touch(mode=0o600 if private else 0o666)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def _now_ms() -> int:

@@ -80,8 +80,8 @@ def attack(
     patient's, since a rate on real members is itself a statistic of them. Exits with 1 when more was
     observed than is proven possible.
     """
+    from consilium.actions.files import write_file
     from consilium.actions.homes import find_home
-    from consilium.actions.reporting import write_file
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
