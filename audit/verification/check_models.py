@@ -9,9 +9,8 @@ is opened again from the shares in the log.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from hashlib import sha256
-from typing import overload
 
 from audit.verification.documents import UNREADABLE, Documents, Shapes
 from audit.verification.findings import Check
@@ -22,8 +21,8 @@ from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum, opened_by
+from ledger.experiment.round_models import RoundModels
 from ledger.experiment.tensors import (
-    Float64Vector,
     Int64Vector,
     decode_update,
     encode_update,
@@ -226,7 +225,7 @@ class _Experiment:
         if wanted is None or len(trained) != rounds:
             return
         try:
-            lazy = _Models(trained, self._documents, shapes)
+            lazy = RoundModels(self._documents.raw, trained, shapes)
             flat = final_model(self._documents.spec(experiment), lazy)
         except UNREADABLE as error:
             detail = f"{self._name}: a round's model cannot be read: {error}"
@@ -244,27 +243,6 @@ class _Experiment:
             self.models += 1
         else:
             yield Check(12, "refuted", otherwise, place)
-
-
-class _Models(Sequence[Float64Vector]):
-    """The rounds' models, each read when it is asked for."""
-
-    def __init__(self, refs: Sequence[BlobRef], documents: Documents, shapes: Shapes) -> None:
-        self._refs, self._documents, self._shapes = refs, documents, shapes
-
-    def __len__(self) -> int:
-        return len(self._refs)
-
-    @overload
-    def __getitem__(self, index: int) -> Float64Vector: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Float64Vector]: ...
-
-    def __getitem__(self, index: int | slice) -> Float64Vector | Sequence[Float64Vector]:
-        if isinstance(index, slice):
-            return _Models(self._refs[index], self._documents, self._shapes)
-        return self._documents.model(self._refs[index], self._shapes)
 
 
 NOT_UNDER_MASKS = (

@@ -7,9 +7,7 @@ experiment. Nothing here is durable: after a restart sums are made again from th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import overload
 
 import structlog
 
@@ -25,9 +23,10 @@ from ledger.experiment.network_spec import parameter_shapes
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import sites_from
+from ledger.experiment.round_models import RoundModels
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
-from ledger.experiment.tensors import Float64Vector, Shapes, encode_update, pack_model, unpack_model
+from ledger.experiment.tensors import Shapes, encode_update, pack_model, unpack_model
 from ledger.experiment.updates import judge_update, update_size
 from ledger.formats.documents import parse_document
 from ledger.rules.experiment_state import Experiment, Masking, OpenRound, Update
@@ -173,7 +172,7 @@ class Aggregator:
         """
         prepared = self.prepare(state, experiment)
         refs = self._history.round_models(experiment.id)
-        models = _Models(self._blobs, prepared.shapes, refs)
+        models = RoundModels(self._blobs.get, refs, prepared.shapes)
         return self._blobs.put(pack_model(prepared.final, final_model(prepared.spec, models)))
 
     def able(self, current: OpenRound, phase: Masking) -> tuple[str, ...]:
@@ -205,24 +204,3 @@ class Aggregator:
             return UpdateRefused(type="update.refused", update=update.entry, reason=values)
         held.total.add(values)
         return None
-
-
-class _Models(Sequence[Float64Vector]):
-    """The rounds' models, read when they are asked for."""
-
-    def __init__(self, blobs: BlobStore, shapes: Shapes, refs: Sequence[BlobRef]) -> None:
-        self._blobs = blobs
-        self._shapes = shapes
-        self._refs = refs
-
-    def __len__(self) -> int:
-        return len(self._refs)
-
-    @overload
-    def __getitem__(self, index: int) -> Float64Vector: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Float64Vector]: ...
-    def __getitem__(self, index: int | slice) -> Float64Vector | Sequence[Float64Vector]:
-        if isinstance(index, slice):
-            return _Models(self._blobs, self._shapes, self._refs[index])
-        return unpack_model(self._blobs.get(self._refs[index]), self._shapes)
