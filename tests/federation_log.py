@@ -224,8 +224,11 @@ class FederationLog:
 
     def joining(self, organisation: str, handle: str, role: str) -> Entry:
         """The entry by which a member takes a seat of its organisation's invitation."""
+        return self.joining_by(one_time_key(organisation), handle, role)
+
+    def joining_by(self, one_time: SigningKey, handle: str, role: str) -> Entry:
+        """The entry by which a member takes a seat of the invitation with this one-time key."""
         ring = ring_of(handle, role)
-        one_time = one_time_key(organisation)
         keys = member_keys(ring)
         op = MemberJoined(
             type="member.joined",

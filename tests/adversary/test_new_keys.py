@@ -16,7 +16,7 @@ from ledger.formats.keys import KeyRing
 from ledger.rules.equivocation import conflict_operation
 from ledger.rules.members import claim_bytes
 from tests.adversary.changes import endorsement, weak_policy
-from tests.adversary.coordinator import resigned
+from tests.adversary.coordinator import Receipt, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import COORDINATOR, POLICY, node_of, ring_of, steward_of
@@ -33,6 +33,16 @@ def rekey(world: World, ring: KeyRing) -> ChangeProposed:
     """A steward asks for new keys for a member."""
     change = RekeyChange(kind="rekey", member=ring.handle, keys=member_keys(ring))
     return ChangeProposed(type="change.proposed", change=change)
+
+
+def bern_meets_both(world: World, first: Entry, second: Entry) -> Receipt:
+    """Two entries are signed for one place: the log takes the first, bern says that there is a second."""
+    world.federation.take(first)
+    world.settle()
+    world.attack_begins()
+    op = conflict_operation(first.leaf, second.leaf)
+    assert op is not None
+    return world.hospital("bern").say(op)
 
 
 @attack(
@@ -112,12 +122,7 @@ def test_two_entries_at_one_place_end_the_key(world: World) -> None:
     federation = world.federation
     first, second = resumed(world, "davos", "1"), resumed(world, "davos", "2")
     third = resumed(world, "davos", "3")
-    federation.take(first)
-    world.settle()
-    world.attack_begins()
-    op = conflict_operation(first.leaf, second.leaf)
-    assert op is not None
-    said = world.hospital("bern").say(op)
+    said = bern_meets_both(world, first, second)
     for name in ("basel", "chur"):
         world.hospital(name).follow()
         key = world.hospital(name).replica.state.keys[first.body.key]
@@ -160,12 +165,7 @@ def test_the_coordinators_own_key_ends_by_evidence(world: World) -> None:
     noted = TimeNoted(type="time.noted")
     first = federation.entry(COORDINATOR, noted)
     second = federation.entry(COORDINATOR, noted, at_ms=federation.now_ms + 5)
-    federation.take(first)
-    world.settle()
-    world.attack_begins()
-    op = conflict_operation(first.leaf, second.leaf)
-    assert op is not None
-    said = world.hospital("bern").say(op)
+    said = bern_meets_both(world, first, second)
     world.hospital("basel").follow()
     key = world.hospital("basel").replica.state.keys[first.body.key]
     assert key.retired_at == said.index + 1

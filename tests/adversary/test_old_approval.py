@@ -9,9 +9,23 @@ from ledger.entries.operations.experiments import ExperimentRefused
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import NotAdmitted, NotWitnessed
 from node.duties.duty import Refuse, Reserve, Wait
+from tests.adversary.hospital import Hospital
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR, HOUR_MS, steward_of
+
+
+def asked(world: World) -> tuple[str, Hospital]:
+    """A round asks for basel's dataset, and basel has reserved what that costs."""
+    experiment = world.experiment()
+    world.open_round(experiment, "basel-heart", "bern-heart")
+    basel = world.hospital("basel")
+    world.settle()
+    basel.check_plan(experiment)
+    basel.reserve(experiment, "basel-heart")
+    world.federation.reserve(experiment, "basel-heart")
+    world.settle()
+    return experiment, basel
 
 
 @attack(
@@ -127,14 +141,7 @@ def test_an_approval_left_out_of_its_chain_fits_nowhere_later(world: World) -> N
     evidence="cosignatures older than max_age: no permission to touch data",
 )
 def test_a_log_that_stands_still_gives_no_permission(world: World) -> None:
-    experiment = world.experiment()
-    world.open_round(experiment, "basel-heart", "bern-heart")
-    basel = world.hospital("basel")
-    world.settle()
-    basel.check_plan(experiment)
-    basel.reserve(experiment, "basel-heart")
-    world.federation.reserve(experiment, "basel-heart")
-    world.settle()
+    experiment, basel = asked(world)
     world.coordinator.hold_back(to=["basel"])  # the lie
     no = ExperimentRefused(
         type="experiment.refused", experiment=experiment, dataset="basel-heart", reason="purpose"
@@ -154,14 +161,7 @@ def test_a_log_that_stands_still_gives_no_permission(world: World) -> None:
     evidence="the log's time is behind its own clock by more than the policy's skew",
 )
 def test_a_log_whose_clock_stands_still_gives_no_permission(world: World) -> None:
-    experiment = world.experiment()
-    world.open_round(experiment, "basel-heart", "bern-heart")
-    basel = world.hospital("basel")
-    world.settle()
-    basel.check_plan(experiment)
-    basel.reserve(experiment, "basel-heart")
-    world.federation.reserve(experiment, "basel-heart")
-    world.settle()
+    _, basel = asked(world)
     then = world.federation.now_ms
     world.federation.now_ms += HOUR_MS
     world.attack_begins()

@@ -6,7 +6,6 @@ import hashlib
 
 import pytest
 
-from ledger.entries.entry import Body, sign_entry
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.federation import (
     Change,
@@ -20,7 +19,7 @@ from ledger.entries.operations.federation import (
     Seat,
 )
 from ledger.entries.operations.log import NodeReady, NodeResumed
-from ledger.entries.operations.members import KeyRevoked, KeyRotated, MemberJoined
+from ledger.entries.operations.members import KeyRevoked, KeyRotated
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing, SigningKey, key_id
 from ledger.rules.members import claim_bytes, open_seat
@@ -140,28 +139,8 @@ def test_two_stewards_of_one_hospital_are_one_organisation() -> None:
 
 def join(federation: Federation, one_time: SigningKey, handle: str, role: str) -> None:
     """Take a seat of an invitation that is not of genesis."""
-    ring = ring_of(handle, role)
-    keys = member_keys(ring)
-    op = MemberJoined(
-        type="member.joined",
-        invitation=key_id("ed25519", one_time.public),
-        keys=keys,
-        proof=one_time.sign("invitation", claim_bytes(federation.id, handle, keys)).hex(),
-        card=None,
-    )
-    body = Body(
-        v=1,
-        federation=federation.id,
-        author=handle,
-        key=ring.entry.id,
-        seq=0,
-        prev="0" * 64,
-        seen=federation.seen(),
-        at_ms=federation.now_ms,
-        op=op,
-    )
-    federation.take(sign_entry(body, ring.entry))
-    federation.rings[handle] = ring
+    federation.take(federation.joining_by(one_time, handle, role))
+    federation.rings[handle] = ring_of(handle, role)
 
 
 def test_people_of_a_hospital_that_is_in_need_its_own_endorsement() -> None:
