@@ -7,7 +7,7 @@ sums are made of the copies. What float32 has rounded belongs to the row; what t
 float64's, and charged (``privacy.rounding``).
 
 Promise: a column's values and gradients depend on nothing but that column, as far as the matrix
-product does so, which ``DenseSum`` checks. A column whose norm is not finite, or beyond 2^400, is
+product does so, which ``DenseSum`` checks. A column whose norm is not finite, or beyond 2^200, is
 zeroed by ``norms`` before anything is made of it.
 """
 
@@ -30,8 +30,8 @@ FloatVector = npt.NDArray[np.float64]
 Tensor = tuple[FloatMatrix, FloatMatrix | None]
 """Of a parameter tensor: g [p, size] and a [q, size] of rows' gradients g a^T, or g alone."""
 
-_BOUND = 2.0**800
-"""On squares of norms."""
+_BOUND = 2.0**400
+"""On squares of norms: products of two of them, and sums of such products, are finite in float64."""
 _NORM_EPSILON = 1e-5
 
 
