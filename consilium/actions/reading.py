@@ -16,7 +16,7 @@ from consilium.actions.homes import find_home
 from consilium.actions.log_sources import open_at
 from consilium.actions.speaking import open_member
 from consilium.terminal import note
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import AlreadyRunning, BlobMissing
 from ledger.exchange.home import Membership

@@ -22,7 +22,7 @@ from coordinator.errors import BodyTooLarge, Refilling
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.requests import signed_by, store_part, take_body
 from coordinator.refilling.refill import Refill
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.errors import MalformedInput, UnknownKey
 from ledger.exchange.http_auth import NonceCache
 from ledger.exchange.messages import CHUNK, MAX_ANSWER

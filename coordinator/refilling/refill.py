@@ -27,7 +27,7 @@ from coordinator.sequencing.head import read_head, write_head
 from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import erased_cards
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored import StoredNote
 from ledger.entries.entry import parse_leaf

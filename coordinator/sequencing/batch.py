@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ledger.copies.replica import leaf_at
+from ledger.copies.leaves import leaf_at
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, Seen, parse_leaf
 from ledger.errors import LedgerError

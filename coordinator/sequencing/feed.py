@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore
 
 MAX_LEAVES = 2000

@@ -39,7 +39,7 @@ from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from coordinator.sequencing.view import View
 from ledger.copies.evidence import ROLLBACK, Equivocations
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
 from ledger.entries.author import clock_ms

@@ -28,8 +28,9 @@ from ledger.copies.store import LogStore
 from ledger.entries.entry import Entry, parse_leaf, verify_signature
 from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import BadSignature, ForkDetected, MalformedInput, NotConsistent, Refused
-from ledger.formats.checkpoint import open_checkpoint
+from ledger.formats.checkpoint import Checkpoint, open_checkpoint
 from ledger.formats.merkle import verify_consistency
+from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.formats.witness import AddCheckpoint, parse_add_checkpoint
 from ledger.rules.equivocation import Equivocation, collide, conflict_operation, judge_entries
@@ -141,6 +142,36 @@ def judge_fork(fork: Fork, log: VerifierKey) -> str:
         f"the log signed a tree of {small.size} entries and one of {large.size} that does not "
         "begin with them"
     )
+
+
+def find_fork(
+    store: LogStore,
+    tree: MerkleTree,
+    held: bytes | None,
+    checkpoint: Checkpoint,
+    note: bytes,
+    log: VerifierKey,
+) -> Fork | None:
+    """Proof that a note is of another history than a note that is held, if there is one for it.
+
+    Args:
+        store: of the copy.
+        tree: over what the copy holds, no less than the note covers.
+        held: the newest note of the copy, or None.
+        checkpoint: what the note says, another root than the tree has at its size.
+        note: by the log's key.
+        log: the log's key, whose name is the origin.
+    """
+    size = checkpoint.size
+    same = store.checkpoint_at(size)
+    if same is not None and open_checkpoint(same, log, origin=log.name).root == tree.root(size):
+        return Fork(same, note)
+    if held is None or size == 0:
+        return None
+    newest = open_checkpoint(held, log).size
+    if size >= newest:
+        return None
+    return Fork(held, note, size, tree.root(size), tree.consistency(size, newest))
 
 
 def known_fork(store: LogStore, origin: str) -> ForkDetected | None:

@@ -18,58 +18,25 @@ checkpoint is judged to be final. Opened by a newer release, all of it is read a
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ledger.copies.evidence import FORK, UNEXPLAINED, Equivocations, Fork, fork_detected, frame
-from ledger.copies.snapshot import EVERY, WORTH, Finals, Snapshot, SnapshotFile, resume_log
+from ledger.copies.evidence import FORK, UNEXPLAINED, Equivocations, find_fork, fork_detected, frame
+from ledger.copies.finals import Final, FinalTrail
+from ledger.copies.leaves import append_rows, leads_to, leaf_at, leaf_of_unread, row_of, unread_row
+from ledger.copies.snapshot import EVERY, WORTH, Snapshot, SnapshotFile, resume_log
 from ledger.copies.store import LogStore, Row
-from ledger.entries.entry import (
-    Entry,
-    chain_position,
-    federation_id,
-    frame_leaf,
-    log_origin,
-    parse_leaf,
-    split_leaf,
-)
+from ledger.entries.entry import Entry, federation_id, log_origin, parse_leaf
 from ledger.entries.operations.members import KeyConflicted
-from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused, StoreUnusable
+from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
-from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
-from ledger.formats.witness import QuorumResult
 from ledger.rules.finality import judge_final
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.reverify import entries_of, replay
 from ledger.rules.signatures import workers_for
 from ledger.rules.state import State
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    """The newest checkpoint that enough hospitals cosigned.
-
-    Attributes:
-        size: entries it covers; 1 before any other, since genesis is final by definition.
-        root: its root.
-        note: the note with cosignatures, or None for genesis.
-        quorum: who of the witnesses in the state that it covers signed and who is missing, and the
-            same for the final before where others witnessed then; None for genesis.
-    """
-
-    size: int
-    root: bytes
-    note: bytes | None
-    quorum: QuorumResult | None
-
-    def fresh(self, since_s: int) -> bool:
-        """Whether its quorums cosigned at or after a time; genesis alone never gives permission."""
-        return self.quorum is not None and self.quorum.fresh(since_s)
 
 
 class Replica:
@@ -79,12 +46,9 @@ class Replica:
         self._store = store
         self._federation = federation
         self._log = Log(MerkleTree(store.leaf_hashes))
-        self._final: Final | None = None
+        self._finals = FinalTrail()
         self._note: bytes | None = None
         self._finals_unread = 0
-        self._cosigned_sizes: array[int] = array("q")
-        self._cosigned_s: array[int] = array("q")
-        self._final_before = 0
         self._snapshots: SnapshotFile | None = None
         self._snapshot_size = 0
         self._equivocations = Equivocations(store)
@@ -151,13 +115,7 @@ class Replica:
         if self._snapshots is None or self._note is None or self.newer_protocol is not None:
             return
         if size >= WORTH and size != self._snapshot_size:
-            finals = Finals(
-                0 if self._final is None else self._final.size,
-                self._final_before,
-                tuple(self._cosigned_sizes),
-                tuple(self._cosigned_s),
-            )
-            tree = self._log.tree
+            tree, finals = self._log.tree, self._finals.to_snapshot()
             self._snapshots.write(Snapshot(self.state, tree.root(), tree.tiles, finals))
             self._snapshot_size = size
 
@@ -217,9 +175,7 @@ class Replica:
     @property
     def final(self) -> Final:
         """The newest final checkpoint."""
-        if self._final is None:
-            return Final(1, self.root(1), None, None)
-        return self._final
+        return self._finals.newest or Final(1, self.root(1), None, None)
 
     def cosigned_s(self, index: int) -> int | None:
         """When hospitals first stood behind a log that holds an entry.
@@ -229,8 +185,7 @@ class Replica:
             ``index``, by their own clocks; None while none does. Finals from before any hospital
             was ready carry no such time and do not count.
         """
-        at = bisect_right(self._cosigned_sizes, index)
-        return self._cosigned_s[at] if at < len(self._cosigned_s) else None
+        return self._finals.cosigned_s(index)
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the tree of the first ``size`` entries."""
@@ -292,14 +247,15 @@ class Replica:
             ForkDetected: it contradicts the entries held; kept as evidence.
         """
         checkpoint = self._check_note(note)
-        if self._final is not None and checkpoint.size <= self._final.size:
+        newest = self._finals.newest
+        if newest is not None and checkpoint.size <= newest.size:
             return None
         if checkpoint.size > self.state.size:
             self._finals_unread = max(self._finals_unread, checkpoint.size)
             return None
         final = self._judge_final(checkpoint, note, self.final.size)
         self._store.put_final(final.size, note)
-        self._advance(final)
+        self._finals.advance(final)
         return final
 
     def unsettled(self) -> tuple[KeyConflicted, ...]:
@@ -315,21 +271,21 @@ class Replica:
         try:
             for leaf in leaves:
                 if self._log.newer_protocol is not None:
-                    rows.append(_unread_row(leaf))
+                    rows.append(unread_row(leaf))
                     self._log.append_unread(leaf)
                     continue
                 entry = self._judge(leaf, taken)
                 if self._log.size == 0:
                     self._check_genesis(entry)
                 taken.append(self._log.append(entry))
-                rows.append(_row(taken[-1]))
+                rows.append(row_of(taken[-1]))
             if signed is not None and self.root() != signed[0].root:
                 raise NotConsistent(
                     "checkpoint",
                     f"the entries held and sent do not give the root signed for {self.size}",
                 )
             note = None if signed is None else (signed[0].size, signed[1])
-            self._append(mark.size, rows, note)
+            append_rows(self._store, mark.size, rows, note)
         except BaseException:
             self._log.rewind(mark)
             raise
@@ -339,17 +295,6 @@ class Replica:
         if self.size >= self._snapshot_size + EVERY:
             self.save_snapshot()
         return taken
-
-    def _append(self, first: int, rows: Sequence[Row], note: tuple[int, bytes] | None) -> None:
-        """Store; what was reported lost counts if the store holds it after all."""
-        try:
-            self._store.append(first, rows, note)
-        except StoreUnusable:
-            store, size = self._store, first + len(rows)
-            if store.size() != size or list(store.leaves(first)) != [row.leaf for row in rows]:
-                raise
-            if note is not None and store.checkpoint_at(size) != note[1]:
-                raise
 
     def _judge(self, leaf: bytes, taken: Sequence[Sequenced]) -> Entry:
         """The entry of a leaf, admitted; a second one for a place of a chain is kept as evidence."""
@@ -374,15 +319,9 @@ class Replica:
         """Keep a note that the entries sent do not lead to; one for a size, or they would pile up."""
         if self._note is None or self._unexplained_at == self.size:
             return
-        tree, size = self._log.tree, self.size
-        try:
-            tree.extend(map(leaf_hash, leaves))
-            explained = tree.root() == checkpoint.root
-        finally:
-            tree.truncate(size)
-        if not explained:
+        if not leads_to(self._log.tree, leaves, checkpoint.root):
             self._store.put_conflict(UNEXPLAINED, frame(self._note, note))
-            self._unexplained_at = size
+            self._unexplained_at = self.size
 
     def _resume(self, snapshot: Snapshot) -> None:
         """Begin where a snapshot was taken; `_load` then sees whether that leads to what was signed.
@@ -398,10 +337,8 @@ class Replica:
             if not kept or kept[0].size != finals.newest:
                 raise NotConsistent("snapshot", f"no final checkpoint of {finals.newest} is here")
             checkpoint = self._check_note(kept[0].note)
-            self._final = self._judge_final(checkpoint, kept[0].note, finals.before)
-            self._final_before = finals.before
-            self._cosigned_sizes = array("q", finals.cosigned_sizes)
-            self._cosigned_s = array("q", finals.cosigned_s)
+            final = self._judge_final(checkpoint, kept[0].note, finals.before)
+            self._finals = FinalTrail.resume(finals, final)
 
     def _load(self) -> None:
         """Take in what is stored beyond what is here: entries, the newest note, finals."""
@@ -410,10 +347,10 @@ class Replica:
         if newest is not None:
             self._check_note(newest.note)
             self._note = newest.note
-        while page := self._store.finals(after=-1 if self._final is None else self._final.size):
+        while page := self._store.finals(after=self._finals.reaches):
             for each in page:
                 checkpoint = self._check_note(each.note)
-                self._advance(self._judge_final(checkpoint, each.note, self.final.size))
+                self._finals.advance(self._judge_final(checkpoint, each.note, self.final.size))
 
     def _replay(self) -> None:
         """Verify what is stored; behind a change to unknown rules, that the tree holds it."""
@@ -425,12 +362,7 @@ class Replica:
                         self._check_genesis(item.entry)
         except ProtocolUnknown:
             for row in self._store.rows(self._log.size):
-                if _unread_row(_leaf(row)) != row:
-                    raise NotConsistent(
-                        f"entry {self._log.size}",
-                        "its stored index columns do not match its bytes",
-                    ) from None
-                self._log.append_unread(_leaf(row))
+                self._log.append_unread(leaf_of_unread(row, self._log.size))
 
     def _check_genesis(self, entry: Entry) -> None:
         if federation_id(entry) != self._federation:
@@ -448,7 +380,7 @@ class Replica:
             )
         if self.root(checkpoint.size) == checkpoint.root:
             return
-        fork = self._contradiction(checkpoint, note)
+        fork = find_fork(self._store, self._log.tree, self._note, checkpoint, note, self.log_key)
         if fork is None:
             raise NotConsistent("checkpoint", "its root is not that of the entries")
         self._store.put_conflict(FORK, fork.encode())
@@ -457,59 +389,7 @@ class Replica:
             reason = f"the {self.size} entries held do not begin with the {fork.size} signed"
         raise fork_detected(self.origin, fork, reason)
 
-    def _contradiction(self, checkpoint: Checkpoint, note: bytes) -> Fork | None:
-        """Proof that a note is of another history than a note that is held, if we hold one for it."""
-        size = checkpoint.size
-        same = self._store.checkpoint_at(size)
-        if same is not None and self._root_of(same) == self.root(size):
-            return Fork(same, note)
-        if self._note is None or size == 0:
-            return None
-        newest = open_checkpoint(self._note, self.log_key).size
-        if size >= newest:
-            return None
-        return Fork(self._note, note, size, self.root(size), self.consistency(size, newest))
-
-    def _root_of(self, note: bytes) -> bytes:
-        return open_checkpoint(note, self.log_key, origin=self.origin).root
-
-    def _advance(self, final: Final) -> None:
-        self._final_before = self.final.size
-        self._final = final
-        reached_s = None if final.quorum is None else final.quorum.reached_s
-        if reached_s is not None:
-            self._cosigned_sizes.append(final.size)
-            self._cosigned_s.append(reached_s)
-
     def _judge_final(self, checkpoint: Checkpoint, note: bytes, before: int) -> Final:
         quorum = judge_final(note, self.log_key, self.state, before=before, origin=self.origin)
         quorum.require()
         return Final(checkpoint.size, checkpoint.root, note, quorum)
-
-
-def read_leaves(store: LogStore, start: int, stop: int) -> Iterator[bytes]:
-    """Framed leaves of a store, as they are sent to followers."""
-    return (_leaf(row) for row in store.rows(start, stop))
-
-
-def leaf_at(store: LogStore, key: str, seq: int) -> bytes | None:
-    """Framed leaf of the entry at a place of a key's chain, or None."""
-    index = store.find_seq(key, seq)
-    return None if index is None else _leaf(store.row(index))
-
-
-def _row(item: Sequenced) -> Row:
-    entry = item.entry
-    return Row(
-        entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
-    )
-
-
-def _unread_row(leaf: bytes) -> Row:
-    """A row of an entry whose operation is not known here; its envelope is that of every protocol."""
-    key, seq = chain_position(leaf)
-    return Row(*split_leaf(leaf), leaf_hash(leaf), key, seq)
-
-
-def _leaf(row: Row) -> bytes:
-    return frame_leaf(row.body, row.signature)

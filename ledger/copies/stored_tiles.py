@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore
 from ledger.errors import OutsideTree
 from ledger.formats.merkle import HASH_BYTES

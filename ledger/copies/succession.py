@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.leaves import read_leaves
+from ledger.copies.replica import Replica
 from ledger.entries.entry import Body, Entry, parse_leaf
 from ledger.entries.operations.succession import (
     FederationCarried,

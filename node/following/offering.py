@@ -8,7 +8,8 @@ it has shown all. The coordinator verifies all of it; this only carries. Safe to
 from __future__ import annotations
 
 from ledger.copies.blobs import BlobStore
-from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.leaves import read_leaves
+from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, NotConsistent

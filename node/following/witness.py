@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.copies.evidence import FORK, Fork, fork_detected
-from ledger.copies.replica import Final, Replica
+from ledger.copies.finals import Final
+from ledger.copies.replica import Replica
 from ledger.formats.checkpoint import cosign, parse_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.note import parse_note

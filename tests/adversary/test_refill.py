@@ -12,7 +12,7 @@ from coordinator.errors import RefillRefused, RolledBack
 from coordinator.refilling.refill import Refill
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.settings import GENESIS, HEAD, CoordinatorSettings
-from ledger.copies.replica import read_leaves
+from ledger.copies.leaves import read_leaves
 from ledger.copies.stored import Conflict, StoredNote
 from ledger.errors import BlobMissing, ForkDetected
 from tests.adversary.hospital import Hospital

@@ -10,7 +10,8 @@ import pytest
 from audit.verification.findings import Check
 from audit.verification.verify import verify_at
 from coordinator.succeed import found_successor, propose_successor
-from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.leaves import read_leaves
+from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.copies.succession import (
     EndorsementFile,

@@ -23,7 +23,7 @@ from coordinator.sequencing.history import History
 from coordinator.sequencing.history_bytes import encode_history
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.evidence import Equivocations
-from ledger.copies.replica import leaf_at
+from ledger.copies.leaves import leaf_at
 from ledger.copies.snapshot import Snapshot, SnapshotFile
 from ledger.copies.store import LogStore
 from ledger.entries.operations.audits import LedgerReviewed

@@ -204,7 +204,7 @@ def test_k_organisations_give_it_new_keys_when_evidence_ended_its_own(
 
 def follow(federation: Federation, settings: CoordinatorSettings) -> None:
     """Take into the copy in memory what the coordinator's database holds."""
-    from ledger.copies.replica import read_leaves
+    from ledger.copies.leaves import read_leaves
     from ledger.entries.entry import parse_leaf
 
     store = LogStore.open(settings.database_url)

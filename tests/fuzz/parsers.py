@@ -38,7 +38,7 @@ ELSEWHERE: dict[str, str] = {
     "ledger.copies.database.Database.read": "a transaction",
     "ledger.copies.database.open_database": "the operator's own URL",
     "ledger.copies.replica.Replica.open": "reads leaves and notes, which are here",
-    "ledger.copies.replica.read_leaves": "frames rows of the own store",
+    "ledger.copies.leaves.read_leaves": "frames rows of the own store",
     "ledger.copies.stored_tiles.StoredTiles.read": "writes tiles from the own store",
     "ledger.exchange.home.MemberHome.open": "opens a home, whose files are here one by one",
     "ledger.exchange.home.MemberHome.open_replica": "opens a home, whose files are here one by one",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ledger.copies.evidence import Fork, judge_fork, read_fork, split
-from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.leaves import read_leaves
+from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore, Row
 from ledger.entries.operations.log import NodeReady, NodeResumed, TimeNoted
 from ledger.entries.operations.members import KeyRevoked

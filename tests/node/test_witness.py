@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ledger.copies.evidence import judge_fork, read_fork
-from ledger.copies.replica import Final, Replica
+from ledger.copies.finals import Final
+from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import ForkDetected

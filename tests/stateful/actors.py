@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from coordinator.sequencing.sequencer import Sequencer
-from ledger.copies.replica import Replica, read_leaves
+from ledger.copies.leaves import read_leaves
+from ledger.copies.replica import Replica
 from ledger.copies.stored import StoredNote
 from ledger.entries.author import Author
 from ledger.entries.entry import parse_leaf
