@@ -15,19 +15,14 @@ from dataclasses import replace
 import structlog
 
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved
-from ledger.entries.operations.plans import SitePlan
 from ledger.entries.operations.rounds import MaskedVector, UpdateSubmitted
 from ledger.entries.operations.values import BlobRef
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import CallFailed
 from ledger.exchange.home import Membership
 from ledger.experiment.masked import vector_commitment
-from ledger.experiment.noise_shares import site_in_round
-from ledger.formats.strict import canonical
-from ledger.rules.blocks import ALL
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Sequenced
-from ledger.rules.state import State
 from node.data.hospital_key import load_hospital_key
 from node.duties.accounting import Accounting
 from node.duties.duty import (
@@ -42,10 +37,10 @@ from node.duties.duty import (
     Train,
     Wait,
 )
-from node.duties.individual import PatientAccounts
+from node.duties.jobs import training_task
 from node.duties.judging import duties, refusal_for
 from node.duties.masker import Masker
-from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets, is_spent
+from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets
 from node.duties.plan_check import CheckedPlan, check
 from node.duties.situation import LocalPolicy, Memory, Standing
 from node.errors import (
@@ -58,9 +53,7 @@ from node.errors import (
     WorkerError,
 )
 from node.register.accounts import stated
-from node.register.patients import PATIENTS
 from node.register.private import PrivateRegister
-from node.training.frames import Job
 from node.training.trainer import Done, Mask, Task, TrainingThread
 
 _UNHEARD_S = 30.0
@@ -300,46 +293,18 @@ class Actor:
         site, current = site_of(experiment.plan, duty.dataset), experiment.round
         if key in self._busy or site is None or current is None:
             return
-        site = site_in_round(experiment.plan, site)
-        masked_in = self._private.view.masked_in.get(key)
-        fresh = is_spent(experiment.plan, current, masked_in)
-        record = self._private.view.datasets[duty.dataset]
-        spec = self._checked[duty.experiment].spec
-        split_key = self._hospital_key()
-        blocks = blocks_of(self._replica.state, site)
-        patients = PatientAccounts(self._private, split_key)
-
-        def job(model: bytes) -> Job:
-            return Job(
-                kind=duty.kind,
-                round=duty.round,
-                spec=spec,
-                schema_document=record.schema_document,
-                site=canonical(site),
-                model=model,
-                path=record.path,
-                sha256=record.sha256,
-                split_key=split_key,
-                blocks=blocks,
-                patients=str(self._membership.home.path / PATIENTS) if blocks else "",
-                snapshot=record.snapshot,
-                allowance=patients.allowance(key[:2]) if duty.kind == "train" else b"",
-            )
-
-        model = experiment.plan.initial_model if duty.kind == "baseline" else current.model
-        self._busy.add(key)
-        record_charges = patients.recorder(key[:2], duty.round)
-        self._training.put(
-            Task(
-                *key,
-                plan=experiment.plan,
-                site=site,
-                model=model,
-                job=job,
-                fresh=fresh,
-                on_charges=record_charges,
-            )
+        task = training_task(
+            duty,
+            self._replica.state,
+            site,
+            current,
+            spec=self._checked[duty.experiment].spec,
+            private=self._private,
+            home=self._membership.home.path,
+            hospital_key=self._hospital_key(),
         )
+        self._busy.add(key)
+        self._training.put(task)
 
     def _send(self, duty: Send) -> None:
         key = (duty.experiment, duty.dataset, duty.round)
@@ -394,9 +359,3 @@ class Actor:
             sealing = self._membership.keyring.sealing
             self._split_key = load_hospital_key(self._membership.home.path, sealing)
         return self._split_key
-
-
-def blocks_of(state: State, site: SitePlan) -> tuple[str, ...]:
-    """The calendar blocks that a plan charges at a site, sorted; none where all time is one."""
-    charged = {charge.cell for release in site.releases for charge in release.charges}
-    return tuple(sorted({state.cells[cell].terms.block for cell in charged} - {ALL}))
