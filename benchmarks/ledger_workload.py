@@ -11,12 +11,21 @@ through the models would take longer than what is measured. Whoever reads them j
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
+from benchmarks.ledger_terms import (
+    blob_of,
+    cell_of,
+    dataset_of,
+    digest_of,
+    one_time_key,
+    plan_for,
+    ring_of,
+    seed_key,
+)
 from ledger.entries.entry import (
     NOTHING_SEEN,
     Body,
@@ -30,22 +39,14 @@ from ledger.entries.entry import (
 )
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.budgets import BudgetReserved
-from ledger.entries.operations.datasets import (
-    CellCharge,
-    CellLimit,
-    CellRegistered,
-    CellUse,
-    DatasetRegistered,
-)
 from ledger.entries.operations.experiments import ExperimentApproved, ExperimentProposed
 from ledger.entries.operations.federation import FederationFounded, Invitation, Policy, Seat
 from ledger.entries.operations.log import NodeReady
 from ledger.entries.operations.members import MemberJoined
-from ledger.entries.operations.plans import Plan, Release, SitePlan
-from ledger.entries.operations.values import EMPTY_HASH, BlobRef, PublicKey
+from ledger.entries.operations.values import EMPTY_HASH, PublicKey
 from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
-from ledger.formats.keys import KeyRing, SealingKey, SigningKey
+from ledger.formats.keys import KeyRing, SigningKey
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.experiments import totals
@@ -55,7 +56,6 @@ COORDINATOR = "hub"
 RESEARCHER = "ada"
 START_MS = 1_767_225_600_000
 LAST_MS = 2**50
-_NOISE_SD = 2**30
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Workload:
         said: list[bytes] = []
         for number in range(1, self.rounds + 1):
             self._see()
-            model = _hash("model", number)
+            model = digest_of("model", number)
             said.append(
                 self._quick(
                     COORDINATOR,
@@ -149,8 +149,8 @@ class Workload:
                         "round": number,
                         "attempt": 1,
                         "updates": hashes,
-                        "aggregate": {"bytes": 7000, "sha256": _hash("sum", number)},
-                        "model": {"bytes": 7000, "sha256": _hash("model", number + 1)},
+                        "aggregate": {"bytes": 7000, "sha256": digest_of("sum", number)},
+                        "model": {"bytes": 7000, "sha256": digest_of("model", number + 1)},
                     },
                 )
             ]
@@ -163,7 +163,7 @@ class Workload:
 
     def single(self, handle: str) -> bytes:
         """A further entry by one member that anybody may send at any time."""
-        nonce = _hash(handle, self._chains[handle].seq)
+        nonce = digest_of(handle, self._chains[handle].seq)
         return self._quick(handle, {"type": "node.resumed", "nonce": nonce})
 
     # --- rounds ---------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ class Workload:
             "dataset": name,
             "round": number,
             "attempt": 1,
-            "update": {"bytes": 7000, "sha256": _hash(name, number)},
+            "update": {"bytes": 7000, "sha256": digest_of(name, number)},
             "used": [{"purpose": "train", "steps": number}],
-            "intents": _hash("intents", number),
+            "intents": digest_of("intents", number),
             "masked": None,
         }
 
@@ -228,15 +228,15 @@ class Workload:
         for name in self.names:
             node = f"{name}-node"
             yield self._say(node, NodeReady(type="node.ready", protocol=1)).leaf
-            yield self._say(node, _cell(name)).leaf
-            entry = self._say(node, _dataset(name))
+            yield self._say(node, cell_of(name)).leaf
+            entry = self._say(node, dataset_of(name))
             registrations[name] = entry.hash
             yield entry.leaf
-        plan = self._plan(registrations)
+        plan = plan_for(registrations, self.rounds)
         proposed = self._say(
             RESEARCHER,
             ExperimentProposed(
-                type="experiment.proposed", name="benchmark", spec=_blob("spec"), plan=plan
+                type="experiment.proposed", name="benchmark", spec=blob_of("spec"), plan=plan
             ),
         )
         self._experiment = proposed.hash
@@ -264,7 +264,7 @@ class Workload:
             ).leaf
 
     def _found(self, seats: Mapping[str, tuple[Seat, ...]]) -> bytes:
-        chain = self._chains[COORDINATOR] = _Chain(_ring(COORDINATOR, "coordinator"))
+        chain = self._chains[COORDINATOR] = _Chain(ring_of(COORDINATOR, "coordinator"))
         op = FederationFounded(
             type="federation.founded",
             name="benchmark",
@@ -279,7 +279,7 @@ class Workload:
             keys=member_keys(chain.ring),
             log_key=PublicKey(alg="ed25519", public=self.log_key.public.hex()),
             invitations=tuple(
-                Invitation(organisation=organisation, key=_one_time(organisation), seats=places)
+                Invitation(organisation=organisation, key=one_time_key(organisation), seats=places)
                 for organisation, places in seats.items()
             ),
         )
@@ -290,11 +290,11 @@ class Workload:
         return self._took(chain, entry.leaf)
 
     def _join(self, organisation: str, seat: Seat) -> bytes:
-        ring = _ring(seat.handle, seat.role)
+        ring = ring_of(seat.handle, seat.role)
         self._chains[seat.handle] = _Chain(ring)
         keys = member_keys(ring)
         claim = claim_bytes(self.federation, seat.handle, keys)
-        invitation = _seed_key(f"invitation {organisation}")
+        invitation = seed_key(f"invitation {organisation}")
         op = MemberJoined(
             type="member.joined",
             invitation=invitation.id,
@@ -323,47 +323,6 @@ class Workload:
         self._took(chain, entry.leaf)
         return entry
 
-    def _plan(self, registrations: dict[str, str]) -> Plan:
-        sites = tuple(
-            SitePlan(
-                dataset=name,
-                registration=registration,
-                weight=1,
-                divisor=300,
-                update_bound=2**40,
-                epsilon_micro=10**6,
-                releases=(
-                    Release(
-                        purpose="train",
-                        sensitivity=1,
-                        noise_sd=_NOISE_SD,
-                        sampling=2**32,
-                        steps=self.rounds,
-                        engine="exact",
-                        charges=(CellCharge(cell=f"{name}-all", g=1, r=1),),
-                    ),
-                ),
-            )
-            for name, registration in registrations.items()
-        )
-        return Plan(
-            purpose="research",
-            strategy="fedsgd",
-            parameters=800,
-            metric_size=0,
-            rounds=self.rounds,
-            steps_per_round=1,
-            spare_rounds=0,
-            evaluate=False,
-            baseline=False,
-            quorum=1,
-            round_timeout_ms=60_000,
-            initial_model=BlobRef(sha256=_hash("model", 1), bytes=7000),
-            sites=sites,
-            secure_aggregation=None,
-            noise_shares=1,
-        )
-
 
 def chunks(leaves: Iterator[bytes], size: int) -> Iterator[Sequence[bytes]]:
     """Cut leaves into lists of ``size``, the last one shorter."""
@@ -375,60 +334,3 @@ def chunks(leaves: Iterator[bytes], size: int) -> Iterator[Sequence[bytes]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _cell(name: str) -> CellRegistered:
-    return CellRegistered(
-        type="cell.registered",
-        cell=f"{name}-all",
-        block="all",
-        half="both",
-        declared_patients=300,
-        epsilon_micro=10**7,
-        delta_e15=10**9,
-        limit=CellLimit(g_max=2**50, r_max=2**50, order_centi=800),
-    )
-
-
-def _dataset(name: str) -> DatasetRegistered:
-    return DatasetRegistered.model_validate(
-        {
-            "type": "dataset.registered",
-            "dataset": name,
-            "schema": _blob("schema"),
-            "unit": "patient",
-            "declared_train": 300,
-            "declared_test": 100,
-            "cells": (CellUse(cell=f"{name}-all", use="train"),),
-            "snapshot": _hash("snapshot", 0),
-            "card": None,
-        }
-    )
-
-
-def _blob(name: str) -> BlobRef:
-    return BlobRef(sha256=_hash(name, 0), bytes=2000)
-
-
-def _hash(name: str, number: int) -> str:
-    return hashlib.sha256(b"%s %d" % (name.encode(), number)).hexdigest()
-
-
-def _seed_key(name: str) -> SigningKey:
-    return SigningKey.from_seed(hashlib.sha256(f"benchmark {name}".encode()).digest())
-
-
-def _one_time(organisation: str) -> PublicKey:
-    return PublicKey(alg="ed25519", public=_seed_key(f"invitation {organisation}").public.hex())
-
-
-def _ring(handle: str, role: str) -> KeyRing:
-    return KeyRing(
-        handle=handle,
-        role=role,
-        entry=_seed_key(f"{handle} entry"),
-        witness=_seed_key(f"{handle} witness"),
-        request=_seed_key(f"{handle} request"),
-        sealing=SealingKey.from_seed(hashlib.sha256(handle.encode()).digest()),
-        log=_seed_key(f"{handle} log") if role == "coordinator" else None,
-    )
