@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("privacy", "ledger", "node", "coordinator", "audit", "consilium")
-MOST_LINES = 550
+MOST_LINES = 400
 MOST_MODULES = 36
 
 
