@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class Writes:
     def __init__(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        files: dict[str, tuple[type, str]],
+        files: dict[str, tuple[type | ModuleType, str]],
         *,
         kind: str | None = None,
         number: int = 1,
@@ -47,7 +48,7 @@ class Writes:
 
         Args:
             monkeypatch: undoes it.
-            files: kind -> class and method that writes a file.
+            files: kind -> class or module, and its function that writes a file.
             kind, number: what to break: the number-th write of this kind, from 1; None for nothing.
             stored: whether it is stored, and only reported lost.
             database: name of the one whose writes count; by default all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,7 +15,7 @@ from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import LedgerError, StoreUnusable
-from ledger.exchange.receipts import ReceiptBook
+from ledger.exchange import receipts
 from ledger.formats.documents import encode_document
 from ledger.rules.experiments import site_of, totals
 from node.register.accounts import DatasetRecord, PrivateView
@@ -148,9 +149,9 @@ def test_a_broken_write_of_the_register_changes_nothing_in_the_end(
     world.close()
 
 
-FILES: dict[str, tuple[type, str]] = {
+FILES: dict[str, tuple[type | ModuleType, str]] = {
     "Author._write": (Author, "_write"),
-    "ReceiptBook._write": (ReceiptBook, "_write"),
+    "receipts.replace_file": (receipts, "replace_file"),
 }
 COPY = (
     "LogStore.append",
