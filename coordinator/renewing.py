@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coordinator.errors import KeysEnded, RotationRefused
+from coordinator.errors import KeysEnded, NotSequencing, RotationRefused
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.settings import HEAD, KEYRING, CoordinatorSettings
 from ledger.copies.snapshot import SnapshotFile
@@ -141,7 +141,11 @@ def _rotate(
         raise KeysEnded(ring.entry.id)
     coming = _next_keys(home, ring, passphrase, strength)
     operation = rotation(sequencer.view.state.federation, coming)
-    (receipt,) = sequencer.say(operation).result(SAY_TIMEOUT_S)
+    try:
+        (receipt,) = sequencer.say(operation).result(SAY_TIMEOUT_S)
+    except TimeoutError:
+        waited = f"nothing was written for {SAY_TIMEOUT_S:g} s; the same command goes on from here"
+        raise NotSequencing(waited) from None
     if receipt.reason is not None:
         (home / NEXT).unlink()
         flush_folder(home)

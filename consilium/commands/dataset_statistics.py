@@ -63,6 +63,7 @@ def describe(
     They are charged to the patients kept for training, and every member may read them.
     """
     from consilium.actions import describing
+    from consilium.actions.files import write_file
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import closed_word
     from consilium.errors import InputError
@@ -72,6 +73,8 @@ def describe(
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if answer and epsilon is not None:
         raise InputError("the steward says --epsilon, the node --answer; not both at once")
+    if html is not None and (answer or epsilon is not None):
+        raise InputError("--html shows what is released already: run it again without the others")
     if epsilon is not None:
         wanted = tuple(part.strip() for part in columns.split(",") if part.strip())
         amount = describing.decimal_epsilon(epsilon)
@@ -88,7 +91,7 @@ def describe(
     if html is not None:
         if not found:
             raise InputError(f"no statistics of {name} are released")
-        html.write_text(describing.as_html(found[-1]), encoding="utf-8")
+        write_file(html, describing.as_html(found[-1]).encode())
     if as_json:
         show_json([describing.as_json(one) for one in found])
         return
