@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -26,7 +27,7 @@ pytest_plugins = ("tests.postgres",)
 
 WAIT_S = 10
 HOSPITALS = ("basel", "bern", "chur")
-FILES: dict[str, tuple[object, str]] = {"HeadFile.write": (HeadFile, "write")}
+FILES: dict[str, tuple[type | ModuleType, str]] = {"HeadFile.write": (HeadFile, "write")}
 KINDS = ("LogStore.append", "LogStore.put_final", "LogStore.put_conflict", "HeadFile.write")
 BREAKS = [(kind, number) for kind in KINDS for number in (1, 2)]
 BREAKS.remove(("LogStore.put_conflict", 2))  # evidence is kept once a key
