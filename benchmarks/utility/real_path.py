@@ -41,7 +41,7 @@ from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
 from ledger.rules.experiments import totals
 from node.data.encode import Examples
-from node.data.holdings import Holdings
+from node.data.holdings import Holdings, RowsAsked
 from node.training.evaluate import score
 from node.training.exact import MAX_BLOCK_ROWS, per_sample
 from node.training.frames import Job
@@ -223,7 +223,9 @@ def _measure(
     for hospital, key in zip(hospitals, keys, strict=True):
         digest = sha256(hospital.path.read_bytes()).hexdigest()
         test: Examples = holdings.halves(
-            hospital.path, encode_document(hospital.schema), key, encode_document(spec), digest
+            RowsAsked(
+                hospital.path, encode_document(hospital.schema), key, encode_document(spec), digest
+            )
         )[1]
         scores.append(
             np.asarray(score(engine, test.features, spec.task, block=MAX_BLOCK_ROWS)).reshape(-1)

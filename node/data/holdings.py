@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -33,21 +34,36 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Halves(Protocol):
-    """Where a round gets its rows from: files, or the self-test's made-up ones."""
+@dataclass(frozen=True, slots=True)
+class RowsAsked:
+    """Which rows an experiment asks for.
 
-    def halves(
-        self,
-        path: Path,
-        schema_document: bytes,
-        split_key: bytes,
-        spec: bytes,
-        expected: str,
-        *,
-        blocks: frozenset[str] = frozenset(),
-        patients: Path = Path(),
-        snapshot: str = "",
-    ) -> tuple[Examples, Examples]:
+    Attributes:
+        path: the file.
+        schema_document: canonical.
+        split_key: the hospital's secret, 32 bytes.
+        spec: the experiment's document, canonical.
+        expected: SHA-256 at registration.
+        blocks: the calendar blocks that are charged: rows of other patients are dropped; empty
+            where all patients are one block.
+        patients: with blocks, the file that knows each patient's.
+        snapshot: with blocks, root of the dataset's commitment.
+    """
+
+    path: Path
+    schema_document: bytes
+    split_key: bytes
+    spec: bytes
+    expected: str
+    blocks: frozenset[str] = frozenset()
+    patients: Path = Path()
+    snapshot: str = ""
+
+
+class Halves(Protocol):
+    """Where a round gets its rows from: files, or made-up ones."""
+
+    def halves(self, asked: RowsAsked) -> tuple[Examples, Examples]:
         """Encode training and evaluation half for an experiment."""
 
 
@@ -115,46 +131,27 @@ class Holdings:
         key = _digest(self.identity(path).sha256.encode(), schema_document, split_key)
         return _get(self._splits, key, lambda: split_table(table, schema, split_key), _TABLES)
 
-    def halves(
-        self,
-        path: Path,
-        schema_document: bytes,
-        split_key: bytes,
-        spec: bytes,
-        expected: str,
-        *,
-        blocks: frozenset[str] = frozenset(),
-        patients: Path = Path(),
-        snapshot: str = "",
-    ) -> tuple[Examples, Examples]:
+    def halves(self, asked: RowsAsked) -> tuple[Examples, Examples]:
         """Encode training and evaluation half for an experiment; raises as ``table``.
-
-        Args:
-            path: the file.
-            schema_document: canonical.
-            split_key: the hospital's secret, 32 bytes.
-            spec: the experiment's document, canonical.
-            expected: SHA-256 at registration.
-            blocks: the calendar blocks that are charged: rows of other patients are dropped; empty
-                where all patients are one block.
-            patients: with blocks, the file that knows each patient's.
-            snapshot: with blocks, root of the dataset's commitment.
 
         Raises:
             JobRefused: spec and schema do not fit together.
             LedgerError: the file of patients cannot be read.
         """
-        table = self.table(path, schema_document, expected)
-        test = self.split(path, schema_document, split_key, expected)
-        schema = parse_document(schema_document, Schema)
-        parsed = parse_document(spec, ExperimentSpec)
-        chosen = ",".join((snapshot, *sorted(blocks))).encode()
-        key = _digest(expected.encode(), schema_document, split_key, spec, chosen)
+        document, split_key = asked.schema_document, asked.split_key
+        table = self.table(asked.path, document, asked.expected)
+        test = self.split(asked.path, document, split_key, asked.expected)
+        schema = parse_document(document, Schema)
+        parsed = parse_document(asked.spec, ExperimentSpec)
+        chosen = ",".join((asked.snapshot, *sorted(asked.blocks))).encode()
+        key = _digest(asked.expected.encode(), document, split_key, asked.spec, chosen)
 
         def encode() -> tuple[Examples, Examples]:
             here = np.ones(table.rows, dtype=np.bool_)
-            if blocks:
-                here = rows_of_blocks(table, split_key, patients, snapshot, blocks)
+            if asked.blocks:
+                here = rows_of_blocks(
+                    table, split_key, asked.patients, asked.snapshot, asked.blocks
+                )
             train = examples(table, schema, parsed, ~test & here)
             return train, examples(table, schema, parsed, test & here)
 

@@ -32,7 +32,7 @@ from ledger.formats.documents import parse_document
 from ledger.formats.strict import parse_canonical
 from node.data.blocks import member
 from node.data.encode import Examples
-from node.data.holdings import Halves
+from node.data.holdings import Halves, RowsAsked
 from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.errors import JobRefused
 from node.training.augment import number_inputs, with_views
@@ -132,14 +132,16 @@ class PreparedRound:
         flat = self._unpacked(job, tree)
         self.model: FloatVector = flat[: parameter_count(tree)]
         train, self._test = holdings.halves(
-            Path(job.path),
-            job.schema_document,
-            job.split_key,
-            job.spec,
-            job.sha256,
-            blocks=frozenset(job.blocks),
-            patients=Path(job.patients),
-            snapshot=job.snapshot,
+            RowsAsked(
+                path=Path(job.path),
+                schema_document=job.schema_document,
+                split_key=job.split_key,
+                spec=job.spec,
+                expected=job.sha256,
+                blocks=frozenset(job.blocks),
+                patients=Path(job.patients),
+                snapshot=job.snapshot,
+            )
         )
         views = self._spec.privacy.augment
         if views is not None and job.kind != "evaluate":

@@ -33,6 +33,7 @@ from ledger.experiment.tensors import decode_update, pack_model
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.strict import canonical
 from node.data.encode import Examples, examples
+from node.data.holdings import RowsAsked
 from node.data.intake import Table
 from node.training.frames import Job
 from node.training.rounds import run_round
@@ -87,20 +88,9 @@ class _Rows:
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def halves(
-        self,
-        path: Path,
-        schema_document: bytes,
-        split_key: bytes,
-        spec: bytes,
-        expected: str,
-        *,
-        blocks: frozenset[str] = frozenset(),
-        patients: Path = Path(),
-        snapshot: str = "",
-    ) -> tuple[Examples, Examples]:
-        schema = parse_document(schema_document, Schema)
-        parsed = parse_document(spec, ExperimentSpec)
+    def halves(self, asked: RowsAsked) -> tuple[Examples, Examples]:
+        schema = parse_document(asked.schema_document, Schema)
+        parsed = parse_document(asked.spec, ExperimentSpec)
         table = _table(schema, self._number)
         train = np.arange(table.rows) < _TRAIN
         return examples(table, schema, parsed, train), examples(table, schema, parsed, ~train)
@@ -231,7 +221,7 @@ def _clipped_sum(rows: Examples, weights: Floats) -> Floats:
 @cache
 def _halves(number: int, spec: ExperimentSpec) -> tuple[Examples, Examples]:
     schema = encode_document(_schema(SITES[number]))
-    return _Rows(number).halves(Path(), schema, b"", encode_document(spec), "")
+    return _Rows(number).halves(RowsAsked(Path(), schema, b"", encode_document(spec), ""))
 
 
 @cache

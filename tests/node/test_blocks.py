@@ -21,7 +21,7 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document
 from node.data.blocks import Calendar, block_cell_name, member, rows_of_blocks
-from node.data.holdings import Holdings
+from node.data.holdings import Holdings, RowsAsked
 from node.data.intake import read_table
 from node.data.registration import Prepared, prepare
 from node.errors import DatasetError, RegistrationRefused
@@ -334,14 +334,16 @@ def test_patients_of_other_blocks_are_dropped(hospital: Hospital) -> None:
 
     def units(*blocks: str) -> tuple[int, int]:
         train, test = Holdings().halves(
-            Path(later.record.path),
-            encode_document(declared),
-            KEY,
-            spec,
-            later.record.sha256,
-            blocks=frozenset(blocks),
-            patients=hospital.file,
-            snapshot=later.record.snapshot,
+            RowsAsked(
+                Path(later.record.path),
+                encode_document(declared),
+                KEY,
+                spec,
+                later.record.sha256,
+                blocks=frozenset(blocks),
+                patients=hospital.file,
+                snapshot=later.record.snapshot,
+            )
         )
         return train.units, test.units
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ledger.errors import LedgerError
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
-from node.data.holdings import Holdings
+from node.data.holdings import Holdings, RowsAsked
 from node.errors import DatasetChanged, DatasetError, JobRefused
 from node.training import rounds
 from node.training.clipping import FLAT, PerLayer
@@ -190,11 +191,12 @@ def test_a_file_that_does_not_fit_raises_what_the_administrator_needs(tmp_path: 
 def test_training_never_reads_the_evaluation_half(file: Path) -> None:
     holdings = Holdings()
     job = job_for(file)
-    train, test = holdings.halves(file, job.schema_document, SPLIT_KEY, job.spec, job.sha256)
+    asked = RowsAsked(file, job.schema_document, SPLIT_KEY, job.spec, job.sha256)
+    train, test = holdings.halves(asked)
     table = holdings.table(file, job.schema_document, job.sha256)
     assert train.units + test.units == table.rows == 303
     assert 0.2 < test.units / 303 < 0.4
-    again = holdings.halves(file, job.schema_document, SPLIT_KEY, job.spec, job.sha256)
+    again = holdings.halves(asked)
     assert again[0] is train
-    other = holdings.halves(file, job.schema_document, b"o" * 32, job.spec, job.sha256)
+    other = holdings.halves(replace(asked, split_key=b"o" * 32))
     assert not np.array_equal(other[0].features, train.features)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from ledger.experiment.tensors import Shapes, pack_model
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
 from node.data.encode import Examples, examples
+from node.data.holdings import RowsAsked
 from node.data.intake import Array, Table
 from node.training.frames import Job
 from node.training.rounds import PreparedRound
@@ -174,16 +174,5 @@ class _Given:
     def __init__(self, rows: Examples) -> None:
         self._rows = rows
 
-    def halves(
-        self,
-        path: Path,
-        schema_document: bytes,
-        split_key: bytes,
-        spec: bytes,
-        expected: str,
-        *,
-        blocks: frozenset[str] = frozenset(),
-        patients: Path = Path(),
-        snapshot: str = "",
-    ) -> tuple[Examples, Examples]:
+    def halves(self, asked: RowsAsked) -> tuple[Examples, Examples]:
         return self._rows, self._rows
