@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,7 +63,6 @@ def test_the_gate_is_below_the_exact_root_but_hardly(budget: tuple[float, float]
 @pytest.mark.parametrize("epsilon", [0.001, 0.1, 1.0, 8.0, 300.0])
 @pytest.mark.parametrize("delta", ["1e-15", "5e-6", "0.25"])
 def test_the_gate_holds_in_fifty_digits(epsilon: float, delta: str) -> None:
-    mpmath = pytest.importorskip("mpmath")
     with mpmath.workdps(50):
         mu = mpmath.sqrt(mpmath.mpf(mu2_max(epsilon, float(delta))))
         e = mpmath.mpf(epsilon)

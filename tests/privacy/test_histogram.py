@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
 from privacy.errors import InvalidParameter
 from privacy.events import GRID
@@ -144,7 +145,6 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_without_noise_the_auc_is_that_of_the_binned_scores() -> None:
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     score, target = cohort(740, 1)
     found = measures(BINARY, encode(BINARY, score, target), 0, 1)
     binned = (np.floor(score * 32) + 0.5) / 32

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,7 +45,6 @@ def word(value: int) -> bytes:
 
 @pytest.mark.parametrize("x", ["0.5", "1", "2.25", "4.5", "9", "13.125", "37"])
 def test_the_decimal_tail_encloses_the_truth(x: str) -> None:
-    mpmath = pytest.importorskip("mpmath")
     low, high = tail_bounds(Fraction(x), 50)
     with mpmath.workdps(80):
         exact = mpmath.ncdf(-mpmath.mpf(x))
