@@ -29,7 +29,7 @@ from ledger.experiment.schema import Schema
 from node.training.attack.canary import run_canaries
 from node.training.attack.mechanism import AuditedSite
 from node.training.attack.one_run import run_once
-from node.training.train import start_torch
+from node.training.rounds.train import start_torch
 from privacy.noise import Randomness, SecureRandom
 from privacy.selfaudit.attacks import ALPHA, ONE_RUN_DELTA, judge_canaries, judge_one_run
 

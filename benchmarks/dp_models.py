@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ledger.experiment.network_spec import LogisticRegression, Mlp, Sequential, expand
-from node.training.network import build
+from node.training.networks.modules import build
 
 FEATURES = 13
 

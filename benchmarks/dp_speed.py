@@ -46,10 +46,10 @@ from benchmarks.dp_models import network, rows_of, tree
 from ledger.experiment.fast_clip import Limits
 from ledger.experiment.spec import BinaryTask
 from node.data.encode import Examples
-from node.training.bookkeeping import clipped_sum_of
-from node.training.dense import DenseSum
-from node.training.network import flat
-from node.training.noisy_sum import noisy_sum
+from node.training.networks.modules import flat
+from node.training.sums.bookkeeping import clipped_sum_of
+from node.training.sums.dense import DenseSum
+from node.training.sums.noisy_sum import noisy_sum
 from privacy.events import GRID
 from privacy.noise import SecureRandom
 

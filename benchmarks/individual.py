@@ -31,10 +31,10 @@ from benchmarks.utility.cases import heart, random_heart
 from ledger.experiment.network_spec import LogisticRegression, expand
 from ledger.experiment.spec import BinaryTask
 from node.data.encode import Examples
-from node.training.exact import block_rows, loss_of, per_sample
-from node.training.individual import individual_sum
-from node.training.network import build, load_flat
-from node.training.train import Training, start_torch
+from node.training.networks.modules import build, load_flat
+from node.training.rounds.individual import individual_sum
+from node.training.rounds.train import Training, start_torch
+from node.training.sums.exact import block_rows, loss_of, per_sample
 from privacy.calibrate import plan_noise
 from privacy.events import FULL_BATCH, GRID
 from privacy.filters import limit_for

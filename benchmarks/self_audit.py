@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.self_audit_mechanism import Mechanism
-from node.training import rounds
-from node.training.selftest import SITES, run_selftest
-from node.training.train import start_torch
+from node.training.process.selftest import SITES, run_selftest
+from node.training.rounds import one_round
+from node.training.rounds.train import start_torch
 from privacy.events import GRID
 from privacy.noise import Randomness, SecureRandom
 from privacy.selfaudit.checks import FALSE_ALARMS, Report, Steps
@@ -240,12 +240,12 @@ def _takes_more() -> Report:
         return run_selftest(_fresh)
 
 
-_FEDAVG = rounds.fedavg_round
+_FEDAVG = one_round.fedavg_round
 
 
 @contextmanager
 def _patched(wrong: Any) -> Iterator[None]:
-    with mock.patch.object(rounds, "fedavg_round", wrong):
+    with mock.patch.object(one_round, "fedavg_round", wrong):
         yield
 
 

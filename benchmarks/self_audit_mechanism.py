@@ -17,10 +17,10 @@ from ledger.experiment.fast_clip import Limits
 from ledger.experiment.network_spec import Sequential
 from ledger.experiment.spec import BinaryTask
 from node.data.encode import Examples
-from node.training.dense import DenseSum
-from node.training.exact import loss_of, per_sample
-from node.training.network import build
-from node.training.train import Training, load_weights, noisy_gradient_sum
+from node.training.networks.modules import build
+from node.training.rounds.train import Training, load_weights, noisy_gradient_sum
+from node.training.sums.dense import DenseSum
+from node.training.sums.exact import loss_of, per_sample
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import Randomness
 from privacy.selfaudit.checks import Report, Steps

@@ -31,8 +31,8 @@ from ledger.experiment.tensors import Int64Vector, decode_update, pack_model, un
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
 from node.data.patient_spend import Allowance, PatientSpend
-from node.training.frames import Job
-from node.training.worker import Worker
+from node.training.process.frames import Job
+from node.training.process.worker import Worker
 from privacy.events import GRID
 from privacy.histogram import Measure, measures
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from ledger.experiment.network_spec import Sequential
 from node.data.encode import Examples
-from node.training.clipping import Counting
-from node.training.elementwise import Task
-from node.training.exact import block_rows, exact_sum, loss_of, per_sample
-from node.training.network import build, load_flat
-from node.training.train import start_torch
+from node.training.networks.elementwise import Task
+from node.training.networks.modules import build, load_flat
+from node.training.rounds.train import start_torch
+from node.training.sums.clipping import Counting
+from node.training.sums.exact import block_rows, exact_sum, loss_of, per_sample
 from privacy.events import FULL_BATCH
 
 

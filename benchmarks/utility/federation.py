@@ -30,10 +30,10 @@ from ledger.experiment.recipe import HOUSE, Recipe, recipe, resolve, signal
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from node.data.encode import Examples
-from node.training.augment import number_inputs, with_views
-from node.training.dense import DenseSum
-from node.training.layerwise import LayerwiseSum
-from node.training.network import build, load_flat
+from node.training.networks.modules import build, load_flat
+from node.training.rounds.augment import number_inputs, with_views
+from node.training.sums.dense import DenseSum
+from node.training.sums.layerwise import LayerwiseSum
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.curves import mu2_max

@@ -42,12 +42,12 @@ from ledger.formats.strict import canonical
 from ledger.rules.experiments import totals
 from node.data.encode import Examples
 from node.data.holdings import Holdings, RowsAsked
-from node.training.evaluate import score
-from node.training.exact import MAX_BLOCK_ROWS, per_sample
-from node.training.frames import Job
-from node.training.network import build, load_flat
-from node.training.rounds import run_round
-from node.training.train import start_torch
+from node.training.networks.modules import build, load_flat
+from node.training.process.frames import Job
+from node.training.rounds.evaluate import score
+from node.training.rounds.one_round import run_round
+from node.training.rounds.train import start_torch
+from node.training.sums.exact import MAX_BLOCK_ROWS, per_sample
 from privacy.calibrate import epsilon_of
 from privacy.crosscheck import pld_epsilon
 from privacy.events import Gaussian

@@ -30,7 +30,7 @@ from node.training.attack.canary import run_canaries
 from node.training.attack.mechanism import AuditedSite
 from node.training.attack.one_run import run_once
 from node.training.attack.shadows import PublicTwins, made_up_pools, train_shadows
-from node.training.train import start_torch
+from node.training.rounds.train import start_torch
 from privacy.noise import Randomness, SecureRandom
 from privacy.selfaudit.attacks import (
     ALPHA,

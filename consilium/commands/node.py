@@ -71,7 +71,7 @@ def selftest(as_json: JsonOption = False) -> None:
     result in the log. It needs no home and touches no patient's row. Exits with 1 when a check fails.
     """
     from consilium.terminal import say_line, show_json, show_table
-    from node.training.worker import Worker
+    from node.training.process.worker import Worker
 
     with Worker() as worker:
         report = worker.selftest()

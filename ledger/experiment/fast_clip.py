@@ -2,7 +2,7 @@
 
 ``privacy.rounding`` holds the argument; this module counts, for a network and a site, what it asks for:
 the products in a squared norm, the additions on the way to a coordinate, and the most patients and
-rows that a node admits to a dataset. ``node.training.dense`` computes in the order that is counted
+rows that a node admits to a dataset. ``node.training.sums.dense`` computes in the order that is counted
 here, with the block sizes that stand here.
 
 Promise: the same numbers at the researcher, the node and the auditor, before any data.

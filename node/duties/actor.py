@@ -54,7 +54,7 @@ from node.errors import (
 )
 from node.register.accounts import stated
 from node.register.private import PrivateRegister
-from node.training.trainer import Done, Mask, Task, TrainingThread
+from node.training.process.trainer import Done, Mask, Task, TrainingThread
 
 _UNHEARD_S = 30.0
 """How long to wait for what was said to appear in the log, before judging anew."""

@@ -23,8 +23,8 @@ from node.duties.individual import PatientAccounts
 from node.duties.masking import is_spent
 from node.register.patients import PATIENTS
 from node.register.private import PrivateRegister
-from node.training.frames import Job
-from node.training.trainer import Task
+from node.training.process.frames import Job
+from node.training.process.trainer import Task
 
 
 def training_task(

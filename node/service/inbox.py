@@ -15,7 +15,7 @@ from typing import TypeVar
 from ledger.errors import LedgerError
 from node.errors import NodeError
 from node.following.follower import News, NoNews
-from node.training.trainer import Done, Tested
+from node.training.process.trainer import Done, Tested
 
 T = TypeVar("T")
 

@@ -48,7 +48,7 @@ from node.service.picture import Picture
 from node.service.settings import NodeSettings
 from node.service.statements import Statements
 from node.service.troubles import Troubles
-from node.training.trainer import Done, Tested, Trainer, TrainingThread
+from node.training.process.trainer import Done, Tested, Trainer, TrainingThread
 from privacy.selfaudit.checks import Report
 
 PAUSED = "paused"

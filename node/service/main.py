@@ -20,8 +20,8 @@ from node.service.local_api import LocalServer
 from node.service.logs import configure_logging
 from node.service.loop import NodeService
 from node.service.settings import NodeSettings
-from node.training.trainer import NoopTrainer, Trainer, WorkerTrainer
-from node.training.worker import Worker
+from node.training.process.trainer import NoopTrainer, Trainer, WorkerTrainer
+from node.training.process.worker import Worker
 
 _log = structlog.get_logger("node")
 

@@ -36,7 +36,7 @@ from node.data.hospital_key import KEY_FILE, load_hospital_key
 from node.errors import JobRefused, ServiceError, WorkerMisbehaved
 from node.service.settings import SETTINGS_FILE
 from node.service.settings import load_settings as load_node_settings
-from node.training.frames import (
+from node.training.process.frames import (
     Failed,
     Intent,
     Ready,
@@ -277,7 +277,7 @@ PARSERS: tuple[Parser, ...] = (
         weight=10,
     ),
     Parser(
-        "frame", ("node.training.frames.read_frame",), _frames, _read_frame, (WorkerMisbehaved,),
+        "frame", ("node.training.process.frames.read_frame",), _frames, _read_frame, (WorkerMisbehaved,),
         lambda read: write_frame(read[0], read[1]),
     ),
     Parser(

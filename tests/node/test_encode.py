@@ -15,7 +15,7 @@ from node.data import blocks, columns, encode, intake, snapshot
 from node.data.encode import OPERATIONS, examples, features, targets
 from node.data.intake import Table, read_table
 from node.errors import JobRefused
-from node.training import augment
+from node.training.rounds import augment
 from tests.node.cases import heart_file, heart_schema, heart_spec, schema
 
 COLUMNS: tuple[dict[str, Any], ...] = (

@@ -12,8 +12,8 @@ from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.operations.values import BlobRef
 from node.errors import RoundFailed
 from node.register.private import PrivateRegister
-from node.training import trainer
-from node.training.trainer import Done, NoopTrainer, Task, Tested, TrainingThread, next_slot
+from node.training.process import trainer
+from node.training.process.trainer import Done, NoopTrainer, Task, Tested, TrainingThread, next_slot
 
 SLOT_MS = 30_000
 

@@ -34,9 +34,9 @@ from ledger.rules.log import Sequenced
 from node.errors import DatasetChanged, JobRefused, NodeError, WorkerDied
 from node.following.follower import News
 from node.service.local_api import LOCAL_FILE, LocalServer, _illness
-from node.training.frames import Job
-from node.training.trainer import NoopTrainer, Task
-from node.training.worker import OnIntent
+from node.training.process.frames import Job
+from node.training.process.trainer import NoopTrainer, Task
+from node.training.process.worker import OnIntent
 from tests.federation import node_of
 from tests.node.town import Town, small_schema, small_spec, small_table
 

@@ -42,7 +42,7 @@ from node.data.saying import say_and_follow
 from node.register.private import PRIVATE, PrivateRegister
 from node.service.loop import NodeService
 from node.service.settings import NodeSettings
-from node.training.trainer import NoopTrainer, Trainer
+from node.training.process.trainer import NoopTrainer, Trainer
 from tests.federation import Federation, node_of, steward_of
 
 PASSPHRASE = b"correct horse"

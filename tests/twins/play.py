@@ -32,9 +32,9 @@ from node.data.saying import say_and_follow
 from node.data.snapshot import unit_split
 from node.register.private import PRIVATE, PrivateRegister
 from node.service.local_api import LocalServer
-from node.training.frames import Job
-from node.training.trainer import Task
-from node.training.worker import OnIntent, Worker
+from node.training.process.frames import Job
+from node.training.process.trainer import Task
+from node.training.process.worker import OnIntent, Worker
 from privacy.selfaudit.checks import Report
 from tests.node.town import PASSPHRASE, Running, Town, small_spec
 from tests.twins.outside import LogWatch, Outside, Watch

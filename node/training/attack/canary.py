@@ -27,7 +27,7 @@ from node.data.encode import Examples, examples
 from node.data.intake import Array, Table
 from node.errors import JobRefused
 from node.training.attack.mechanism import AuditedSite, Floats, MadeUpRows, Noise, Silence
-from node.training.rounds import PreparedRound
+from node.training.rounds.one_round import PreparedRound
 from privacy.events import FULL_BATCH
 from privacy.selfaudit.checks import Steps
 

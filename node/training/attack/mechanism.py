@@ -26,8 +26,8 @@ from ledger.formats.strict import canonical
 from node.data.encode import Examples, examples
 from node.data.holdings import RowsAsked
 from node.data.intake import Array, Table
-from node.training.frames import Job
-from node.training.rounds import PreparedRound
+from node.training.process.frames import Job
+from node.training.rounds.one_round import PreparedRound
 from privacy.noise import Randomness
 from privacy.selfaudit.checks import Steps
 

@@ -28,7 +28,7 @@ from node.data.encode import Examples, examples
 from node.data.intake import read_table
 from node.training.attack.canary import Progress
 from node.training.attack.mechanism import AuditedSite, Floats, MadeUpRows, Noise
-from node.training.network import build, load_flat
+from node.training.networks.modules import build, load_flat
 from privacy.selfaudit.checks import Steps
 
 MOST_UNITS: Final = 400

@@ -1,0 +1,1 @@
+"""The networks that a spec can name: as torch modules, as one flat vector, as passes over blocks of rows."""

@@ -1,0 +1,116 @@
+"""From an engine's clipped sum to integers of the grid, with noise: for any module.
+
+The engines of ``node.training.sums.blocks`` sum in float64. Here the sum is rounded to the grid, after clipping
+to ``clip_norm``, below the sensitivity by what the engine and this rounding may round, and an
+independent rounded Gaussian integer is added to each coordinate. Millions of coordinates are handled
+some at a time, so that what lies between two steps stays in a processor's cache, and in the memory of
+the sum itself.
+
+Promise: one patient moves what noise is added to by at most ``sensitivity`` in L2 norm (zero-out relation),
+as far as ``node.training.sums.bookkeeping`` promises it. Without noise the sum is private to this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from node.training.sums.blocks import ClippedSum
+from privacy.events import GRID
+from privacy.noise import Randomness
+
+_AT_ONCE = 2**15
+"""Coordinates; of 8 bytes, three times over, in a processor's cache."""
+
+IntVector = npt.NDArray[np.int64]
+
+
+def clipped_sum(
+    engine: ClippedSum,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sensitivity: int,
+    *,
+    most_patients: int,
+    patients: IntVector | None = None,
+) -> IntVector:
+    """Sum clipped gradients on the grid, WITHOUT noise: int64 [d], grid units.
+
+    Args:
+        engine: from ``bookkeeping.clipped_sum_of``.
+        inputs: [n, ...], rows first.
+        targets: [n, ...].
+        sensitivity: L2 bound on what one patient moves the sum by, grid units.
+        most_patients: public bound on the patients of a batch.
+        patients: int64 [n], never falling: whose row each is; None where each is its own.
+
+    Raises:
+        ValueError: more patients than that.
+        InvalidParameter: rounding would take more than half of the sensitivity.
+    """
+    return _sum(engine, inputs, targets, sensitivity, most_patients, patients, None, None)
+
+
+def noisy_sum(
+    engine: ClippedSum,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sensitivity: int,
+    *,
+    most_patients: int,
+    noise_sd: int,
+    rng: Randomness,
+    patients: IntVector | None = None,
+    room: torch.Tensor | None = None,
+) -> IntVector:
+    """Sum as ``clipped_sum`` and add round(N(0, noise_sd^2)) to each coordinate: the private mechanism.
+
+    Args:
+        engine: as there.
+        inputs: as there.
+        targets: as there.
+        sensitivity: as there.
+        most_patients: as there.
+        noise_sd: grid units.
+        rng: secret, unrepeatable draws.
+        patients: as there.
+        room: float64 [d] that is written over: the result is a view of it.
+
+    Raises:
+        ValueError: as there.
+        InvalidParameter: as there.
+        InvalidEvent, RandomnessClosed: by ``rng``.
+    """
+    draw = partial(rng.gaussian_integers, noise_sd)
+    return _sum(engine, inputs, targets, sensitivity, most_patients, patients, draw, room)
+
+
+def _sum(
+    engine: ClippedSum,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    sensitivity: int,
+    most_patients: int,
+    patients: IntVector | None,
+    draw: Callable[[int], IntVector] | None,
+    room: torch.Tensor | None,
+) -> IntVector:
+    count = len(inputs) if patients is None else (int(patients[-1]) + 1 if len(patients) else 0)
+    if count > most_patients:
+        raise ValueError("more patients than were declared")
+    bound = engine.clip_norm(sensitivity, most_patients) / GRID
+    total = engine.float_sum(inputs, targets, bound, patients, into=room).numpy()
+    result = total.view(np.int64)  # written where what it is made of was read before
+    for low in range(0, len(total), _AT_ONCE):
+        part = total[low : low + _AT_ONCE]
+        part *= GRID
+        whole = np.rint(part, out=part).astype(np.int64)
+        if draw is None:
+            result[low : low + _AT_ONCE] = whole
+        else:
+            np.add(whole, draw(len(part)), out=result[low : low + _AT_ONCE])
+    return result

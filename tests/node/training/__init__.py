@@ -1,0 +1,1 @@
+"""Tests of the private mechanism and of the process that runs it."""
