@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from consilium.actions.attack_target import Target, target_of_experiment
+from consilium.actions.audit.attack_target import Target, target_of_experiment
 from consilium.experiment import Experiment
 from ledger.experiment.schema import Schema
 from node.training.attack.canary import run_canaries

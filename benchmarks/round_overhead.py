@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from consilium.actions.founding import INVITATIONS, SUFFIX
+from consilium.actions.federation.founding import INVITATIONS, SUFFIX
 from consilium.cli import main as consilium
 from consilium.demo.data import breast_cancer, demo_spec
 from consilium.demo.processes import Services, free_port

@@ -20,16 +20,16 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands import audit as audit_commands
 from consilium.commands import coordinator as coordinator_commands
-from consilium.commands import dataset as dataset_commands
 from consilium.commands import demo as demo_command
 from consilium.commands import experiment as experiment_commands
-from consilium.commands import federation as federation_commands
-from consilium.commands import ledger_offline as ledger_commands
 from consilium.commands import member as member_commands
 from consilium.commands import model as model_commands
 from consilium.commands import node as node_commands
+from consilium.commands.audit import group as audit_commands
+from consilium.commands.dataset import group as dataset_commands
+from consilium.commands.federation import group as federation_commands
+from consilium.commands.ledger import offline as ledger_commands
 
 INTERRUPTED = 130
 

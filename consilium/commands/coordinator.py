@@ -73,7 +73,7 @@ def rotate_keys(
     Its entry, request and sealing key are new; the log key stays, which only a new log can change
     (`federation succeed`). Run the same command again if it was interrupted, and back up the home.
     """
-    from consilium.actions.hub_keys import rotate
+    from consilium.actions.coordinator.hub_keys import rotate
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -101,7 +101,7 @@ def new_keys(
     Leave the coordinator running: it takes what stewards say. Hand them the request (`member rekey`,
     `member endorse`), and tell the fingerprint by another way. When it is in force, restart.
     """
-    from consilium.actions.hub_keys import request
+    from consilium.actions.coordinator.hub_keys import request
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 
@@ -144,7 +144,7 @@ def refill(
     highest checkpoint that anybody shows, and the coordinator does not run before every node that
     joined has shown its copy or was left out by name.
     """
-    from consilium.actions.refilling import refill as fill
+    from consilium.actions.coordinator.refilling import refill as fill
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 

@@ -121,7 +121,7 @@ def propose(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the hospitals for an experiment. What they approve is this very spec and plan."""
-    from consilium.actions.approving import unaffordable
+    from consilium.actions.experiment.approving import unaffordable
     from consilium.actions.speaking import open_member
     from consilium.client import Client
     from consilium.examples import spec_path
@@ -232,7 +232,7 @@ def approve(
     """Say yes for one of your hospital's datasets, after seeing what it will cost."""
     import math
 
-    from consilium.actions.approving import refuse_unaffordable, request_of
+    from consilium.actions.experiment.approving import refuse_unaffordable, request_of
     from consilium.actions.speaking import open_member, positive_number, say
     from consilium.commands.dates import parse_time_ms
     from consilium.naming import the_experiment
@@ -279,7 +279,7 @@ def refuse(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Say no for one of your hospital's datasets, or take an earlier yes back. It acts on sight."""
-    from consilium.actions.approving import dataset_of
+    from consilium.actions.experiment.approving import dataset_of
     from consilium.actions.speaking import closed_word, open_member, say
     from consilium.naming import the_experiment
     from consilium.settings import load_settings
@@ -329,7 +329,7 @@ def watch(
     as_json: JsonOption = False,
 ) -> None:
     """Follow an experiment to its end. Exits with 1 when it is stopped."""
-    from consilium.actions.watching import watch_on_terminal
+    from consilium.actions.experiment.watching import watch_on_terminal
     from consilium.settings import load_settings
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)

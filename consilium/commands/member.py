@@ -38,7 +38,7 @@ def join(
     A hospital's invitation has two seats, its node's and its steward's: each gets a home of its own
     below --home. Run the same command again if it was interrupted.
     """
-    from consilium.actions.joining import join as join_seats
+    from consilium.actions.member.joining import join as join_seats
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 
@@ -71,7 +71,7 @@ def invite(
     It takes effect when enough organisations endorsed it (`member endorse`). Whoever holds the file
     can take the seats: hand it over as you would a password.
     """
-    from consilium.actions.joining import invite as invite_people
+    from consilium.actions.member.joining import invite as invite_people
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 
@@ -132,7 +132,7 @@ def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) ->
     New keys are made here; the old ones sign for them, and end. What was sealed to the old keys is
     sealed to the new ones. Run the same command again if it was interrupted.
     """
-    from consilium.actions.renewing import rotate as change_keys
+    from consilium.actions.member.renewing import rotate as change_keys
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 
@@ -169,7 +169,7 @@ def new_keys(
     Hand the request to a steward, who proposes it (`member rekey`), and tell the fingerprint by
     another way. When enough organisations endorsed it, this home opens with the new keys.
     """
-    from consilium.actions.renewing import request_keys
+    from consilium.actions.member.renewing import request_keys
     from consilium.settings import load_settings
     from consilium.terminal import note, say_line
 
@@ -250,7 +250,7 @@ def erase_card(
 
     Whoever copied the card elsewhere, or holds a bundle with it, keeps it.
     """
-    from consilium.actions.erasing import erase_member_card
+    from consilium.actions.member.erasing import erase_member_card
     from consilium.settings import load_settings
     from consilium.terminal import ask, say_line
 

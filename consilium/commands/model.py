@@ -60,8 +60,8 @@ def download(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Fetch a released model (safetensors). The ledger will say that you took it."""
+    from consilium.actions.experiment.watching import show_progress
     from consilium.actions.speaking import open_member
-    from consilium.actions.watching import show_progress
     from consilium.client import Client
     from consilium.settings import load_settings
     from consilium.terminal import say_line

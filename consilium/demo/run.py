@@ -34,10 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from consilium.actions.founding import INVITATIONS, SUFFIX
-from consilium.actions.reporting import verified, write_all
+from consilium.actions.audit.reporting import verified, write_all
+from consilium.actions.experiment.watching import show_progress
+from consilium.actions.federation.founding import INVITATIONS, SUFFIX
 from consilium.actions.speaking import open_member, positive_number
-from consilium.actions.watching import show_progress
 from consilium.client import Client
 from consilium.client import Progress as Standing
 from consilium.demo.data import DemoData, DemoSite, breast_cancer, demo_spec, heart_disease

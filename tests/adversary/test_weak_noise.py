@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from consilium.actions.attack_target import target_in
-from consilium.actions.attacking import Attacked, attack_with_canaries
+from consilium.actions.audit.attack_target import target_in
+from consilium.actions.audit.attacking import Attacked, attack_with_canaries
 from consilium.actions.reading import offline_view
 from ledger.entries.operations.values import BlobRef
 from privacy.noise import SecureRandom

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consilium.actions.renewing import LOST
+from consilium.actions.member.renewing import LOST
 from ledger.errors import KeyFileError
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.home import LAST_ENTRY, MemberHome, Membership

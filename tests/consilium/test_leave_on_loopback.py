@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from consilium.actions import leaving
-from consilium.actions.leaving import plan_farewell
+from consilium.actions.federation import leaving
+from consilium.actions.federation.leaving import plan_farewell
 from ledger.entries.cards import DatasetCard, seal_card
 from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.rules.state import replace

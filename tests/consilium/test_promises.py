@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consilium.actions.registering import _book, _share
+from consilium.actions.dataset.registering import _book, _share
 from consilium.errors import InputError
 from node.register.promises import Share
 from tests.federation import small_schema

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from consilium.actions.purposes import read_parts
+from consilium.actions.dataset.purposes import read_parts
 from consilium.errors import InputError
 from tests.consilium.conftest import Finished, Run
 

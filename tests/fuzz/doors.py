@@ -10,9 +10,9 @@ from typing import Any
 
 from nacl import pwhash
 
+from consilium.actions.dataset.purposes import read_parts
 from consilium.actions.files import read_file
-from consilium.actions.joining import parse_seats
-from consilium.actions.purposes import read_parts
+from consilium.actions.member.joining import parse_seats
 from consilium.commands.dates import parse_time_ms
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
@@ -265,7 +265,7 @@ PARSERS: tuple[Parser, ...] = (
         weight=10,
     ),
     Parser(
-        "purpose-parts", ("consilium.actions.purposes.read_parts",),
+        "purpose-parts", ("consilium.actions.dataset.purposes.read_parts",),
         lambda: [b"research=2.5", b"research=2 public_health=0.1"],
         lambda data: read_parts(data.decode("utf-8", "surrogateescape").split()), (InputError,),
         without="numbers may be written in several ways",
@@ -291,7 +291,7 @@ PARSERS: tuple[Parser, ...] = (
         lambda data: parse_time_ms(text(data)), (InputError,), without="ISO 8601 has many spellings",
     ),
     Parser(
-        "seats", ("consilium.actions.joining.parse_seats",), lambda: [b"ada=researcher"],
+        "seats", ("consilium.actions.member.joining.parse_seats",), lambda: [b"ada=researcher"],
         lambda data: parse_seats("basel", (text(data),)), (InputError,),
         lambda seats: "".join(f"{s.handle}={s.role}" for s in seats).encode(),
     ),

@@ -28,7 +28,7 @@ ELSEWHERE: dict[str, str] = {
     "audit.verification.sources.open_copies": "see `audited-bundle` and `database`",
     "consilium.actions.log_sources.open_at": "opens what `open_copies` and `open_tiles` read",
     "consilium.actions.log_sources.open_source": "opens what `open_copies` and `open_tiles` read",
-    "consilium.actions.offline.open_here": "opens what `open_copies` reads",
+    "consilium.actions.ledger.offline.open_here": "opens what `open_copies` reads",
     "consilium.actions.reading.open_view": "opens a home, whose files are here one by one",
     "consilium.actions.speaking.open_member": "opens a home, whose files are here one by one",
     "consilium.experiment.Experiment.from_fields": "takes a mapping of Python's, as `parse_written`",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from audit.standalone.recompute_budget import recompute
-from consilium.actions.describing import as_html, as_lines
+from consilium.actions.dataset.describing import as_html, as_lines
 from ledger.entries.operations.statistics import PurePart, StatisticsReserved
 from ledger.errors import PlanRefused
 from ledger.experiment.pure_statistics import (

@@ -14,7 +14,7 @@ from audit.standalone.recompute_budget import recompute
 from audit.verification.findings import Check
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import verify
-from consilium.actions.describing import Description, as_html, as_json, as_lines, told_of
+from consilium.actions.dataset.describing import Description, as_html, as_json, as_lines, told_of
 from ledger.copies.blobs import BlobStore
 from ledger.copies.replica import Replica
 from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from immutables import Map
 
-from consilium.actions.purposes import read_parts
+from consilium.actions.dataset.purposes import read_parts
 from consilium.actions.speaking import open_member, positive_number, say
 from consilium.actions.written import read_written
 from consilium.errors import InputError, RefusedByFederation

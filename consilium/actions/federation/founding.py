@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from consilium.actions.joining import parse_seats
+from consilium.actions.member.joining import parse_seats
 from consilium.errors import InputError
 from consilium.passphrase import read_passphrase
 from consilium.settings import Settings

@@ -93,8 +93,8 @@ def export(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Write the log, its checkpoints and the blobs that are here into one file, for an auditor."""
-    from consilium.actions.exporting import export_copy
     from consilium.actions.homes import MOST_BLOBS, find_home
+    from consilium.actions.ledger.exporting import export_copy
     from consilium.actions.reading import open_view
     from consilium.settings import load_settings
     from consilium.terminal import note, say_line
@@ -120,7 +120,7 @@ def checkpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Print the newest signed checkpoint (a C2SP note): a seal over the whole log to keep."""
-    from consilium.actions.offline import open_here
+    from consilium.actions.ledger.offline import open_here
     from consilium.settings import load_settings
     from consilium.summaries.log import checkpoint_summary
     from consilium.terminal import say_line, show_json
@@ -184,8 +184,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Verify your own copy, trusting the genesis entry of your invitation; see `audit verify`."""
+    from consilium.actions.audit.verifying import verify_and_show
     from consilium.actions.homes import MOST_BLOBS, find_home
-    from consilium.actions.verifying import verify_and_show
     from consilium.settings import load_settings
     from ledger.exchange.home import GENESIS
 

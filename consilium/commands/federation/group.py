@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands import succeed as succeed_commands
+from consilium.commands.federation import succeed as succeed_commands
 from consilium.commands.options import (
     AtOption,
     CaOption,
@@ -68,7 +68,7 @@ def create(
     Invitations are written into HOME/invitations; each one lets its people in, once: hand them over
     as you would passwords. The policy is fixed in entry 0; later changes need endorsements.
     """
-    from consilium.actions.founding import found, loopback_port
+    from consilium.actions.federation.founding import found, loopback_port
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -247,8 +247,8 @@ def leave(
     Your copies of the log stay readable here. What was signed and spent stays. Run the same command
     again if it was interrupted; to come back takes new keys from k organisations (`member rekey`).
     """
-    from consilium.actions.leaving import catch_up, plan_farewell
-    from consilium.actions.leaving import leave as say_farewell
+    from consilium.actions.federation.leaving import catch_up, plan_farewell
+    from consilium.actions.federation.leaving import leave as say_farewell
     from consilium.actions.speaking import closed_word, open_member
     from consilium.settings import load_settings
     from consilium.terminal import ask, note, say_line

@@ -17,8 +17,8 @@ from consilium.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from consilium.actions.attack_target import Target
-    from consilium.actions.attacking import Attacked
+    from consilium.actions.audit.attack_target import Target
+    from consilium.actions.audit.attacking import Attacked
     from consilium.settings import Settings
 
 SUBMITTERS = ("auditor", "node")
@@ -119,7 +119,7 @@ def _target(
     experiment: str | None,
     at: str | None,
 ) -> Target:
-    from consilium.actions.attack_target import target_in, target_of_spec
+    from consilium.actions.audit.attack_target import target_in, target_of_spec
     from consilium.actions.reading import open_view
     from consilium.actions.written import read_written
     from consilium.errors import InputError
@@ -149,7 +149,7 @@ def _found(
     shadows: int,
     public_twins: Path | None,
 ) -> Attacked:
-    from consilium.actions import attacking
+    from consilium.actions.audit import attacking
     from consilium.terminal import counted
     from node.training.attack.shadows import PublicTwins
 

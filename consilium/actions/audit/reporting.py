@@ -24,7 +24,7 @@ from audit.reports.privacy_events import events_json
 from audit.reports.standing import sealed_json
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify
-from consilium.actions.budget_report import budget_csv, budget_report
+from consilium.actions.audit.budget_report import budget_csv, budget_report
 from consilium.actions.files import write_file
 from consilium.errors import InputError
 from consilium.naming import the_dataset, the_experiment

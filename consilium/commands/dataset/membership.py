@@ -52,7 +52,7 @@ def prove(
     Needs the file as it was registered. Give the proof to the patient or the court that asked, and do
     not publish it: whoever holds it can test guesses about the one or two leaves that it shows.
     """
-    from consilium.actions.membership import prove_unit
+    from consilium.actions.dataset.membership import prove_unit
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -77,7 +77,7 @@ def forget_secret(
     The ledger and every other proof stay valid. It cannot be undone, and copies of private.db made
     before still hold the secret. Training does not need it.
     """
-    from consilium.actions import membership
+    from consilium.actions.dataset import membership
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 

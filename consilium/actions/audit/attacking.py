@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from consilium.actions.attack_target import Target
+from consilium.actions.audit.attack_target import Target
 from consilium.actions.homes import member_homes
 from consilium.errors import InputError
 from ledger.entries.operations.audits import AuditKind, PrivacyAudited

@@ -62,7 +62,7 @@ def describe(
 
     They are charged to the patients kept for training, and every member may read them.
     """
-    from consilium.actions import describing
+    from consilium.actions.dataset import describing
     from consilium.actions.files import write_file
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import closed_word

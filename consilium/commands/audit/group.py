@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consilium.commands import audit_attack
+from consilium.commands.audit import attack as audit_attack
 from consilium.commands.options import JsonOption, examples
 
 if TYPE_CHECKING:
     from audit.verification.verify import Verification
-    from consilium.actions.reporting import Report
+    from consilium.actions.audit.reporting import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,7 +56,7 @@ def verify(
     Exits with 0 when nothing was refuted, with 1 and the place when something was. What cannot be
     checked in this copy is said, and never counted as good.
     """
-    from consilium.actions.verifying import verify_and_show
+    from consilium.actions.audit.verifying import verify_and_show
 
     place = _place(path, at)
     raise typer.Exit(
@@ -94,7 +94,7 @@ def report_data_use(
     by: ByOption = "consilium",
 ) -> None:
     """Who used a dataset, what for, on whose approval, at what cost to its patients' privacy."""
-    from consilium.actions.reporting import data_use
+    from consilium.actions.audit.reporting import data_use
 
     _report(path, at, trust, lambda found: data_use(found, dataset, by), out)
 
@@ -112,7 +112,7 @@ def report_contribution(
     by: ByOption = "consilium",
 ) -> None:
     """What each hospital added to a model, from updates that were released anyway."""
-    from consilium.actions.reporting import contribution
+    from consilium.actions.audit.reporting import contribution
 
     _report(path, at, trust, lambda found: contribution(found, experiment, by), out)
 
@@ -130,7 +130,7 @@ def report_certificate(
     by: ByOption = "consilium",
 ) -> None:
     """What a released model may tell about one patient at most, under NIST SP 800-226's headings."""
-    from consilium.actions.reporting import privacy_certificate
+    from consilium.actions.audit.reporting import privacy_certificate
 
     _report(path, at, trust, lambda found: privacy_certificate(found, experiment, by), out)
 
@@ -146,7 +146,7 @@ def report_budget(
     by: ByOption = "consilium",
 ) -> None:
     """What every hospital's patients were promised, what is spent of it, and on what; .json or .csv."""
-    from consilium.actions.reporting import verified, write_budget
+    from consilium.actions.audit.reporting import verified, write_budget
     from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
@@ -163,7 +163,7 @@ def report_all(
     by: ByOption = "consilium",
 ) -> None:
     """Every report on everything in the ledger, as pages and as JSON."""
-    from consilium.actions.reporting import verified, write_all
+    from consilium.actions.audit.reporting import verified, write_all
     from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
@@ -191,7 +191,7 @@ def events(
     The script needs Python's standard library alone. It recomputes each charge from its parameters,
     the sums, the gates and every epsilon, and exits with 1 where one differs.
     """
-    from consilium.actions.reporting import verified, write_events
+    from consilium.actions.audit.reporting import verified, write_events
     from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:
@@ -212,8 +212,8 @@ def membership(
 
     Exits with 0 when the proof holds, whichever it shows, and with 1 when it does not.
     """
-    from consilium.actions.membership import judge_file
-    from consilium.actions.reporting import verified
+    from consilium.actions.audit.reporting import verified
+    from consilium.actions.dataset.membership import judge_file
     from consilium.terminal import say_line, show_json
     from ledger.errors import NotConsistent
 
@@ -251,7 +251,7 @@ def console(
     port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8462,
 ) -> None:
     """Browse a copy: datasets and their uses, experiments, members, entries, reports. Read-only."""
-    from consilium.actions.console_server import serve
+    from consilium.actions.audit.console_server import serve
 
     serve(_place(path, at), trust, host=host, port=port)
 
@@ -264,7 +264,7 @@ def _report(
     out: Path,
 ) -> None:
     """Verify a copy, make a report of it, write it, and say how complete the copy is."""
-    from consilium.actions.reporting import verified, write_report
+    from consilium.actions.audit.reporting import verified, write_report
     from consilium.terminal import say_line
 
     with verified(_place(path, at), trust) as found:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands import dataset_membership, dataset_statistics
+from consilium.commands.dataset import membership as dataset_membership
+from consilium.commands.dataset import statistics as dataset_statistics
 from consilium.commands.options import (
     AtOption,
     DatasetArgument,
@@ -37,7 +38,7 @@ PurposeBudgetOption = Annotated[
 @app.command(epilog=examples("consilium dataset check --data heart.csv --schema schema.yaml"))
 def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -> None:
     """Say whether a file fits its schema. Nothing is written and nothing leaves this machine."""
-    from consilium.actions.registering import check_file
+    from consilium.actions.dataset.registering import check_file
     from consilium.terminal import say_line, show_fields, show_json
 
     found = check_file(data, schema)
@@ -115,7 +116,7 @@ def register(
     as_json: JsonOption = False,
 ) -> None:
     """Offer a dataset: its public schema and declared sizes are published, its rows stay here."""
-    from consilium.actions.registering import register_file
+    from consilium.actions.dataset.registering import register_file
     from consilium.actions.speaking import closed_word
     from consilium.settings import load_settings
     from consilium.terminal import show_fields, show_json
@@ -255,7 +256,7 @@ def limit(
     as_json: JsonOption = False,
 ) -> None:
     """Lower what a purpose may use of your patients' budget. It is never raised again."""
-    from consilium.actions.purposes import limit_purposes, read_parts
+    from consilium.actions.dataset.purposes import limit_purposes, read_parts
     from consilium.errors import InputError
     from consilium.settings import load_settings
     from consilium.terminal import show_json, show_table
@@ -278,7 +279,7 @@ def erase_card(
 
     Every copy deletes them and every proof stays valid. Whoever copied a card elsewhere keeps it.
     """
-    from consilium.actions.erasing import erase_dataset_card
+    from consilium.actions.member.erasing import erase_dataset_card
     from consilium.settings import load_settings
     from consilium.terminal import ask, say_line
 

@@ -52,7 +52,7 @@ def propose(
 
     It takes over from the last final checkpoint of the copy. HOME is the new coordinator's.
     """
-    from consilium.actions.succeeding import propose as make
+    from consilium.actions.federation.succeeding import propose as make
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -78,8 +78,8 @@ def endorse(
     as_json: JsonOption = False,
 ) -> None:
     """Check a proposal against your own copy, see what it means, and sign it as a steward."""
-    from consilium.actions.succeeding import endorse as sign
-    from consilium.actions.succeeding import look_at_proposal
+    from consilium.actions.federation.succeeding import endorse as sign
+    from consilium.actions.federation.succeeding import look_at_proposal
     from consilium.settings import load_settings
     from consilium.terminal import ask, say_line, show_fields, show_json
 
@@ -112,7 +112,7 @@ def found(
     as_json: JsonOption = False,
 ) -> None:
     """Found the new log with the endorsements of k organisations, by the old federation's policy."""
-    from consilium.actions.succeeding import found as begin
+    from consilium.actions.federation.succeeding import found as begin
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -144,8 +144,8 @@ def accept(
     Keys, blobs and a node's private register stay in the home; the old copy is kept beside them. Stop
     the node's service first.
     """
-    from consilium.actions.succeeding import accept as follow
-    from consilium.actions.succeeding import look_at_succession
+    from consilium.actions.federation.succeeding import accept as follow
+    from consilium.actions.federation.succeeding import look_at_succession
     from consilium.settings import load_settings
     from consilium.terminal import ask, say_line, show_fields, show_json
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from consilium.commands.ledger import app as app
+from consilium.commands.ledger.group import app as app
 from consilium.commands.options import AtOption, HomeOption, JsonOption, PassphraseOption, examples
 
 IndexArgument = Annotated[int, typer.Argument(min=0, help="Index of the entry, from 0.")]
@@ -42,7 +42,7 @@ def proof(
     `ledger policy`. A server gives proofs to anyone.
     """
     from consilium.actions.files import read_file, write_file
-    from consilium.actions.offline import LIMITS, open_here
+    from consilium.actions.ledger.offline import LIMITS, open_here
     from consilium.settings import load_settings
     from consilium.terminal import note, say_line
     from ledger.formats.note import parse_note
@@ -71,7 +71,7 @@ def leaf(
 ) -> None:
     """Write the exact bytes of an entry's leaf: what the log's tree commits to."""
     from consilium.actions.files import write_file
-    from consilium.actions.offline import open_here
+    from consilium.actions.ledger.offline import open_here
     from consilium.settings import load_settings
     from consilium.terminal import say_line
     from ledger.formats.merkle import leaf_hash
@@ -107,7 +107,7 @@ def policy(
     home, it is the coordinator's word.
     """
     from consilium.actions.files import write_file
-    from consilium.actions.offline import open_here, policy_text, witness_keys
+    from consilium.actions.ledger.offline import open_here, policy_text, witness_keys
     from consilium.settings import load_settings
     from consilium.terminal import say_line
 
@@ -142,7 +142,7 @@ def tiles(
     read.
     """
     from consilium.actions.files import read_file
-    from consilium.actions.offline import LIMITS, open_here
+    from consilium.actions.ledger.offline import LIMITS, open_here
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -181,7 +181,7 @@ def check(
     from datetime import UTC, datetime
 
     from consilium.actions.files import read_file
-    from consilium.actions.offline import LIMITS, check_proof
+    from consilium.actions.ledger.offline import LIMITS, check_proof
     from consilium.terminal import say_line, show_json
 
     found = check_proof(
@@ -247,7 +247,7 @@ def witness(
     and sees no entry. When the log shows two histories it keeps both notes as evidence and exits with 1;
     with --listen it stays, and /healthz turns red.
     """
-    from consilium.actions.witnessing import Wanted, run_witness
+    from consilium.actions.ledger.witnessing import Wanted, run_witness
     from consilium.settings import load_settings
 
     settings = load_settings(passphrase_file=passphrase_file)

@@ -1,0 +1,1 @@
+"""Verification, reports and attacks, for ``consilium audit``."""

@@ -1,0 +1,1 @@
+"""The coordinator's keys and its lost database, for ``consilium coordinator``."""

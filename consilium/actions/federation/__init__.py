@@ -1,0 +1,1 @@
+"""Founding, leaving and succeeding, for ``consilium federation``."""

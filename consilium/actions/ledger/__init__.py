@@ -1,0 +1,1 @@
+"""What leaves a copy: files, proofs, a witness, for ``consilium ledger``."""

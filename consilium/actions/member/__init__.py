@@ -1,0 +1,1 @@
+"""Seats, keys and cards, for ``consilium member``."""

@@ -1,0 +1,1 @@
+"""``consilium audit``: verification, reports, the console, attacks."""

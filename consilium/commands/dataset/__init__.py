@@ -1,0 +1,1 @@
+"""``consilium dataset``: a hospital's data, and what is said of it."""

@@ -1,0 +1,1 @@
+"""``consilium federation``: founding one, looking at one, succeeding one."""

@@ -1,0 +1,1 @@
+"""``consilium ledger``: the log itself, and what others take of it."""
