@@ -152,7 +152,6 @@ def calendar_cells(
                 f"{cell.test_percent}; use the same, or a patient would be trained on and measured",
             )
     blocks = sorted({cell.terms.block for cell in known.values()})
-    opened, asked = _open_block(schema, blocks, calendar)
     sizes: dict[tuple[str, Half], tuple[str, int]] = {
         (cell.terms.block, "test" if cell.terms.half == "test" else "train"): (
             cell.terms.cell,
@@ -160,7 +159,15 @@ def calendar_cells(
         )
         for cell in known.values()
     }
+    begun = [block for block in blocks if percent and (block, "test") not in sizes]
+    opened, asked = _open_block(schema, blocks, begun, calendar)
     new = []
+    for block in begun:  # its registration was cut off between the two cells
+        name = block_cell_name(organisation, block, "test")
+        said = asked if block == opened else 0
+        declared = _other_half(schema, block, sizes[(block, "train")][1], said)
+        new.append(NewCell(name, block, "test", declared))
+        sizes[(block, "test")] = (name, declared)
     if opened is not None and opened not in blocks:
         halves: tuple[tuple[Half, int], ...] = (
             ("train", asked - asked * percent // 100),
@@ -288,14 +295,39 @@ def declared_sizes(
     return sizes | {(cell.block, cell.half): cell.declared for cell in cells.new}
 
 
-def _open_block(schema: Schema, blocks: list[str], calendar: Calendar) -> tuple[str | None, int]:
+def _other_half(schema: Schema, block: str, train: int, asked: int) -> int:
+    """The size of a block's cell for evaluation where the log has only the one for training.
+
+    Args:
+        schema: of the dataset that is registered now.
+        block: the block.
+        train: declared for training.
+        asked: nominal patients of both as said now; 0 where nothing is said.
+
+    Raises:
+        RegistrationRefused: what is said now is not what the block was opened for.
+    """
+    percent = schema.test_percent
+    for both in (asked,) if asked else (schema.declared_rows, 100 * train // (100 - percent)):
+        if both - both * percent // 100 == train:
+            return -(-both * percent // 100)
+    raise RegistrationRefused(
+        schema.dataset,
+        f"block {block} was opened for {train} patients for training; say the same --new-patients "
+        "again, or leave it out",
+    )
+
+
+def _open_block(
+    schema: Schema, blocks: list[str], begun: list[str], calendar: Calendar
+) -> tuple[str | None, int]:
     """The block that newcomers come into, and the patients that it is opened for (0: it is open)."""
     asked = calendar.new_patients
     if asked is not None and asked < 0:
         raise RegistrationRefused(schema.dataset, f"--new-patients {asked} is below 0")
     current = next((block for block in blocks if covers(block, calendar.today)), None)
     if current is not None:
-        if asked:
+        if asked and current not in begun:
             raise RegistrationRefused(
                 schema.dataset,
                 f"block {current} is open and has its promise, which is for ever; leave --new-patients "
@@ -305,7 +337,7 @@ def _open_block(schema: Schema, blocks: list[str], calendar: Calendar) -> tuple[
             raise RegistrationRefused(
                 schema.dataset, f"block {current} is open until its end; leave --blocks out"
             )
-        return (None if asked == 0 else current), 0
+        return (None if asked == 0 else current), asked or 0
     period = calendar.period or (period_of(blocks[-1]) if blocks else None)
     if asked is None and not blocks:
         asked = schema.declared_rows

@@ -61,20 +61,42 @@ def _block_promises(
         for cell in known.values():
             _check_promise(schema, cell.terms, epsilon, delta)
         return ()
-    if epsilon is None:
-        if not known:
-            raise _no_promise(schema)
-        newest = max(known.values(), key=lambda cell: cell.terms.block)
-        epsilon = newest.terms.epsilon_micro / 10**6
-    return tuple(
-        (
-            _terms(
-                schema, new.name, new.half, max(1, new.declared), epsilon, delta, block=new.block
-            ),
-            schema.test_percent,
-        )
-        for new in cells.new
-    )
+    promises = []
+    for new in cells.new:
+        sibling = next((c.terms for c in known.values() if c.terms.block == new.block), None)
+        if sibling is not None:
+            terms = _other_half(schema, sibling, new.name, new.declared, epsilon, delta)
+        else:
+            asked = _promised_before(schema, known) if epsilon is None else epsilon
+            declared = max(1, new.declared)
+            terms = _terms(schema, new.name, new.half, declared, asked, delta, block=new.block)
+        promises.append((terms, schema.test_percent))
+    return tuple(promises)
+
+
+def _promised_before(schema: Schema, known: Map[str, PrivateCell]) -> float:
+    """What a new block's patients are promised where nothing is said: as those of the newest one."""
+    if not known:
+        raise _no_promise(schema)
+    newest = max(known.values(), key=lambda cell: cell.terms.block)
+    return newest.terms.epsilon_micro / 10**6
+
+
+def _other_half(
+    schema: Schema,
+    sibling: CellRegistered,
+    name: str,
+    declared: int,
+    epsilon: float | None,
+    delta: float | None,
+) -> CellRegistered:
+    """The second cell of a pair whose registration was cut off after the first: the same promise."""
+    _check_promise(schema, sibling, epsilon, delta)
+    most_e15 = min(DELTA_MAX_E15, 10**15 // (10 * sibling.declared_patients))
+    if sibling.delta_e15 != most_e15:  # it was said
+        delta = sibling.delta_e15 / 10**15
+    promised = sibling.epsilon_micro / 10**6
+    return _terms(schema, name, "test", max(1, declared), promised, delta, block=sibling.block)
 
 
 def _no_promise(schema: Schema) -> RegistrationRefused:
@@ -125,9 +147,13 @@ def _undivided_cells(
         if name in known:
             _check_promise(schema, known[name].terms, epsilon, delta)
             continue
-        if epsilon is None:
+        if name == halves[1] and halves[0] in known:
+            sibling = known[halves[0]].terms
+            terms = _other_half(schema, sibling, name, declared, epsilon, delta)
+        elif epsilon is None:
             raise _no_promise(schema)
-        terms = _terms(schema, name, use.use, max(1, declared), epsilon, delta)
+        else:
+            terms = _terms(schema, name, use.use, max(1, declared), epsilon, delta)
         new.append((terms, percent))
     return tuple(use for _, use, _ in wanted), tuple(new)
 

@@ -389,3 +389,35 @@ def test_a_new_blocks_cells_get_the_purposes_parts_also_where_their_registration
     hospital.register(people(50, 150), YEARS[2], declared=110)
     for half in ("train", "test"):
         assert parts_said(hospital.saying.federation.state, f"basel-2027-{half}") == parts
+
+
+@pytest.mark.parametrize("later", [YEARS[0], YEARS[2]], ids=["the same year", "the next one"])
+@pytest.mark.parametrize("again", [{}, {"new_patients": 97}], ids=["without", "with the size"])
+def test_a_block_cut_off_between_its_two_cells_gets_the_second_one(
+    hospital: Hospital, later: date, again: dict[str, Any]
+) -> None:
+    """Its patients have their places by then: without a cell for evaluation they would have none."""
+    hospital.saying.cut_off_after("cell.registered")
+    with pytest.raises(ConnectionError):
+        hospital.register(people(0, 90), YEARS[0], calendar={"new_patients": 97})
+    assert list(hospital.private.view.cells) == ["basel-2026-train"]
+    hospital.saying.cut_off_after(None)
+    hospital.register(people(0, 90), later, calendar=again)
+    cells = hospital.saying.federation.state.cells
+    train, test = (cells[f"basel-2026-{half}"].terms for half in ("train", "test"))
+    assert train.declared_patients == 97 - 97 * 30 // 100
+    assert test.declared_patients in (-(-97 * 30 // 100), -(-96 * 30 // 100))
+    assert test.epsilon_micro == train.epsilon_micro == 5_000_000
+    assert {place.block for place in hospital.places(people(0, 90)).values()} == {"2026"}
+    dataset = hospital.saying.federation.state.datasets["basel-heart"].terms
+    assert CellUse(cell="basel-2026-test", use="test") in dataset.cells
+
+
+def test_the_second_cell_of_a_block_is_of_the_size_that_it_was_opened_for(
+    hospital: Hospital,
+) -> None:
+    hospital.saying.cut_off_after("cell.registered")
+    with pytest.raises(ConnectionError):
+        hospital.register(people(0, 90), YEARS[0], calendar={"new_patients": 97})
+    with pytest.raises(RegistrationRefused, match="2026 was opened for 68 patients for training"):
+        hospital.prepare(people(0, 90), YEARS[0], calendar={"new_patients": 500})

@@ -264,6 +264,36 @@ def test_a_crash_before_it_was_said_leaves_nothing_usable(
     assert private.view.datasets["basel-heart"].registration is not None
 
 
+@pytest.mark.parametrize("delta", [None, 1e-7])
+def test_a_registration_cut_off_between_its_two_cells_goes_on_with_the_same_promise(
+    tmp_path: Path, private: PrivateRegister, delta: float | None
+) -> None:
+    """Without ``--epsilon`` too: the second cell's patients are promised what the first cell's are."""
+    saying, given = Saying(), schema(ids=True)
+    saying.cut_off_after("cell.registered")
+    with pytest.raises(ConnectionError):
+        saying.register(prepared(private, table(tmp_path), given, 2.5, delta), private)
+    assert list(private.view.cells) == ["basel-train"]
+    saying.cut_off_after(None)
+    saying.register(prepared(private, table(tmp_path), given, None), private)
+    cells = saying.federation.state.cells
+    assert cells["basel-test"].terms.epsilon_micro == 2_500_000
+    assert cells["basel-test"].terms.delta_e15 == (10**10 if delta is None else 10**8)
+    assert saying.said == ["cell.registered"] * 2 + ["dataset.registered"]
+    assert private.view.datasets["basel-heart"].registration is not None
+
+
+def test_the_second_cell_of_a_pair_gets_no_other_promise(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    saying = Saying()
+    saying.cut_off_after("cell.registered")
+    with pytest.raises(ConnectionError):
+        saying.register(prepared(private, table(tmp_path), schema(ids=True), 2.5), private)
+    with pytest.raises(RegistrationRefused, match=r"were promised epsilon 2\.5 for ever"):
+        prepared(private, table(tmp_path), schema(ids=True), 3.0)
+
+
 def test_a_crash_after_it_was_said_is_completed_from_the_log(
     tmp_path: Path, private: PrivateRegister
 ) -> None:
