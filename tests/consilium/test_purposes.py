@@ -27,6 +27,7 @@ def test_parts_are_read_as_millionths() -> None:
         (["research=-1"], "give an epsilon from 0 to 1000"),
         (["research=NaN"], "give an epsilon from 0 to 1000"),
         (["research=1", "research=2"], "names research twice"),
+        (["research=1e-30"], "the least part there is, is research=0.000001"),
     ],
 )
 def test_a_part_that_is_none_is_refused(written: list[str], why: str) -> None:

@@ -15,6 +15,8 @@ from ledger.errors import PlanRefused
 from ledger.experiment.purpose_parts import Parts, part_for
 
 _MOST = Decimal(1000)
+_LEAST = Decimal("0.000001")
+"""The log holds parts in millionths of epsilon; what is less would be said as nothing at all."""
 
 
 class Limited(TypedDict):
@@ -44,6 +46,11 @@ def read_parts(written: Sequence[str]) -> dict[PurposeCode, int]:
             raise InputError(f"--purpose-budget {text!r}: {number!r} is not a number") from None
         if not (epsilon.is_finite() and 0 <= epsilon <= _MOST):
             raise InputError(f"--purpose-budget {text!r}: give an epsilon from 0 to {_MOST}")
+        if 0 < epsilon < _LEAST:
+            raise InputError(
+                f"--purpose-budget {text!r}: the least part there is, is {purpose}={_LEAST}; write "
+                f"{purpose}=0 to give it nothing, which no later word raises again"
+            )
         if purpose in found:
             raise InputError(f"--purpose-budget names {purpose} twice")
         found[purpose] = int(epsilon * 10**6)
