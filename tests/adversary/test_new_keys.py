@@ -20,7 +20,7 @@ from tests.adversary.coordinator import Receipt, resigned
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import COORDINATOR, POLICY, node_of, ring_of, steward_of
-from tests.ledger.test_fold_members import anew
+from tests.ledger.rules.test_fold_members import anew
 
 
 def resumed(world: World, hospital: str, digit: str) -> Entry:

@@ -25,8 +25,8 @@ from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.entries.operations.members import KeyRevoked
 from tests.audit.conftest import write
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
-from tests.ledger.test_fold_changes import conflict, two_entries
-from tests.ledger.test_fold_members import anew
+from tests.ledger.rules.test_fold_changes import conflict, two_entries
+from tests.ledger.rules.test_fold_members import anew
 
 NODE = node_of("basel")
 

@@ -25,7 +25,7 @@ from ledger.formats.tile_folder import export_tiles, folder
 from ledger.formats.tiles import Fetch
 from ledger.formats.tlog_policy import Log
 from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_answer
-from tests.ledger import worked
+from tests.ledger.formats import worked
 from tests.shared_data import shared
 
 NAME = "example.com/witness"

@@ -20,7 +20,7 @@ from ledger.formats.tlog_policy import parse_policy
 from tests.consilium.conftest import Run
 from tests.consilium.places import EVERYWHERE, HOSPITALS, WITH_ENTRIES, Places
 from tests.federation import node_of
-from tests.ledger.worked import WITNESS_KEY
+from tests.ledger.formats.worked import WITNESS_KEY
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)

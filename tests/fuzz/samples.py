@@ -16,7 +16,7 @@ from ledger.formats.checkpoint import log_verifier
 from ledger.formats.note import VerifierKey
 from ledger.formats.strict import canonical
 from tests.federation import COORDINATOR, Federation, node_of
-from tests.ledger.test_fold import any_op
+from tests.ledger.rules.test_fold import any_op
 
 FOLDER = Path(tempfile.mkdtemp(prefix="consilium-fuzz-"))
 """Of this process; files that a parser reads lie here."""

@@ -1,0 +1,1 @@
+"""Tests of durable copies of a log."""

@@ -1,0 +1,1 @@
+"""Tests of how members reach the coordinator."""

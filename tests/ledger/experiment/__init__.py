@@ -1,0 +1,1 @@
+"""Tests of an experiment in data: schema, spec, plan, average."""

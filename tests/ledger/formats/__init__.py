@@ -1,0 +1,1 @@
+"""Tests of bytes of the field and of ours."""

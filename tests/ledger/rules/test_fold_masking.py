@@ -1,0 +1,523 @@
+"""Masked rounds in the fold: who may say what in which phase, and what ends one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ledger.entries.operations.budgets import BudgetRefused
+from ledger.entries.operations.experiments import ExperimentApproved
+from ledger.entries.operations.log import TimeNoted
+from ledger.entries.operations.masking import (
+    MaskingAdvanced,
+    MaskingAdvertised,
+    MaskingAgreed,
+    MaskingRevealed,
+    MaskingShared,
+    RevealedShare,
+)
+from ledger.entries.operations.rounds import MaskedVector, RoundClosed, UpdateRefused
+from ledger.entries.operations.values import BlobRef, PublicKey
+from ledger.rules import masking as rules
+from ledger.rules.experiment_state import Masking
+from ledger.rules.fold import step
+from ledger.rules.state import State
+from privacy.masking.roster import survivors_digest
+from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
+from tests.ledger.facts import (
+    aggregate_op,
+    cell_of,
+    dataset_of,
+    fold,
+    h,
+    open_op,
+    proposal,
+    reserve_op,
+    says,
+    settle_op,
+    steps_used,
+    submit_op,
+)
+from tests.ledger.rules.test_fold_rounds import under_way
+
+HOSPITALS = ("basel", "bern", "chur", "davos")
+SHARE = "00" + 65 * "11"
+
+
+def proposed(
+    hospitals: tuple[str, ...] = HOSPITALS, *, void: str | None = None, **plan: Any
+) -> State:
+    """Hospitals with a cell and a dataset each; a masked experiment is the last entry."""
+    state = Federation.found(hospitals).state
+    for name in hospitals:
+        for op in (cell_of(name), dataset_of(name)):
+            state = fold(state, node_of(name), op)
+    op = proposal(state, hospitals)
+    changed = {"quorum": 3, "secure_aggregation": "local"} | plan
+    return fold(
+        state,
+        RESEARCHER,
+        op.model_copy(update={"plan": op.plan.model_copy(update=changed)}),
+        void,
+    )
+
+
+class Round:
+    """The open masked round of a state, and what its members say."""
+
+    def __init__(self, **plan: Any) -> None:
+        state = proposed(**plan)
+        self.id = next(iter(state.experiments))
+        for name in HOSPITALS:
+            approval = _approval(self.id, name)
+            state = fold(state, steward_of(name), approval)
+            state = fold(state, node_of(name), reserve_op(state, self.id, name))
+        deadline = state.log_time + 60_000
+        self.state = fold(state, COORDINATOR, open_op(state, self.id, deadline_ms=deadline))
+
+    @property
+    def masking(self) -> Masking:
+        current = self.state.experiments[self.id].round
+        assert current is not None
+        assert current.masking is not None
+        return current.masking
+
+    def common(self, name: str, **changed: Any) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "experiment": self.id,
+            "dataset": f"{name}-heart",
+            "round": 1,
+            "attempt": self.state.experiments[self.id].next_attempt,
+            "context": self.masking.context,
+        }
+        return fields | changed
+
+    def advertise(self, name: str, void: str | None = None, **changed: Any) -> None:
+        fields = self.common(
+            name,
+            sharing=PublicKey(alg="x25519", public=h((name, "sharing"))),
+            masking=PublicKey(alg="x25519", public=h((name, "masking"))),
+        )
+        op = MaskingAdvertised(type="masking.advertised", **(fields | changed))
+        self.state = fold(self.state, node_of(name), op, void)
+
+    def share(self, name: str, void: str | None = None, **changed: Any) -> None:
+        blob = BlobRef(sha256=h(name), bytes=rules.shares_bytes(len(self.masking.members)))
+        fields = self.common(name, shares=blob, seed=h((name, "seed")))
+        op = MaskingShared(type="masking.shared", **(fields | changed))
+        self.state = fold(self.state, node_of(name), op, void)
+
+    def submit(self, name: str, void: str | None = None, **changed: Any) -> None:
+        masked = MaskedVector(context=self.masking.context, vector=h((name, "vector")))
+        op = submit_op(self.state, self.id, name, word=(name, self.masking.context), train=1)
+        op = op.model_copy(update={"masked": masked} | changed)
+        self.state = fold(self.state, node_of(name), op, void)
+
+    def advance(self, phase: Any, *names: str, void: str | None = None) -> None:
+        op = MaskingAdvanced(
+            type="masking.advanced",
+            experiment=self.id,
+            round=1,
+            attempt=self.state.experiments[self.id].next_attempt,
+            phase=phase,
+            datasets=tuple(f"{name}-heart" for name in names),
+        )
+        self.state = fold(self.state, COORDINATOR, op, void)
+
+    def agree(self, name: str, void: str | None = None, **changed: Any) -> None:
+        digest = survivors_digest(bytes.fromhex(self.masking.context), self.masking.members)
+        op = MaskingAgreed(
+            type="masking.agreed", **(self.common(name, survivors=digest.hex()) | changed)
+        )
+        self.state = fold(self.state, node_of(name), op, void)
+
+    def reveal(self, name: str, void: str | None = None, **secrets: Any) -> None:
+        asked = secrets or {k[:-6]: v for k, v in rules.secrets_asked(self.masking).items()}
+        shares = tuple(
+            RevealedShare(of=f"{of}-heart", secret=secret, share=SHARE)
+            for of, secret in asked.items()
+        )
+        op = MaskingRevealed(type="masking.revealed", **self.common(name, shares=shares))
+        self.state = fold(self.state, node_of(name), op, void)
+
+    def close(self, reason: Any, void: str | None = None) -> None:
+        op = RoundClosed(
+            type="round.closed",
+            experiment=self.id,
+            round=1,
+            attempt=self.state.experiments[self.id].next_attempt,
+            reason=reason,
+        )
+        self.state = fold(self.state, COORDINATOR, op, void)
+
+    def pass_time(self, ms: int) -> None:
+        noted = says(
+            self.state, COORDINATOR, TimeNoted(type="time.noted"), at_ms=self.state.log_time + ms
+        )
+        self.state = step(self.state, noted)[0]
+
+    def leave(self, name: str) -> None:
+        op = BudgetRefused(
+            type="budget.refused", experiment=self.id, dataset=f"{name}-heart", reason="unavailable"
+        )
+        self.state = fold(self.state, node_of(name), op)
+
+    def until(self, phase: str, here: tuple[str, ...] = HOSPITALS) -> Round:
+        """Play honestly up to a phase; who is not here says that it leaves."""
+        for name in set(HOSPITALS) - set(here):
+            self.leave(name)
+        for say, ends in ((self.advertise, "share"), (self.share, "mask"), (self.submit, "unmask")):
+            if self.masking.phase == phase:
+                break
+            for name in here:
+                say(name)
+            self.advance(ends, *here)
+        return self
+
+
+def _approval(experiment: str, name: str) -> ExperimentApproved:
+    return ExperimentApproved(
+        type="experiment.approved",
+        experiment=experiment,
+        dataset=f"{name}-heart",
+        epsilon_max_micro=10**6,
+        until_ms=2**50,
+    )
+
+
+def test_a_masked_round_ends_in_a_sum_after_its_four_phases() -> None:
+    masked = Round().until("unmask")
+    for name in HOSPITALS:
+        masked.agree(name)
+    for name in HOSPITALS:
+        masked.reveal(name)
+    state = fold(masked.state, COORDINATOR, aggregate_op(masked.state, masked.id))
+    assert state.experiments[masked.id].next_round == 2
+    assert {r.served for r in state.experiments[masked.id].reservations.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("hospitals", "plan"),
+    [
+        (("basel", "bern"), {"quorum": 2}),
+        (HOSPITALS, {"quorum": 2}),
+    ],
+)
+def test_a_masked_plan_for_fewer_than_three_is_refused(
+    hospitals: tuple[str, ...], plan: dict[str, Any]
+) -> None:
+    proposed(hospitals, **plan, void="plan_invalid")
+
+
+def test_the_context_names_experiment_attempt_roster_and_model() -> None:
+    first = Round()
+    contexts = {first.masking.context}
+    first.pass_time(61_000)
+    first.close("quorum_missed")
+    again = fold(
+        first.state,
+        COORDINATOR,
+        open_op(first.state, first.id, deadline_ms=first.state.log_time + 60_000),
+    )
+    fewer = fold(
+        first.state,
+        COORDINATOR,
+        open_op(
+            first.state,
+            first.id,
+            cohort=tuple(f"{n}-heart" for n in HOSPITALS[:3]),
+            deadline_ms=first.state.log_time + 60_000,
+        ),
+    )
+    for state in (again, fewer):
+        current = state.experiments[first.id].round
+        assert current is not None
+        assert current.masking is not None
+        contexts.add(current.masking.context)
+    assert len(contexts) == 3
+
+
+def test_a_cohort_below_the_quorum_is_not_asked() -> None:
+    masked = Round()
+    masked.pass_time(61_000)
+    masked.close("quorum_missed")
+    op = open_op(masked.state, masked.id, cohort=("basel-heart", "bern-heart"))
+    fold(masked.state, COORDINATOR, op, "quorum_missed")
+
+
+def test_a_message_of_another_context_is_void() -> None:
+    masked = Round()
+    masked.advertise("basel", "context_mismatch", context=h("another"))
+    masked = Round().until("mask")
+    masked.submit("basel", "context_mismatch", masked=None)
+    other = MaskedVector(context=h("another"), vector=h("v"))
+    masked.submit("basel", "context_mismatch", masked=other)
+
+
+def test_a_masked_update_in_a_bare_round_is_void() -> None:
+    state, experiment = under_way()
+    masked = MaskedVector(context=h("context"), vector=h("vector"))
+    op = submit_op(state, experiment, train=1).model_copy(update={"masked": masked})
+    fold(state, node_of("basel"), op, "context_mismatch")
+
+
+def test_every_message_has_its_phase() -> None:
+    masked = Round()
+    masked.share("basel", "wrong_phase")
+    masked.submit("basel", "wrong_phase")
+    masked.agree("basel", "wrong_phase")
+    masked.advance("mask", *HOSPITALS, void="wrong_phase")
+    masked.until("unmask")
+    masked.advertise("basel", "wrong_phase")
+    fold(masked.state, COORDINATOR, aggregate_op(masked.state, masked.id), "wrong_phase")
+
+
+def test_nothing_is_said_twice() -> None:
+    masked = Round()
+    masked.advertise("basel")
+    masked.advertise("basel", "repeated")
+    masked.advertise("bern", "key_conflict", masking=_key(h(("basel", "sharing"))))
+    masked = Round().until("share")
+    masked.share("basel")
+    masked.share("basel", "repeated")
+    masked = Round().until("unmask")
+    for name in HOSPITALS:
+        masked.agree(name)
+    masked.agree("basel", "repeated")
+    masked.reveal("basel")
+    masked.reveal("basel", "repeated")
+
+
+def _key(public: str) -> PublicKey:
+    return PublicKey(alg="x25519", public=public)
+
+
+def test_a_phase_goes_on_early_only_when_nobody_is_awaited() -> None:
+    masked = Round()
+    for name in HOSPITALS[:3]:
+        masked.advertise(name)
+    masked.advance("share", *HOSPITALS[:3], void="not_due")
+    masked.leave("davos")
+    masked.advance("share", *HOSPITALS[:3])
+
+
+def test_a_phase_goes_on_without_the_late_after_its_time() -> None:
+    masked = Round()
+    for name in HOSPITALS[:3]:
+        masked.advertise(name)
+    masked.pass_time(18_001)  # three tenths of the round's minute
+    masked.advance("share", *HOSPITALS[:3])
+    assert masked.masking.phase == "share"
+
+
+def test_the_coordinator_names_exactly_who_answered() -> None:
+    masked = Round()
+    for name in HOSPITALS:
+        masked.advertise(name)
+    masked.advance("share", *HOSPITALS[:3], void="members_mismatch")
+    masked.advance("share", *HOSPITALS)
+    for name in HOSPITALS:
+        masked.share(name)
+    masked.advance("mask", *HOSPITALS[:3])  # the blob of the fourth did not arrive
+    masked.submit("davos", "members_mismatch")
+
+
+def test_too_few_end_the_attempt_and_the_next_one_has_another_context() -> None:
+    masked = Round()
+    before = masked.masking.context
+    for name in HOSPITALS[:2]:
+        masked.advertise(name)
+    masked.pass_time(18_001)
+    masked.advance("share", *HOSPITALS[:2], void="quorum_missed")
+    masked.close("shares_missing", "round_mismatch")
+    masked.close("quorum_missed")
+    state = fold(
+        masked.state,
+        COORDINATOR,
+        open_op(masked.state, masked.id, deadline_ms=masked.state.log_time + 60_000),
+    )
+    masked.state = state
+    assert masked.masking.context != before
+
+
+def test_the_same_vector_under_fresh_masks_costs_nothing() -> None:
+    masked = Round().until("unmask")
+    masked.pass_time(61_000)
+    masked.close("quorum_missed", "round_mismatch")
+    masked.close("shares_missing")
+    masked.state = fold(
+        masked.state,
+        COORDINATOR,
+        open_op(masked.state, masked.id, deadline_ms=masked.state.log_time + 60_000),
+    )
+    masked.until("unmask")
+    held = masked.state.experiments[masked.id].reservations["basel-heart"]
+    assert held.used["train"] == 1
+    assert held.vectors["train"].different == 1
+
+
+def test_another_vector_under_fresh_masks_needs_further_noise() -> None:
+    masked = Round().until("unmask")
+    masked.pass_time(61_000)
+    masked.close("shares_missing")
+    masked.state = fold(
+        masked.state,
+        COORDINATOR,
+        open_op(masked.state, masked.id, deadline_ms=masked.state.log_time + 60_000),
+    )
+    masked.until("mask")
+    other = MaskedVector(context=masked.masking.context, vector=h("another"))
+    masked.submit("basel", "under_reported", masked=other)
+
+
+def test_other_survivors_are_not_agreed_to() -> None:
+    masked = Round().until("unmask")
+    fewer = survivors_digest(bytes.fromhex(masked.masking.context), masked.masking.members[:3])
+    masked.agree("basel", "members_mismatch", survivors=fewer.hex())
+
+
+def test_nothing_is_revealed_before_the_threshold_agreed() -> None:
+    masked = Round().until("unmask")
+    masked.agree("basel")
+    masked.agree("bern")
+    masked.reveal("basel", "not_due")
+    masked.agree("chur")
+    masked.reveal("davos", "not_due")
+    masked.reveal("basel")
+
+
+def test_a_dropout_s_masking_key_is_asked_for_and_a_survivor_s_seed() -> None:
+    masked = Round().until("mask")
+    for name in HOSPITALS[:3]:
+        masked.submit(name)
+    masked.pass_time(48_001)
+    masked.advance("unmask", *HOSPITALS[:3])
+    for name in HOSPITALS[:3]:
+        masked.agree(name)
+    assert rules.secrets_asked(masked.masking)["davos-heart"] == "key"
+    masked.reveal("basel", "shares_mismatch", davos="seed")
+    masked.reveal("basel", "shares_mismatch", bern="key")
+    masked.reveal("basel", "shares_mismatch", stranger="seed")
+    masked.reveal("basel", basel="seed", bern="seed", davos="key")
+    masked.agree("davos", "members_mismatch")
+
+
+def test_both_secrets_of_one_hospital_fit_into_no_entry() -> None:
+    masked = Round().until("unmask")
+    for name in HOSPITALS:
+        masked.agree(name)
+    shares = tuple(
+        RevealedShare(of="basel-heart", secret=secret, share=SHARE)  # type: ignore[arg-type]
+        for secret in ("seed", "key")
+    )
+    op = MaskingRevealed(type="masking.revealed", **masked.common("bern", shares=shares))
+    fold(masked.state, node_of("bern"), op, "shares_mismatch")
+
+
+def test_a_sum_needs_shares_of_the_threshold() -> None:
+    masked = Round().until("unmask")
+    for name in HOSPITALS:
+        masked.agree(name)
+    for name in HOSPITALS[:2]:
+        masked.reveal(name)
+    fold(masked.state, COORDINATOR, aggregate_op(masked.state, masked.id), "wrong_phase")
+    masked.reveal("chur")
+    fold(masked.state, COORDINATOR, aggregate_op(masked.state, masked.id))
+
+
+def test_a_masked_update_is_refused_for_its_bytes_but_not_for_its_norm() -> None:
+    masked = Round().until("mask")
+    masked.submit("basel")
+    current = masked.state.experiments[masked.id].round
+    assert current is not None
+    entry = current.updates["basel-heart"].entry
+
+    def refuse(reason: Any, void: str | None = None) -> None:
+        op = UpdateRefused(type="update.refused", update=entry, reason=reason)
+        masked.state = fold(masked.state, COORDINATOR, op, void)
+
+    refuse("norm_bound", "wrong_phase")
+    refuse("missing_blob")
+    for name in HOSPITALS[1:]:
+        masked.submit(name)
+    masked.advance("unmask", *HOSPITALS[1:])
+    assert rules.secrets_asked(masked.masking)["basel-heart"] == "key"
+
+
+def test_a_survivor_is_not_refused_after_the_survivors_were_named() -> None:
+    masked = Round().until("unmask")
+    current = masked.state.experiments[masked.id].round
+    assert current is not None
+    entry = current.updates["basel-heart"].entry
+    op = UpdateRefused(type="update.refused", update=entry, reason="missing_blob")
+    fold(masked.state, COORDINATOR, op, "wrong_phase")
+
+
+def test_a_hospital_that_settled_takes_no_part() -> None:
+    masked = Round()
+    masked.state = fold(masked.state, node_of("davos"), settle_op(masked.id, "davos"))
+    masked.advertise("davos", "settled")
+    assert "davos-heart" not in rules.waiting_for(
+        masked.state.experiments[masked.id],
+        masked.state.experiments[masked.id].round,  # type: ignore[arg-type]
+        masked.masking,
+    )
+
+
+# --- divided noise ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"noise_shares": 3},  # nobody may collude
+        {"noise_shares": 1},
+        {"strategy": "fedavg"},
+        {"secure_aggregation": "local"},
+        {"secure_aggregation": None},
+    ],
+)
+def test_noise_is_divided_only_where_enough_hospitals_add_it_to_one_sum(
+    plan: dict[str, Any],
+) -> None:
+    assert next(iter(proposed(**shared_noise()).experiments.values())).plan.noise_shares == 2
+    proposed(**(shared_noise() | plan), void="plan_invalid")
+
+
+def shared_noise() -> dict[str, Any]:
+    return {"secure_aggregation": "distributed", "noise_shares": 2}
+
+
+def test_divided_noise_that_differs_between_hospitals_is_refused() -> None:
+    state = Federation.found(HOSPITALS).state
+    for name in HOSPITALS:
+        for op in (cell_of(name), dataset_of(name)):
+            state = fold(state, node_of(name), op)
+    op = proposal(state, HOSPITALS)
+    first, *others = op.plan.sites
+    quieter, *rest = first.releases
+    louder = quieter.model_copy(update={"noise_sd": quieter.noise_sd + 1})
+    sites = (first.model_copy(update={"releases": (louder, *rest)}), *others)
+    changed = {"quorum": 3, "sites": sites} | shared_noise()
+    plan = op.plan.model_copy(update=changed)
+    fold(state, RESEARCHER, op.model_copy(update={"plan": plan}), "plan_invalid")
+
+
+def test_divided_noise_is_void_in_a_second_attempt() -> None:
+    masked = Round(**shared_noise()).until("unmask")
+    masked.pass_time(61_000)
+    masked.close("shares_missing")
+    masked.state = fold(
+        masked.state,
+        COORDINATOR,
+        open_op(masked.state, masked.id, deadline_ms=masked.state.log_time + 60_000),
+    )
+    masked.until("mask")
+    masked.submit("basel", "vector_reused")
+    fresh = MaskedVector(context=masked.masking.context, vector=h("fresh"))
+    masked.submit("basel", "under_reported", masked=fresh)
+    fresh = MaskedVector(context=masked.masking.context, vector=h("fresher"))
+    masked.submit("basel", masked=fresh, used=steps_used(train=3))
+    held = masked.state.experiments[masked.id].reservations["basel-heart"]
+    assert (held.vectors["train"].different, held.used["train"]) == (3, 3)

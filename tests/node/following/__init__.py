@@ -1,0 +1,1 @@
+"""Tests of a node's copy of the log, and what it witnesses."""
