@@ -2,7 +2,8 @@
 
 Canary runs of the training code (``consilium audit attack --kind canary``) over a mechanism that is right, one with
 half or seven tenths of its noise, and ones that make more steps than are charged; the smoke alarm over a mechanism that
-is right and ones with a tenth of the noise and none to speak of. All rows are made up. One audit is ``--runs`` pairs
+is right and ones with a tenth of the noise and none to speak of; who trained twins of the model, by LiRA and by RMIA
+(``attack_twins``). All rows are made up. One audit is ``--runs`` pairs
 of runs; each is repeated ``--audits`` times.
 
 The plan is an experiment of epsilon ``--epsilon`` on one site, two rounds, logistic regression of six parameters. Power
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.attack_twins import twins
 from consilium.actions.audit.attack_target import Target, target_of_experiment
 from consilium.experiment import Experiment
 from ledger.experiment.schema import Schema
@@ -57,6 +59,7 @@ CANARY_FAULTS = (
     Fault("noise x0.7", noise=0.7),
     Fault("twice the rounds that are charged", rounds=2.0),
 )
+TWIN_FAULTS = (HONEST, Fault("noise x0.01", noise=0.01))
 SMOKE_FAULTS = (Fault("noise x0.1", noise=0.1), Fault("noise x0.01", noise=0.01))
 
 
@@ -67,6 +70,8 @@ def main() -> int:
     arguments.add_argument("--runs", type=int, default=2000, help="pairs of runs of an audit")
     arguments.add_argument("--audits", type=int, default=5, help="audits of each fault")
     arguments.add_argument("--honest", type=int, default=10, help="audits without a fault")
+    arguments.add_argument("--shadows", type=int, default=64, help="twins of a model; 0 for none")
+    arguments.add_argument("--references", type=int, default=4, help="a target's few shadows")
     arguments.add_argument("--json", action="store_true")
     chosen = arguments.parse_args()
     start_torch()
@@ -84,6 +89,11 @@ def main() -> int:
             smoke(target, fault, chosen.honest if fault is HONEST else chosen.audits)
             for fault in (HONEST, *SMOKE_FAULTS)
         ],
+        "twins": [
+            one
+            for fault in TWIN_FAULTS * bool(chosen.shadows)
+            for one in twins(target, fault.name, _noise(fault), chosen.shadows, chosen.references)
+        ],
     }
     if chosen.json:
         sys.stdout.write(json.dumps(found) + "\n")
@@ -93,7 +103,11 @@ def main() -> int:
                 sys.stdout.write(
                     f"{part}: {one['fault']}: {one['alarms']} of {one['audits']}; {one}\n"
                 )
-    return 0 if not any(found[part][0]["alarms"] for part in ("canary", "one_run")) else 1
+        for one in found["twins"]:
+            sys.stdout.write(f"{one['attack']}, {one['references']} references: {one}\n")
+    wrong = any(found[part][0]["alarms"] for part in ("canary", "one_run"))
+    wrong = wrong or any(one["alarm"] for one in found["twins"] if one["fault"] == HONEST.name)
+    return int(wrong)
 
 
 def audits(target: Target, fault: Fault, runs: int, count: int) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from audit.reports.proven import is_accounted_alone, proven_epsilon, proven_mu, 
 from audit.verification.history import History
 from audit.verification.records import Said
 from audit.verification.verify import Verification
-from ledger.entries.operations.audits import PrivacyAudited
+from ledger.entries.operations.audits import TWINS, PrivacyAudited
 from ledger.entries.operations.plans import Plan
 from privacy.curves import true_positive_rate
 from privacy.selfaudit.attacks import ONE_RUN_DELTA
 
 _PPM = 10**6
 _FALSE_POSITIVES = 0.01
+_ATTACKS = {"membership": "LiRA", "membership_rmia": "RMIA"}
 _ROUNDING = 1e-4
 """How far a stated bound may be from ours, as a part of it: what machines' floats and rounding to millionths differ by."""
 
@@ -81,7 +82,7 @@ def words_of(op: PrivacyAudited) -> tuple[str, str]:
             f"epsilon of at least {low:.3f} from {op.samples:,} guesses",
         )
     return (
-        f"attacked twins of the released model with {op.samples:,} {rows} records",
+        f"attacked twins of the released model ({_ATTACKS[op.kind]}) with {op.samples:,} {rows} records",
         f"{100 * measured:.2f} % ({100 * low:.2f} to {100 * high:.2f} %) of members found at 1 % false alarms",
     )
 
@@ -98,7 +99,7 @@ def proven_of(op: PrivacyAudited, plan: Plan | None) -> tuple[str, float | None]
     if op.kind == "known_answers":
         return "all", 1.0
     sites = () if plan is None else plan.sites
-    asked = [s for s in sites if op.kind == "membership" or op.dataset in (None, s.dataset)]
+    asked = [s for s in sites if op.kind in TWINS or op.dataset in (None, s.dataset)]
     releases = [found for site in asked if (found := training_of(site)) is not None]
     if plan is None or not releases:
         return "nothing: it names no training", None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger.entries.operations.audits import PrivacyAudited
+from ledger.entries.operations.audits import TWINS, PrivacyAudited
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.experiments import (
     ExperimentApproved,
@@ -27,7 +27,7 @@ from privacy.filters import g_step, r_step_full_batch
 from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 TRAINING = ("train", "baseline_train")
-_BOUNDED = ("canary", "one_run", "membership")
+_BOUNDED = ("canary", "one_run", *TWINS)
 
 
 def proposed(state: State, step: Step, op: ExperimentProposed) -> State | Void:
@@ -179,7 +179,7 @@ def privacy_audited(state: State, step: Step, op: PrivacyAudited) -> State | Voi
         return Void("unknown_experiment")
     if op.dataset is not None and site_of(experiment.plan, op.dataset) is None:
         return Void("unknown_dataset")
-    if op.kind == "membership" and experiment.status != "released":
+    if op.kind in TWINS and experiment.status != "released":
         return Void("not_released")
     return state
 

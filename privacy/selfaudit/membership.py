@@ -10,6 +10,9 @@ Beside them stands what the proof allows any attacker who sees everything that w
 mu) true positives at false positive rate a, and an area of Phi(mu / sqrt 2) (Dong, Roth & Su 2022). An attack
 that stays far below proves nothing; one above it disproves the proof.
 
+With few reference models a mean of either side may rest on one of them, or on none; ``privacy.selfaudit.population``
+is an attack for that.
+
 Statistics only: this module never sees a row, and its callers only synthetic or public ones.
 """
 
@@ -21,19 +24,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 from scipy.special import ndtr
 
 from privacy.curves import true_positive_rate
-from privacy.errors import InvalidParameter
+from privacy.selfaudit.references import Bools, Floats, mean_of, references, require_models
 
 FALSE_POSITIVE_RATES: Final = (0.001, 0.01)
-LEAST_MODELS: Final = 8
 _LEAST_VARIANCE: Final = 1e-12
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Figure = Callable[[Floats, Floats], float]
 
 
@@ -56,12 +55,13 @@ class Rate:
     bound: float
 
 
-def likelihood_ratios(signals: Floats, members: Bools) -> Floats:
-    """Score every model's every unit by all other models.
+def likelihood_ratios(signals: Floats, members: Bools, count: int | None = None) -> Floats:
+    """Score every model's every unit by other models.
 
     Args:
         signals: how sure model k is of unit i, any real scale on which its law is near normal; [k, i].
         members: whether unit i trained model k; [k, i].
+        count: reference models of each target; None for all others.
 
     Returns:
         log p(signal | in) - log p(signal | out), [k, i]; NaN where the others hold no unit on one side.
@@ -69,9 +69,15 @@ def likelihood_ratios(signals: Floats, members: Bools) -> Floats:
     Raises:
         InvalidParameter: shapes differ, there are too few models, or a signal is no number.
     """
-    _require_models(signals, members)
-    inside, outside = _others(signals, members), _others(signals, ~members)
-    spread = _pooled_variance(signals, members)
+    require_models(signals, members)
+    models = len(signals)
+    several = references(models, count)
+    inside, outside = mean_of(several, signals, members), mean_of(several, signals, ~members)
+    spread = np.full((models, 1), _pooled_variance(signals, members))
+    if count is not None:
+        for target in range(models):
+            ring = (target + 1 + np.arange(several)) % models
+            spread[target] = _pooled_variance(signals[ring], members[ring])
     with np.errstate(invalid="ignore"):
         return ((signals - outside) ** 2 - (signals - inside) ** 2) / (2.0 * spread)
 
@@ -84,12 +90,12 @@ def rates(scores: Floats, members: Bools, mu: float, alpha: float) -> tuple[Rate
     left out.
 
     Args:
-        scores: as ``likelihood_ratios`` gave them, [models, units].
-        members: as it took them.
+        scores: of an attack, higher for members, [models, units]; NaN where it knows nothing.
+        members: as it took them, for the same units.
         mu: what the proof says of all that was released together.
         alpha: of the two-sided interval.
     """
-    _require_models(np.nan_to_num(scores), members)
+    require_models(np.nan_to_num(scores), members)
     known = ~np.isnan(scores)
     found = [_jackknife(scores, members, known, _area, alpha)]
     listed = [Rate("auc", None, *found[0], float(ndtr(mu / math.sqrt(2.0))))]
@@ -133,14 +139,6 @@ def _jackknife(
     return whole, max(0.0, whole - reach), min(1.0, whole + reach)
 
 
-def _others(signals: Floats, members: Bools) -> Floats:
-    """Mean signal of the other models on one side; NaN where there is none."""
-    count = members.sum(axis=0) - members
-    total = (signals * members).sum(axis=0) - signals * members
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, total / count, np.nan)
-
-
 def _pooled_variance(signals: Floats, members: Bools) -> float:
     """One variance for all: of signals about the mean of their own unit and side."""
     squares, freedom = 0.0, 0
@@ -150,15 +148,3 @@ def _pooled_variance(signals: Floats, members: Bools) -> float:
         squares += float((((signals - mean) ** 2) * side).sum())
         freedom += int(np.maximum(0, count - 1).sum())
     return max(_LEAST_VARIANCE, squares / max(1, freedom))
-
-
-def _require_models(signals: Floats, members: Bools) -> None:
-    if signals.ndim != 2 or signals.shape != members.shape or len(signals) < LEAST_MODELS:
-        raise InvalidParameter(
-            f"signals {signals.shape} and members {members.shape} must be [models, units] with at "
-            f"least {LEAST_MODELS} models"
-        )
-    if not np.isfinite(signals).all():
-        raise InvalidParameter("a signal is not a finite number")
-    if not (members.any() and (~members).any()):
-        raise InvalidParameter("an attack needs units inside and outside")

@@ -163,7 +163,8 @@ def test_where_nobody_looked_every_report_says_so(world: World) -> None:
         ({"kind": "known_answers", "samples": 54}, "54 known answers"),
         ({"kind": "canary", "dataset": "d"}, "ran d training 18,432 times"),
         ({"kind": "one_run"}, "a smoke alarm only"),
-        ({"kind": "membership", "data": "public_twins"}, "public twins records"),
+        ({"kind": "membership", "data": "public_twins"}, "(LiRA) with 18,432 public twins records"),
+        ({"kind": "membership_rmia"}, "attacked twins of the released model (RMIA)"),
     ],
 )
 def test_each_kind_has_words(fields: dict[str, Any], says: str) -> None:

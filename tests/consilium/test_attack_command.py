@@ -52,6 +52,11 @@ def test_each_attack_runs_over_a_spec_and_says_observed_beside_proven(
     assert (said.code, "the smoke alarm is silent" in said.out) == (0, True)
     said = run("audit", "attack", "--kind", "membership", *SPEC, "--shadows", 12)
     assert (said.code, "true positives at 1 % false ones" in said.out) == (0, True)
+    said = run("audit", "attack", "--kind", "membership-rmia", *SPEC, "--shadows", 12, "--json")
+    found = json.loads(said.out)
+    assert (said.code, found["audit"], found["attack"]) == (0, "membership_rmia", "RMIA, offline")
+    assert found["measured"] <= found["high"]
+    assert found["population"] * 5 == pytest.approx(found["population"] + found["twins"], rel=0.02)
 
 
 def test_half_the_noise_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +84,10 @@ def test_an_experiment_of_a_log_is_attacked_as_it_was_planned(run: Run, finished
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--kind", "guessing"), "is none of: known-answers, canary, one-run, membership"),
+        (
+            ("--kind", "guessing"),
+            "is none of: known-answers, canary, one-run, membership, membership-rmia",
+        ),
         ((*SPEC[:2],), "--spec and --schema belong together"),
         ((*SPEC, "--experiment", "x"), "say what to attack once"),
         ((*SPEC, "--submit"), "--submit speaks of an experiment in the log"),

@@ -29,7 +29,13 @@ from node.register.private import PRIVATE, PrivateRegister
 from node.training.attack.canary import run_canaries
 from node.training.attack.mechanism import AuditedSite
 from node.training.attack.one_run import run_once
-from node.training.attack.shadows import PublicTwins, made_up_pools, train_shadows
+from node.training.attack.shadows import (
+    PublicTwins,
+    likelihoods,
+    made_up_pools,
+    population,
+    train_shadows,
+)
 from node.training.rounds.train import start_torch
 from privacy.noise import Randomness, SecureRandom
 from privacy.selfaudit.attacks import (
@@ -41,6 +47,7 @@ from privacy.selfaudit.attacks import (
 )
 from privacy.selfaudit.known_answers import STATISTIC_ALARM, known_answers
 from privacy.selfaudit.membership import FALSE_POSITIVE_RATES, likelihood_ratios, rates
+from privacy.selfaudit.population import population_ratios
 
 NOTHING_REAL = (
     "rows are made up or public: a rate measured on real members is itself a statistic of patients, "
@@ -227,9 +234,9 @@ def attack_one_run(
 
 
 def attack_membership(
-    target: Target, twins: PublicTwins | None, shadows: int, progress: Progress
+    kind: AuditKind, target: Target, twins: PublicTwins | None, shadows: int, progress: Progress
 ) -> Attacked:
-    """T4: the likelihood-ratio attack on twins of the released model."""
+    """T4: an attack on twins of the released model, by likelihood ratios or by a population."""
     target.refuse_individual()
     start_torch()
     sites = [
@@ -237,29 +244,35 @@ def attack_membership(
         for schema, site in zip(target.schemas, target.plan.sites, strict=True)
     ]
     pools = made_up_pools(sites) if twins is None else twins.pools(sites)
+    apart = population(pools) if kind == "membership_rmia" else None
     signals, members = train_shadows(
-        sites, pools, target.start, target.plan.rounds, shadows, _noise, progress
+        sites, pools, target.start, target.plan.rounds, shadows, _noise, progress, apart
     )
+    if apart is None:
+        scores = likelihood_ratios(signals, members)
+    else:
+        scores = population_ratios(likelihoods(target.spec, signals), members, apart)
+        members = members[:, ~apart]
     mu = max(target.proven(site).mu for site in target.plan.sites)
     figures = 1 + len(FALSE_POSITIVE_RATES)
-    shown = rates(likelihood_ratios(signals, members), members, mu, ALPHA / figures)
+    shown = rates(scores, members, mu, ALPHA / figures)
     at = next((rate for rate in shown if rate.false_positive_rate == _TPR_AT), None)
     if at is None:
         raise InputError(
-            f"{signals.shape[1]} twins and {shadows} shadows cannot show a false positive rate of 1 %; "
+            f"{members.shape[1]} twins and {shadows} shadows cannot show a false positive rate of 1 %; "
             "give more of either"
         )
     worst = [rate for rate in shown if rate.low > rate.bound]
     area = shown[0]
     return Attacked(
-        kind="membership",
+        kind=kind,
         contradicts=bool(worst),
         says=(
             f"true positives at 1 % false ones: {100 * at.measured:.2f} % ({100 * at.low:.2f} to "
             f"{100 * at.high:.2f}), proven at most {100 * at.bound:.2f} %; area {area.measured:.4f} "
             f"({area.low:.4f} to {area.high:.4f}), at most {area.bound:.4f}"
         ),
-        samples=int(signals.size),
+        samples=int(members.size),
         measured=at.measured,
         low=at.low,
         high=at.high,
@@ -269,9 +282,10 @@ def attack_membership(
         data="synthetic" if twins is None else "public_twins",
         details={
             "name": target.name,
-            "attack": "LiRA, online",
+            "attack": "LiRA, online" if apart is None else "RMIA, offline",
             "shadows": shadows,
-            "twins": int(signals.shape[1]),
+            "twins": int(members.shape[1]),
+            "population": 0 if apart is None else int(apart.sum()),
             "mu_proven": mu,
             "rates": [asdict(rate) for rate in shown],
             "why_no_real_members": NOTHING_REAL,

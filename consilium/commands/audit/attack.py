@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from consilium.settings import Settings
 
 SUBMITTERS = ("auditor", "node")
-KINDS = ("known-answers", "canary", "one-run", "membership")
+KINDS = ("known-answers", "canary", "one-run", "membership", "membership-rmia")
 EPILOG = examples(
     "consilium audit attack --kind known-answers",
     "consilium audit attack --spec experiment.yaml --schema schema.yaml --runs 2000",
@@ -34,7 +34,10 @@ EPILOG = examples(
 
 def attack(
     kind: Annotated[
-        str, typer.Option("--kind", help="known-answers, canary, one-run or membership.")
+        str,
+        typer.Option(
+            "--kind", help="known-answers, canary, one-run, membership or membership-rmia."
+        ),
     ] = "canary",
     spec: Annotated[
         Path | None, typer.Option("--spec", help="A spec, or a preset's name; with --schema.")
@@ -55,11 +58,11 @@ def attack(
         int, typer.Option("--canaries", min=8, max=4000, help="one-run: made-up people.")
     ] = 1000,
     shadows: Annotated[
-        int, typer.Option("--shadows", min=8, max=10_000, help="membership: models to train.")
+        int, typer.Option("--shadows", min=8, max=10_000, help="membership*: models to train.")
     ] = 64,
     public_twins: Annotated[
         Path | None,
-        typer.Option("--public-twins", help="membership: a PUBLIC file that fits the schema."),
+        typer.Option("--public-twins", help="membership*: a PUBLIC file that fits the schema."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write everything that was found: .json.")
@@ -76,7 +79,7 @@ def attack(
 
     canary: many runs of the training code with and without one made-up person; a lower bound of mu and
     epsilon. one-run: one run with many; a smoke alarm only. membership: who trained a released model, asked of
-    twins. known-answers: accountant and sampler. Rows are made up from public schemas, or public; never a
+    twins by LiRA; membership-rmia: by RMIA, for few shadows. known-answers: accountant and sampler. Rows are made up from public schemas, or public; never a
     patient's, since a rate on real members is itself a statistic of them. Exits with 1 when more was
     observed than is proven possible.
     """
@@ -164,7 +167,13 @@ def _found(
         if public_twins is not None:
             attacking.refuse_datasets(public_twins, settings.home)
             twins = PublicTwins(public_twins)
-        return attacking.attack_membership(target, twins, shadows, progress)
+        return attacking.attack_membership(
+            "membership_rmia" if kind == "membership-rmia" else "membership",
+            target,
+            twins,
+            shadows,
+            progress,
+        )
 
 
 def _submit(settings: Settings, found: Attacked) -> None:
@@ -202,8 +211,10 @@ def _refuse_mixtures(
         raise InputError("--submit speaks of an experiment in the log; name it with --experiment")
     if submit and at is not None:
         raise InputError("--submit reads your own copy; leave --at out")
-    if public_twins is not None and kind != "membership":
-        raise InputError("--public-twins is for --kind membership; other attacks make rows up")
+    if public_twins is not None and not kind.startswith("membership"):
+        raise InputError(
+            "--public-twins is for --kind membership or membership-rmia; other attacks make rows up"
+        )
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: results are written as .json")
     if out is not None and not out.parent.is_dir():

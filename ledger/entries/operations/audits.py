@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from ledger.entries.operations.values import BlobRef, Count, Hash, Positive, Slug, Value
 
-AuditKind = Literal["residuals", "known_answers", "canary", "one_run", "membership"]
+AuditKind = Literal[
+    "residuals", "known_answers", "canary", "one_run", "membership", "membership_rmia"
+]
+TWINS: Final = ("membership", "membership_rmia")
+"""Attacks on twins of a released model: LiRA, and RMIA."""
 
 
 class PrivacyAudited(Value):
@@ -18,8 +22,8 @@ class PrivacyAudited(Value):
         kind: ``residuals``: the deviation of noise that a node's own code added to synthetic rows, over the
             planned one; ``known_answers``: the part of the accountant's and sampler's answers that are right;
             ``canary``: mu of a plan's training, from runs with and without one made-up person; ``one_run``:
-            epsilon, from one run with many of them; ``membership``: an attack on twins of a released model,
-            its true positive rate at a false positive rate of 1 %.
+            epsilon, from one run with many of them; ``membership``: LiRA on twins of a released model,
+            its true positive rate at a false positive rate of 1 %; ``membership_rmia``: RMIA, likewise.
         data: what it was measured on.
         experiment: whose plan or model; null for ``residuals`` and ``known_answers``.
         dataset: whose part of the plan, for ``canary`` and ``one_run``.

@@ -3,7 +3,7 @@
 A shadow federation is what an experiment is: the same sites, releases, noise, rounds, server's step and
 final model. Its rows are made up from the public schemas, or a public file's; every unit is in each shadow by a
 coin of its own, and signals say how sure each final model is of each unit's target. What an attacker makes of them
-is ``privacy.selfaudit.membership``.
+is ``privacy.selfaudit.membership`` and ``.population``.
 
 **No model here was trained on a hospital's patients.** How well an attack does on real members is
 itself a statistic of them, so it would have to be charged, or stay inside. Twins answer the same question about the
@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 
 from ledger.experiment.average import ExactSum, final_model, server_step
 from ledger.experiment.plan.shape import network_of
@@ -33,6 +34,8 @@ from privacy.selfaudit.checks import Steps
 
 MOST_UNITS: Final = 400
 """Made-up units of a site, half of them in each shadow; more say nothing new about one of them."""
+_APART: Final = 5
+"""One unit of so many is of the population."""
 _SURE: Final = 30.0
 """Signals are cut here: a model surer than e^-30 is sure."""
 
@@ -64,6 +67,20 @@ def made_up_pools(sites: Sequence[AuditedSite]) -> list[Examples]:
     ]
 
 
+def population(pools: Sequence[Examples]) -> npt.NDArray[np.bool_]:
+    """Units that no shadow is trained with, a part of each site's by a written-down generator; [units]."""
+    drawn = np.random.default_rng(1)
+    return np.concatenate([drawn.permuted(np.arange(p.units) % _APART == 0) for p in pools])
+
+
+def likelihoods(spec: ExperimentSpec, signals: Floats) -> Floats:
+    """How likely each unit's target is to a model, from ``train_shadows``' signals; above 0.
+
+    For a regression, up to a factor, under a normal law of variance 1/2 on the range mapped to [-1, 1].
+    """
+    return np.asarray(np.exp(signals) if spec.task.kind == "regression" else expit(signals))
+
+
 def train_shadows(
     sites: Sequence[AuditedSite],
     pools: Sequence[Examples],
@@ -72,6 +89,7 @@ def train_shadows(
     models: int,
     noise: Noise,
     progress: Progress = lambda _, __: None,
+    apart: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Train ``models`` shadows and ask each about every unit.
 
@@ -83,12 +101,15 @@ def train_shadows(
         models: how many shadows, >= 8.
         noise: opens the generators that a node would use.
         progress: told after each shadow.
+        apart: units that are in no shadow, as ``population`` chose them; None for none.
 
     Returns:
         Signals, float64 [models, units], and membership, bool [models, units]; units in the order of pools.
     """
     units = sum(pool.units for pool in pools)
     coins = np.random.default_rng().integers(0, 2, (models, units)).astype(bool)
+    if apart is not None:
+        coins[:, apart] = False
     signals = np.zeros((models, units))
     for number in range(models):
         released = _federate(sites, pools, coins[number], start, rounds, noise)

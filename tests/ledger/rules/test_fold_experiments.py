@@ -289,6 +289,9 @@ def test_a_finding_about_a_model_or_a_plan_names_one_that_is_there_and_agrees_wi
     fold(state, who, above.model_copy(update={"finding": "contradicts"}))
     fold(state, who, finding.model_copy(update={"dataset": "nobody"}), void="unknown_dataset")
     fold(state, who, finding.model_copy(update={"experiment": "0" * 64}), void="unknown_experiment")
-    attack = finding.model_copy(update={"kind": "membership", "dataset": None})
-    fold(state, who, attack, void="not_released")
+    for kind in ("membership", "membership_rmia"):
+        attack = finding.model_copy(update={"kind": kind, "dataset": None})
+        fold(state, who, attack, void="not_released")
+        guessed = attack.model_copy(update={"low_ppm": 220_001})
+        fold(state, who, guessed, void="finding_mismatch")
     fold(state, RESEARCHER, finding, void="not_permitted")
