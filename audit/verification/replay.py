@@ -22,7 +22,6 @@ from ledger.entries.operations.values import BlobRef
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, ProtocolUnknown
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.reverify import replay as verified
-from ledger.rules.reverify import require_known_protocol
 from ledger.rules.signatures import workers_for
 from ledger.rules.state import State
 
@@ -82,15 +81,18 @@ def _follow(result: Replay, copy: Copy, columns: list[Check]) -> Check | None:
     """Take in every entry that passes; why the next one does not, where one does not."""
     read: deque[StoredEntry] = deque()  # parsed, and not yet known to pass
 
-    def entries() -> Iterator[Entry]:
-        for stored in copy.entries():
-            require_known_protocol(result.log)
+    def parse(some: Iterator[StoredEntry], _: int, entries: list[Entry]) -> MalformedInput | None:
+        for stored in some:
+            try:
+                entries.append(parse_leaf(stored.leaf))
+            except MalformedInput as error:
+                return error
             read.append(stored)
-            yield parse_leaf(stored.leaf)
+        return None
 
     try:
         with workers_for(copy.size()) as workers:
-            for item, state in verified(result.log, entries(), workers):
+            for item, state in verified(result.log, copy.entries(), parse, workers):
                 _note(result, item, state)
                 columns += _columns(item.entry, item.index, read.popleft())
     except DamagedCopy as error:

@@ -27,7 +27,7 @@ from ledger.formats.checkpoint import Checkpoint, open_checkpoint
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
 from ledger.rules.log import Log
-from ledger.rules.reverify import entries_of, replay
+from ledger.rules.reverify import read_rows, replay
 from ledger.rules.signatures import workers_for
 
 
@@ -153,7 +153,7 @@ def check_signed(log: Log, checkpoint: Checkpoint) -> None:
 
 def _replay(store: LogStore, log: Log, history: History, federation: str) -> None:
     with workers_for(store.size() - log.size) as workers:
-        for item, _ in replay(log, entries_of(store.rows(log.size), log), workers):
+        for item, _ in replay(log, store.rows(log.size), read_rows, workers):
             if item.index == 0 and federation_id(item.entry) != federation:
                 raise NotAdmitted("entry 0", "the database is another federation's")
             history.observe(item)

@@ -34,7 +34,7 @@ from ledger.formats.note import VerifierKey
 from ledger.rules.finality import judge_final
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Sequenced
-from ledger.rules.reverify import entries_of, replay
+from ledger.rules.reverify import read_rows, replay
 from ledger.rules.signatures import workers_for
 from ledger.rules.state import State
 
@@ -356,8 +356,8 @@ class Replica:
         """Verify what is stored; behind a change to unknown rules, that the tree holds it."""
         try:
             with workers_for(self._store.size() - self.size) as workers:
-                rows = entries_of(self._store.rows(self.size), self._log)
-                for item, _ in replay(self._log, rows, workers):
+                rows = self._store.rows(self.size)
+                for item, _ in replay(self._log, rows, read_rows, workers):
                     if item.index == 0:
                         self._check_genesis(item.entry)
         except ProtocolUnknown:

@@ -143,11 +143,12 @@ class MerkleTree:
             ValueError: a hash is not 32 bytes; the tree is unchanged.
         """
         leaves = list(leaf_hashes)
-        for leaf in leaves:
-            if len(leaf) != HASH_BYTES:
-                raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
+        wrong = set(map(len, leaves)) - {HASH_BYTES}
+        if wrong:
+            raise ValueError(f"a leaf hash has {HASH_BYTES} bytes, not {min(wrong)}")
+        start = self.size
         self._levels.hashes[0].extend(b"".join(leaves))
-        self._complete(0)
+        self._complete(0, start, start + len(leaves))
 
     def truncate(self, size: int) -> None:
         """Forget the leaves from ``size`` on: they were tried and not kept.
@@ -292,7 +293,7 @@ class MerkleTree:
         start = tile << TILE_LEVEL
         levels = [self._read_back(start, start + TILE_LEAVES)]
         while len(levels[-1]) > HASH_BYTES:
-            levels.append(b"".join(map(_hash_pair, _cut(levels[-1], 2 * HASH_BYTES))))
+            levels.append(_hash_pairs(levels[-1]))
         if levels[-1] != self._full(TILE_LEVEL, tile):
             raise NotConsistent(
                 f"leaves {start} to {start + TILE_LEAVES - 1}",
@@ -321,18 +322,18 @@ class MerkleTree:
         firsts = [full << (TILE_LEVEL - level) for level in range(TILE_LEVEL)]
         hashes = [bytearray() for _ in range(TILE_LEVEL)]
         self._levels = _Levels([*firsts, 0], [*hashes, bytearray(tiles)])
-        self._complete(TILE_LEVEL)
+        self._complete(TILE_LEVEL, 0, full)
 
-    def _complete(self, level: int) -> None:
-        """Hash what became full above a level."""
+    def _complete(self, level: int, start: int, stop: int) -> None:
+        """Hash what became full above a level, at which the hashes from ``start`` on are new."""
         first, hashes = self._levels
-        while first[level] * HASH_BYTES + len(hashes[level]) >= 2 * HASH_BYTES:
+        while start >> 1 != stop >> 1:
+            start, stop = start >> 1, stop >> 1
             if level + 1 == len(hashes):
                 self._add_level()
             below, above = hashes[level], hashes[level + 1]
-            at = (2 * first[level + 1] - first[level]) * HASH_BYTES + 2 * len(above)
-            fresh = bytes(below[at : len(below) - len(below) % (2 * HASH_BYTES)])
-            above += b"".join(map(_hash_pair, _cut(fresh, 2 * HASH_BYTES)))
+            at = (2 * start - first[level]) * HASH_BYTES
+            above += _hash_pairs(below[at : at + 2 * (stop - start) * HASH_BYTES])
             level += 1
 
     def _add_level(self) -> None:
@@ -340,8 +341,10 @@ class MerkleTree:
         self._levels.hashes.append(bytearray())
 
 
-def _hash_pair(pair: bytes) -> bytes:
-    return sha256(b"\x01" + pair).digest()
+def _hash_pairs(hashes: bytes | bytearray) -> bytes:
+    """Hashes of the nodes over a level's hashes, of which there is an even number."""
+    starts = range(0, len(hashes), 2 * HASH_BYTES)
+    return b"".join([sha256(b"\x01" + hashes[at : at + 2 * HASH_BYTES]).digest() for at in starts])
 
 
 def _cut(hashes: bytes, length: int = HASH_BYTES) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from ledger.errors import WorkerDied
 from ledger.formats.keys import PUBLIC_BYTES, opens
@@ -30,11 +30,8 @@ _WAITING = 3
 """Questions that wait at a worker; one more is answered by who asks."""
 
 
-class Claim(NamedTuple):
-    """To be checked: that ``signed`` is a signature (64 bytes) by ``public`` and what it covers."""
-
-    public: bytes
-    signed: bytes
+Claim = tuple[bytes, bytes]
+"""To be checked: a raw public key, and a signature (64 bytes) by it with what it covers behind it."""
 
 
 class Answer:
@@ -217,6 +214,6 @@ def _unpack(packed: bytes) -> list[Claim]:
     start = at + count * PUBLIC_BYTES
     claims: list[Claim] = []
     for length in lengths[1:]:
-        claims.append(Claim(packed[at : at + PUBLIC_BYTES], packed[start : start + length]))
+        claims.append((packed[at : at + PUBLIC_BYTES], packed[start : start + length]))
         at, start = at + PUBLIC_BYTES, start + length
     return claims

@@ -13,9 +13,10 @@ from ledger.copies import replica as replicas
 from ledger.copies import snapshot as snapshots
 from ledger.copies.replica import Replica
 from ledger.copies.snapshot import FILE, Snapshot, SnapshotFile
-from ledger.copies.store import LogStore
+from ledger.copies.store import LogStore, Row
+from ledger.entries.entry import Entry
 from ledger.entries.operations.log import NodeResumed, TimeNoted
-from ledger.errors import BadSignature, LedgerError
+from ledger.errors import BadSignature, LedgerError, MalformedInput
 from ledger.formats.keys import SigningKey
 from ledger.rules.encoding import digest
 from ledger.rules.state import replace as changed
@@ -90,16 +91,16 @@ def same(first: Replica, second: Replica) -> None:
 def replayed(monkeypatch: pytest.MonkeyPatch, owner: Owner, file: SnapshotFile | None) -> int:
     """How many entries opening the copy replays."""
     count = 0
-    entries_of = replicas.entries_of
+    read_rows = replicas.read_rows
 
-    def counting(rows: object, log: object) -> Iterator[object]:
+    def counting(rows: Iterator[Row], index: int, entries: list[Entry]) -> MalformedInput | None:
         nonlocal count
-        for entry in entries_of(rows, log):  # type: ignore[arg-type]
-            count += 1
-            yield entry
+        refused = read_rows(rows, index, entries)
+        count += len(entries)
+        return refused
 
     with monkeypatch.context() as patch:
-        patch.setattr(replicas, "entries_of", counting)
+        patch.setattr(replicas, "read_rows", counting)
         same(opened := owner.open(file), owner_replay := owner.open(None))
         opened.store.close()
         owner_replay.store.close()

@@ -16,6 +16,7 @@ from ledger.errors import (
     MalformedInput,
     NotAdmitted,
     NotConsistent,
+    StoreCorrupt,
     WorkerDied,
 )
 from ledger.formats.keys import signed_message
@@ -23,8 +24,8 @@ from ledger.formats.merkle import leaf_hash
 from ledger.rules import reverify
 from ledger.rules.encoding import digest
 from ledger.rules.log import Log
-from ledger.rules.reverify import entries_of, replay, replay_rows
-from ledger.rules.signatures import Claim, SignatureWorkers, first_false, workers_for
+from ledger.rules.reverify import read_rows, replay, replay_rows
+from ledger.rules.signatures import SignatureWorkers, first_false, workers_for
 from tests.federation import Federation
 
 
@@ -81,7 +82,7 @@ def test_a_false_signature_is_refused_by_name_after_all_before_it(
 
     def take(rows: list[Row]) -> None:
         nonlocal yielded
-        for item, state in replay(log, entries_of(rows, log), checkers):
+        for item, state in replay(log, rows, read_rows, checkers):
             assert (item.index, state.size) == (yielded, yielded + 1)
             yielded += 1
 
@@ -121,13 +122,32 @@ def test_who_stops_early_finds_in_the_log_what_was_yielded(
     rows: list[Row], checkers: SignatureWorkers | None
 ) -> None:
     log = Log()
-    started = replay(log, entries_of(rows, log), checkers)
-    for item, _ in started:
-        if item.index == 20:
-            break
+    started = replay(log, rows, read_rows, checkers)
+    last = next(state for item, state in started if item.index == 20)
     started.close()  # type: ignore[attr-defined]
     assert log.size == 21
-    assert log.state.size == 21
+    assert log.state is last
+    assert digest(last) == digest(one_by_one(rows[:21])[0].state)
+
+
+@pytest.mark.parametrize("at", [0, 5, 8, 21])
+@pytest.mark.parametrize("false_before", [False, True])
+def test_what_reading_raises_comes_after_the_entries_before_it(
+    rows: list[Row], checkers: SignatureWorkers | None, at: int, false_before: bool
+) -> None:
+    source = list(rows)
+    if false_before and at:
+        source[at - 1] = signed_otherwise(source[at - 1])
+
+    def read() -> Iterator[Row]:
+        yield from source[:at]
+        raise StoreCorrupt("a store", f"entry {at} is gone")
+
+    log = Log()
+    with pytest.raises(BadSignature if false_before and at else StoreCorrupt):
+        for _ in replay(log, read(), read_rows, checkers):
+            pass
+    assert log.size == (at - 1 if false_before and at else at)
 
 
 def one_by_one(rows: list[Row]) -> tuple[Log, LedgerError | None]:
@@ -186,9 +206,7 @@ def test_a_tampered_log_is_refused_at_the_same_entry_for_the_same_reason_as_one_
         log = Log()
         caught: LedgerError | None = None
         try:
-            for item, state in replay(
-                log, entries_of(changed, log), workers if number % 2 else None
-            ):
+            for item, state in replay(log, changed, read_rows, workers if number % 2 else None):
                 assert state.size == item.index + 1
         except LedgerError as error:
             caught = error
@@ -213,13 +231,11 @@ def test_a_worker_finds_the_same_false_claims(
 ) -> None:
     workers.warm()
     keys = {key: bytes.fromhex(held.public) for key, held in federation.state.keys.items()}
-    claims = [
-        Claim(keys[row.key], row.signature + signed_message("entry", row.body)) for row in rows
-    ]
+    claims = [(keys[row.key], row.signature + signed_message("entry", row.body)) for row in rows]
     answers = [workers.check(claims[:count]) for count in (0, 1, 2, 9)]
     assert not all(answer.here for answer in answers)
     assert [answer.false for answer in answers] == [None] * 4
-    claims[2] = claims[2]._replace(signed=bytes(64) + claims[2].signed[64:])
+    claims[2] = (claims[2][0], bytes(64) + claims[2][1][64:])
     for count in (3, 4, 5):
         assert workers.check(claims[:count]).false == 2 == first_false(claims)
 
