@@ -22,7 +22,8 @@ BLOCK_ROWS: Final = 4096
 MIXED_ROWS: Final = 128
 """Most rows of such a block where patients have several, and of a patient in it."""
 ROWS_EACH: Final = 32
-"""Most rows of one patient that are read, views of a row aside: later ones are left out.
+"""Most rows of one patient that are read where the schema declares no ``rows_per_patient``, views of a
+row aside: later ones are left out.
 
 So what all patients together may bring follows from how many they are, and no patient's rows decide
 whether others' are summed."""

@@ -38,6 +38,8 @@ Number = Annotated[
 
 MAX_COLUMNS = 2048
 MAX_CATEGORIES = 4096
+MAX_ROWS_EACH = 1024
+"""The most that ``rows_per_patient`` may say."""
 _MAX_EXPONENT = 100
 
 
@@ -150,6 +152,8 @@ class Schema(SchemaPart):
         test_percent: share of units, fixed by keyed hash at registration, kept for evaluation.
         missing_marks: texts that mean "missing" in every column, beside the empty one.
         header: column names of a file without a header line, in file order; empty when it has one.
+        rows_per_patient: most rows of a patient that an experiment reads, the first ones of the file that
+            have a target; None: the fast engine reads as many as ``fast_clip.ROWS_EACH`` says, the others all.
     """
 
     consilium: Literal[1]
@@ -159,6 +163,9 @@ class Schema(SchemaPart):
     test_percent: Annotated[int, Field(ge=0, le=90)] = 30
     missing_marks: Annotated[tuple[Label, ...], Field(max_length=16)] = ()
     header: Annotated[tuple[ColumnName, ...], Field(max_length=MAX_COLUMNS)] = ()
+    rows_per_patient: Annotated[int, Field(ge=1, le=MAX_ROWS_EACH)] | None = Field(
+        default=None, exclude_if=lambda most: most is None
+    )
     columns: Annotated[tuple[Column, ...], Field(min_length=2, max_length=MAX_COLUMNS)]
 
     @model_validator(mode="after")
@@ -169,6 +176,10 @@ class Schema(SchemaPart):
             raise ValueError(f"column {twice[0]} is declared twice")
         if sum(isinstance(column, PatientColumn) for column in self.columns) > 1:
             raise ValueError("more than one patient_id column is declared")
+        if self.rows_per_patient is not None and self.patient_column is None:
+            raise ValueError(
+                "rows_per_patient needs a patient_id column: each record is one patient"
+            )
         if self.header:
             lacking = [name for name in names if name not in self.header]
             if lacking:

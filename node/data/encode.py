@@ -40,6 +40,7 @@ OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
         "columns.patient_ids": "public",  # a text
         "encode.features": "public",  # scaling by bounds, declared fills, marks, one input a code
         "encode.targets": "public",  # a declared threshold, listed codes
+        "encode.place_among_own": "public",  # the order of one patient's rows
         "encode.examples": "public",  # rows without a target dropped, a patient's rows side by side
         "blocks.rows_of_blocks": "public",  # the blocks charged, and the day that the hospital first saw one
         "augment.number_inputs": "public",  # columns
@@ -73,8 +74,7 @@ class Examples:
 
     def first_rows(self, most: int) -> Examples:
         """Keep at most so many rows of each unit, the first ones; every unit stays."""
-        turn = np.arange(len(self.patients)) - np.searchsorted(self.patients, self.patients)
-        kept = turn < most
+        kept = place_among_own(self.patients) < most
         if kept.all():
             return self
         return replace(
@@ -83,6 +83,12 @@ class Examples:
             targets=self.targets[kept],
             patients=self.patients[kept],
         )
+
+    def of_units(self, units: npt.NDArray[np.intp]) -> Examples:
+        """Keep the rows of some units, by their numbers, rising."""
+        taken = np.zeros(self.units, dtype=np.bool_)
+        taken[units] = True
+        return self.sample(taken)
 
     def sample(self, taken: npt.NDArray[np.bool_]) -> Examples:
         """Keep the rows of the units that ``taken`` ([m]) says, renumbered."""
@@ -207,8 +213,11 @@ def examples(
     ids = np.array(table.patients, dtype=object)[rows]
     names, patient = np.unique(ids, return_inverse=True)
     patient = patient.astype(np.int64)
-    order = np.argsort(patient, kind="stable")
+    order = np.argsort(patient, kind="stable")  # a patient's rows stay in the order of the file
     rows, patient = rows[order], patient[order]
+    if schema.rows_per_patient is not None:
+        read = place_among_own(patient) < schema.rows_per_patient
+        rows, patient = rows[read], patient[read]
     return Examples(
         inputs[rows],
         wanted[rows],
@@ -216,6 +225,11 @@ def examples(
         int(patient[-1]) + 1 if len(patient) else 0,
         names,
     )
+
+
+def place_among_own(patients: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of its patient's rows each one is, from 0: [n]; ``patients`` never falls."""
+    return np.arange(len(patients)) - np.searchsorted(patients, patients)
 
 
 def _scaled(values: Array, column: NumberColumn) -> npt.NDArray[np.float64]:

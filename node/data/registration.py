@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from immutables import Map
 
 from ledger.copies.blobs import blob_ref
@@ -25,7 +27,7 @@ from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import PlanRefused
-from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED
+from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED, rows_each
 from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited, parts_said
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
@@ -35,7 +37,7 @@ from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
 from node.data.blocks import Calendar, declared_sizes, place_patients
 from node.data.individual import counts_one_by_one, one_by_one
-from node.data.intake import identify, read_table
+from node.data.intake import Table, identify, read_table
 from node.data.promised_cells import promised_cells
 from node.data.snapshot import split_table, take_snapshot
 from node.duties.recovery import counted_in, spend_in
@@ -60,6 +62,7 @@ class Prepared:
         dataset: what will be said of it.
         enrolment: patients that get their calendar block with it; None where all are one block.
         left_out: number of its patients in none of its cells; like every count it stays here.
+        shortened: number of its training patients with more rows than the fast engine reads; stays here.
         purposes: parts of its cells' promises to be said; new cells without any get those of the
             hospital's newest cell.
     """
@@ -71,6 +74,7 @@ class Prepared:
     enrolment: Enrolment | None = None
     left_out: int = 0
     purposes: Parts = field(default_factory=dict)
+    shortened: int = 0
 
 
 def prepare(
@@ -168,6 +172,7 @@ def prepare(
         if placing is None or calendar is None
         else Enrolment(calendar.file, record.snapshot, newcomers),
         left_out=left_out,
+        shortened=_count_shortened(table, schema, inside & ~test),
         purposes=purposes or {},
     )
 
@@ -372,6 +377,14 @@ def _check_size(schema: Schema, train_units: int, test_units: int) -> None:
             f"{train_units} {word} fall into the training half, more than twice the declared "
             f"{schema.declared_train}; raise declared_rows or lower test_percent",
         )
+
+
+def _count_shortened(table: Table, schema: Schema, here: npt.NDArray[np.bool_]) -> int:
+    """How many patients have more rows than an experiment by the fast engine reads of them."""
+    if table.patients is None:
+        return 0
+    rows = Counter(patient for patient, inside in zip(table.patients, here, strict=True) if inside)
+    return sum(count > rows_each(schema) for count in rows.values())
 
 
 def _percent_of(record: DatasetRecord) -> int:

@@ -271,6 +271,7 @@ def _register(service: NodeService, offer: Offer) -> Response:
             "snapshot": record.snapshot,
             "cells": [use.cell for use in prepared.dataset.cells],
             "left_out": prepared.left_out,
+            "shortened": prepared.shortened,
         }
     )
 

@@ -36,20 +36,25 @@ _ANY_EPSILON = 1.0
 
 
 class LocalCounts(TypedDict):
-    """What a file holds, for the hospital's own administrator; none of it leaves."""
+    """What a file holds, for the hospital's own administrator; none of it leaves.
+
+    ``shortened`` counts the training patients with more rows than the fast engine reads of one.
+    """
 
     dataset: str
     rows: int
     training_units: int
     test_units: int
+    shortened: int
     declared_rows: int
     sha256: str
 
 
 class Registered(TypedDict):
-    """What was published of a dataset; ``left_out`` is for the hospital's own eyes alone.
+    """What was published of a dataset; ``left_out`` and ``shortened`` are for the hospital's own eyes alone.
 
-    It counts the patients in none of the dataset's cells, whose rows nobody reads.
+    They count the patients in none of the dataset's cells, whose rows nobody reads, and those for training
+    with more rows than the fast engine reads of one.
     """
 
     dataset: str
@@ -61,6 +66,7 @@ class Registered(TypedDict):
     delta: float
     registration: str
     left_out: int
+    shortened: int
 
 
 def check_file(data: Path, schema: Path) -> LocalCounts:
@@ -84,6 +90,7 @@ def check_file(data: Path, schema: Path) -> LocalCounts:
         rows=record.rows,
         training_units=record.train_units,
         test_units=record.test_units,
+        shortened=prepared.shortened,
         declared_rows=prepared.dataset.declared_train + prepared.dataset.declared_test,
         sha256=record.sha256,
     )
@@ -185,6 +192,7 @@ def register_file(
             delta=max(promise.delta_e15 for promise in promises) / 1e15,
             registration=dataset.registration,
             left_out=prepared.left_out,
+            shortened=prepared.shortened,
         )
 
 

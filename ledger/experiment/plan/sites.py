@@ -98,7 +98,7 @@ def site_limits(declared_train: int, declared_rows: int, each: int) -> Limits:
 
 def rows_each(schema: Schema) -> int:
     """The most rows of a unit that the fast engine reads: a record is one row, a patient has several."""
-    return 1 if schema.patient_column is None else ROWS_EACH
+    return 1 if schema.patient_column is None else schema.rows_per_patient or ROWS_EACH
 
 
 def _declared_in(site: Site, uses: Sequence[CellUse], half: str) -> int:

@@ -20,7 +20,8 @@ from ledger.experiment.spec import BinaryTask, ExperimentSpec, MulticlassTask, R
 from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training.rounds.train import BeforeNoise
-from node.training.sums.exact import FAILURES, IntVector, block_rows
+from node.training.sums.exact import IntVector, block_rows
+from node.training.sums.isolation import Units, sum_without_failing
 from privacy.events import FULL_BATCH, GRID
 from privacy.histogram import encode
 from privacy.noise import Randomness
@@ -100,13 +101,16 @@ def noisy_histogram(
     before_noise(release.purpose, 1)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     block = block_rows(max(1, declared), FULL_BATCH, parameters)
-    try:
-        scores = score(module, examples.features, spec.task, block=block)
-        targets: npt.NDArray[np.generic] = examples.targets
+
+    def count(units: Units) -> IntVector:
+        some = examples.of_units(units)
+        scores = score(module, some.features, spec.task, block=block)
+        targets: npt.NDArray[np.generic] = some.targets
         if isinstance(spec.task, RegressionTask):
-            targets = (examples.targets.astype(np.float64) + 1.0) / 2.0
-        counts = encode(shape, scores, targets, examples.patients)
-    except FAILURES:
-        # As in training: a failure that depends on rows is not told; noise leaves.
-        counts = np.zeros(shape.size, dtype=np.int64)
+            targets = (some.targets.astype(np.float64) + 1.0) / 2.0
+        return encode(shape, scores, targets, some.patients)
+
+    # As in training: a patient over whose rows it fails counts nowhere, and noise leaves.
+    everybody = np.arange(examples.units)
+    counts = sum_without_failing(everybody, count, lambda: np.zeros(shape.size, dtype=np.int64))
     return counts + rng.gaussian_integers(release.noise_sd, shape.size)

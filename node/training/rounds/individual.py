@@ -22,7 +22,8 @@ from node.data.patient_spend import Allowance, IntVector, Members, PatientSpend
 from node.training.networks.modules import FloatVector, load_flat
 from node.training.rounds.train import BeforeNoise, Training, bounded
 from node.training.sums.clipping import clip_to_grid
-from node.training.sums.exact import FAILURES, MAX_SENSITIVITY, block_rows, patient_gradients
+from node.training.sums.exact import MAX_SENSITIVITY, block_rows, patient_gradients
+from node.training.sums.isolation import Units, sum_without_failing
 from privacy.individual import allowances, charges
 from privacy.noise import Randomness
 
@@ -63,11 +64,19 @@ def individual_round(
     left = allowance.left(members)
     most = allowances(left, noise_sd=release.noise_sd, sensitivity=release.sensitivity)
     block = block_rows(training.declared, release.sampling, len(model))
-    try:
-        total, squares = individual_sum(training, training.examples, most, block=block)
-    except FAILURES:
-        # As in ``noisy_gradient_sum``: to stop now would tell. Everybody pays what it could have cost.
-        total, squares = np.zeros(len(model), dtype=np.int64), most * most
+    # A patient over whose rows the computation fails adds zeros, and pays what it could have cost.
+    squares = most * most
+
+    def sum_of(units: Units) -> IntVector:
+        some, found = individual_sum(
+            training, training.examples.of_units(units), most[units], block=block
+        )
+        squares[units] = found
+        return some
+
+    total = sum_without_failing(
+        np.arange(len(most)), sum_of, lambda: np.zeros(len(model), dtype=np.int64)
+    )
     cost = charges(squares, noise_sd=release.noise_sd, sensitivity=release.sensitivity)
     record_charges(PatientSpend.of(members, cost))
     return bounded(total + rng.gaussian_integers(release.noise_sd, len(model)), update_bound)

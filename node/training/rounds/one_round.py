@@ -259,7 +259,6 @@ class PreparedRound:
         for release in fast:
             # Raises here, before any intent.
             clip_norm(tree, release.sensitivity, limits, engine.per_layer)
-        # A patient with more rows than the bound is about must not empty the sum of all.
         read = train.first_rows(training_rows(self._spec, each))
         return engine(tree, self._spec.task, read, limits)
 

@@ -8,8 +8,8 @@ is ``node.training.sums.dense``, ``exact`` is ``node.training.sums.exact``.
 
 Promise: one patient moves the sum by at most ``sensitivity`` in L2 norm (zero-out relation), which the
 engines see to; torch must run on one thread for it (``start_torch``). Nothing raises over the values of
-rows: a computation that fails counts as a sum of 0, and noise leaves all the same. ``before_noise`` is
-called before anything is drawn.
+rows: a patient over whose rows a computation fails adds 0 (``node.training.sums.isolation``), and noise
+leaves all the same. ``before_noise`` is called before anything is drawn.
 
 Not promised: that time and memory of a round tell nothing to someone on the same machine.
 """
@@ -32,13 +32,14 @@ from node.training.networks.modules import FloatVector, load_flat
 from node.training.sums.clipping import FLAT, Clipping
 from node.training.sums.dense import DenseSum
 from node.training.sums.exact import (
-    FAILURES,
     IntVector,
     Loss,
     block_rows,
     count_parameters,
     exact_sum,
+    exact_sum_without_failing,
 )
+from node.training.sums.isolation import FAILURES
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import Randomness
 
@@ -90,22 +91,18 @@ def noisy_gradient_sum(training: Training, release: Release, rng: Randomness) ->
     examples = training.examples
     parameters = count_parameters(training.engine)
     taken = rng.poisson_mask(release.sampling, examples.units)
-    try:
-        if training.fast is not None and release.engine == "fast":
-            total = training.fast.clipped_sum(taken, release.sensitivity)
-        else:
-            total = exact_sum(
-                training.engine,
-                examples.sample(taken),
-                sensitivity=release.sensitivity,
-                loss=training.loss,
-                block=block_rows(training.declared, release.sampling, parameters),
-                clipping=training.clipping,
-            )
-    except FAILURES:
-        # The engine passed ``rehearse``, so this is about these rows. To stop now would tell;
-        # noise leaves instead, and the charge stands.
-        total = np.zeros(parameters + training.clipping.extra, dtype=np.int64)
+    if training.fast is not None and release.engine == "fast":
+        total = training.fast.clipped_sum(taken, release.sensitivity)
+    else:
+        total = exact_sum_without_failing(
+            training.engine,
+            examples,
+            taken,
+            sensitivity=release.sensitivity,
+            loss=training.loss,
+            block=block_rows(training.declared, release.sampling, parameters),
+            clipping=training.clipping,
+        )
     return total + rng.gaussian_integers(release.noise_sd, len(total))
 
 

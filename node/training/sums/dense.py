@@ -42,6 +42,7 @@ from node.training.networks.elementwise import Task, loss_slope
 from node.training.networks.modules import FloatVector
 from node.training.networks.parameters import count_outputs, pieces_of, places_in, room_for
 from node.training.networks.tape import Tape
+from node.training.sums.isolation import Units, sum_without_failing
 from privacy.events import GRID
 from privacy.rounding import CANCELLATION
 
@@ -65,16 +66,23 @@ class DenseSum:
         tree: the model.
         task: its loss, as ``node.training.sums.exact.loss_of``.
         examples: the rows; kept in memory, transposed.
-        limits: public bounds; a batch beyond them is refused by ``ValueError``.
+        limits: public bounds; no batch of ``examples`` can be beyond them.
 
     Raises:
-        JobRefused: this machine rounds a row differently by its place.
+        JobRefused: there are more of them than the bounds, which a registration refuses; or this machine
+            rounds a row differently by its place.
     """
 
     per_layer = False
     """Whether each parameter tensor is clipped by itself."""
 
     def __init__(self, tree: Sequential, task: Task, examples: Examples, limits: Limits) -> None:
+        if examples.units > limits.patients or len(examples.targets) > limits.rows:
+            # Said before anything is drawn: a sum that found it out would tell of the last patient.
+            raise JobRefused(
+                "the dataset holds more patients or rows than its registration allows, so the fast engine "
+                "cannot bound what rounding adds; register it anew with its declared size"
+            )
         self._tree = tree
         self._task = task
         self._limits = limits
@@ -84,6 +92,7 @@ class DenseSum:
         )
         self._counts = np.bincount(examples.patients, minlength=examples.units)
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
+        self._everybody = np.arange(examples.units)
         self._alone = bool((self._counts == 1).all())
         self.parameters = count_of(tree)
         self._sum = np.zeros(self.parameters)
@@ -120,22 +129,40 @@ class DenseSum:
         Returns:
             int64 [d], grid units. It never leaves this room.
 
+        A unit over whose rows the computation fails, or gives no finite number, adds zeros.
+
         Raises:
-            ValueError: more rows than the public bounds.
             InvalidParameter: rounding would take more than half of the sensitivity.
         """
         if sensitivity not in self._bounds:
             norm = clip_norm(self._tree, sensitivity, self._limits, self.per_layer)
             self._bounds[sensitivity] = norm / GRID
-        total = self.float_sum(taken, self._bounds[sensitivity])
+        bound = self._bounds[sensitivity]
+
+        def sum_of(units: Units) -> FloatVector:
+            total = self._sum_units(units, bound)
+            if not np.isfinite(total).all():
+                raise FloatingPointError("a sum is not finite")
+            return total
+
+        # A divided sum has at most 30 additions more in a row. ``fast_clip`` counts one for every 32 rows, and
+        # blocks of a sum that can be divided so often take one for more than 60.
+        total = sum_without_failing(self._units(taken), sum_of, lambda: np.zeros(self.parameters))
         total *= GRID
-        return np.rint(total, out=total).astype(np.int64)
+        whole: IntVector = np.rint(total, out=total).astype(np.int64)
+        return whole
 
     def float_sum(self, taken: npt.NDArray[np.bool_] | None, bound: float) -> FloatVector:
         """Sum gradients clipped to a norm of ``bound``, before the grid: float64 [d]."""
-        units = None if taken is None or taken.all() else np.flatnonzero(taken)
+        return self._sum_units(self._units(taken), bound)
+
+    def _units(self, taken: npt.NDArray[np.bool_] | None) -> Units:
+        return self._everybody if taken is None or taken.all() else np.flatnonzero(taken)
+
+    def _sum_units(self, chosen: Units, bound: float) -> FloatVector:
+        units = None if len(chosen) == len(self._counts) else chosen
         with np.errstate(all="ignore"):
-            if self._alone and (units is None or len(units)) and len(self._counts):
+            if self._alone and len(chosen):
                 self._add_single_rows(units, bound)
             else:
                 self._sum[...] = 0.0
@@ -144,7 +171,6 @@ class DenseSum:
 
     def _add_single_rows(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
         rows = len(self._counts) if units is None else len(units)
-        self._check_size(rows, rows)
         within = bound * (1.0 - self._norm_error)
         start = 0
         while start < rows:
@@ -157,9 +183,8 @@ class DenseSum:
             start = stop
 
     def _add_patients(self, units: npt.NDArray[np.intp] | None, bound: float) -> None:
-        chosen = np.arange(len(self._counts)) if units is None else units
+        chosen = self._everybody if units is None else units
         counts = self._counts[chosen]
-        self._check_size(len(chosen), int(counts.sum()))
         error = self._norm_error
         for low, high in blocks_of(counts):
             sizes = counts[low:high]
@@ -219,10 +244,6 @@ class DenseSum:
             tape = Tape(self._tree, self._weights, size, input_squares=True)
             self._tapes[size] = tape
         return tape
-
-    def _check_size(self, patients: int, rows: int) -> None:
-        if patients > self._limits.patients or rows > self._limits.rows:
-            raise ValueError("more rows than were declared")
 
     def _take_precision(self, examples: Examples) -> None:
         """Lay everything out in the first precision that passes the check of places."""

@@ -37,6 +37,7 @@ from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from node.data.encode import Examples
 from node.training.networks.modules import RowLinear
 from node.training.sums.clipping import FLAT, Clipping
+from node.training.sums.isolation import FAILURES, Units, sum_without_failing
 from privacy.events import FULL_BATCH
 
 register_grad_sampler(RowLinear)(compute_linear_grad_sample)
@@ -46,8 +47,6 @@ MAX_SENSITIVITY = 2**30
 MAX_BLOCK_ROWS = 4096
 _MIN_BLOCK_ROWS = 64
 _MAX_BLOCK_VALUES = 2**24
-FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
-"""What torch, numpy and Opacus raise over numbers, shapes and the memory that rows need."""
 
 IntVector = npt.NDArray[np.int64]
 FloatMatrix = npt.NDArray[np.float64]
@@ -109,6 +108,33 @@ def exact_sum(
     return total
 
 
+def exact_sum_without_failing(
+    engine: nn.Module,
+    examples: Examples,
+    taken: npt.NDArray[np.bool_],
+    *,
+    sensitivity: int,
+    loss: Loss,
+    block: int,
+    clipping: Clipping = FLAT,
+) -> IntVector:
+    """Sum as ``exact_sum`` the units that ``taken`` says; one whose rows make it fail adds zeros.
+
+    The sum of the others is the same to the bit, since integers add up in any order.
+    """
+
+    def sum_of(units: Units) -> IntVector:
+        batch = examples.of_units(units)
+        return exact_sum(
+            engine, batch, sensitivity=sensitivity, loss=loss, block=block, clipping=clipping
+        )
+
+    size = count_parameters(engine) + clipping.extra
+    return sum_without_failing(
+        np.flatnonzero(taken), sum_of, lambda: np.zeros(size, dtype=np.int64)
+    )
+
+
 def patient_gradients(
     engine: nn.Module, batch: Examples, *, loss: Loss, block: int
 ) -> Iterator[FloatMatrix]:
@@ -154,11 +180,11 @@ def _row_gradients(
         kept = torch.from_numpy(batch.targets[start : start + rows])
         targets = torch.zeros(block, dtype=kept.dtype)
         targets[:rows] = kept
-        outputs = engine(inputs)
-        with warnings.catch_warnings():
-            # Opacus' hook on the first layer is meant to fire though inputs need no gradient.
-            warnings.simplefilter("ignore", UserWarning)
-            loss(outputs, targets).backward()  # type: ignore[no-untyped-call]
+        try:
+            _differentiate(engine, loss, inputs, targets)
+        except FAILURES:
+            _forget_half_a_pass(engine)
+            raise
         pieces = []
         for parameter in engine.parameters():
             gradient = parameter.grad_sample  # type: ignore[attr-defined]
@@ -172,6 +198,28 @@ def _row_gradients(
             gradients: FloatMatrix = np.concatenate(part, axis=1).astype(np.float64)
             gradients[~np.isfinite(gradients).all(axis=1)] = 0.0
             yield gradients
+
+
+def _differentiate(
+    engine: nn.Module, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor
+) -> None:
+    outputs = engine(inputs)
+    with warnings.catch_warnings():
+        # Opacus' hook on the first layer is meant to fire though inputs need no gradient.
+        warnings.simplefilter("ignore", UserWarning)
+        loss(outputs, targets).backward()  # type: ignore[no-untyped-call]
+
+
+def _forget_half_a_pass(engine: nn.Module) -> None:
+    """Drop what Opacus' hooks kept of a pass that broke off; the next pass would count it as its own."""
+    for module in engine.modules():
+        module.__dict__.pop("activations", None)
+        module.__dict__.pop("max_batch_len", None)
+    for parameter in engine.parameters():
+        parameter.__dict__.pop("_current_grad_sample", None)
+        parameter._forward_counter = 0  # type: ignore[attr-defined]
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+        parameter.grad = None
 
 
 def _binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

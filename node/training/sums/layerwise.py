@@ -25,6 +25,7 @@ from node.training.networks.elementwise import Task
 from node.training.networks.modules import FloatVector
 from node.training.networks.tape import FloatMatrix, Tape, Tensor
 from node.training.sums.dense import FILLED_ROWS, DenseSum, blocks_of, factors_of, rows_of
+from node.training.sums.isolation import Units
 
 
 class LayerwiseSum(DenseSum):
@@ -40,11 +41,9 @@ class LayerwiseSum(DenseSum):
         sizes = [math.prod(shape) for _, shape in parameter_shapes(tree)]
         self._slots = [slice(low, high) for low, high in pairwise(np.cumsum([0, *sizes]).tolist())]
 
-    def float_sum(self, taken: npt.NDArray[np.bool_] | None, bound: float) -> FloatVector:
+    def _sum_units(self, chosen: Units, bound: float) -> FloatVector:
         """Sum gradients of which each tensor is clipped to ``bound / sqrt(L)``: float64 [d]."""
-        chosen = np.arange(len(self._counts)) if taken is None else np.flatnonzero(taken)
         counts = self._counts[chosen]
-        self._check_size(len(chosen), int(counts.sum()))
         total = np.zeros(self.parameters)
         share = bound / math.sqrt(len(self._slots))
         with np.errstate(all="ignore"):

@@ -45,11 +45,13 @@ def clipped_sum(
         inputs: [n, ...], rows first.
         targets: [n, ...].
         sensitivity: L2 bound on what one patient moves the sum by, grid units.
-        most_patients: public bound on the patients of a batch.
+        most_patients: public bound on the patients of the table that batches are drawn from. Whoever
+            registers a table sees that it holds no more (``node.data.registration``), and says so then; found
+            out by a batch, it would tell of its last patient.
         patients: int64 [n], never falling: whose row each is; None where each is its own.
 
     Raises:
-        ValueError: more patients than that.
+        ValueError: more patients than that: the table was not looked at.
         InvalidParameter: rounding would take more than half of the sensitivity.
     """
     return _sum(engine, inputs, targets, sensitivity, most_patients, patients, None, None)
@@ -101,7 +103,7 @@ def _sum(
 ) -> IntVector:
     count = len(inputs) if patients is None else (int(patients[-1]) + 1 if len(patients) else 0)
     if count > most_patients:
-        raise ValueError("more patients than were declared")
+        raise ValueError("more patients than were declared: count the whole table before any batch")
     bound = engine.clip_norm(sensitivity, most_patients) / GRID
     total = engine.float_sum(inputs, targets, bound, patients, into=room).numpy()
     result = total.view(np.int64)  # written where what it is made of was read before

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
@@ -13,6 +14,7 @@ from ledger.entries.operations.federation import Invitation
 from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from ledger.formats.documents import encode_document
 from ledger.formats.keys import SealingKey
 from ledger.rules.state import replace as changed
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
@@ -437,3 +439,28 @@ def test_the_schema_travels_as_the_blob_that_is_named(
     given = prepared(private, table(tmp_path), schema())
     assert given.dataset.schema_ == blob_ref(given.record.schema_document)
     assert replace(given.record, rows=0) != given.record
+
+
+@pytest.mark.parametrize(("bound", "shortened"), [(None, 1), (2, 1), (1, 2), (40, 0)])
+def test_who_has_more_rows_than_are_read_is_counted_for_the_hospital_alone(
+    tmp_path: Path, private: PrivateRegister, bound: int | None, shortened: int
+) -> None:
+    rows = [f"p{row},40,1" for row in range(60)] + ["p0,41,1"] + ["p1,42,0"] * 33
+    path = tmp_path / "many.csv"
+    path.write_text("\n".join(["who,age,sick", *rows]) + "\n")
+    declared = schema(declared=60, ids=True)
+    declared = declared.model_copy(update={"rows_per_patient": bound, "test_percent": 0})
+    found = prepared(private, path, declared)
+    assert found.shortened == shortened
+    without = prepared(private, table(tmp_path, 60), declared)
+    assert replace_snapshot(found.dataset) == replace_snapshot(without.dataset)
+    assert found.cells == without.cells
+
+
+def test_a_bound_of_rows_needs_patients_and_leaves_other_schemas_their_hash() -> None:
+    with pytest.raises(ValidationError, match="rows_per_patient needs a patient_id column"):
+        Schema.model_validate(schema().model_dump(by_alias=True) | {"rows_per_patient": 3})
+    assert b"rows_per_patient" not in encode_document(schema(ids=True))
+    for wrong in (0, 1025):
+        with pytest.raises(ValidationError, match="rows_per_patient"):
+            Schema.model_validate(schema(ids=True).model_dump() | {"rows_per_patient": wrong})

@@ -244,18 +244,28 @@ def test_rows_that_cancel_do_not_carry_more_than_rounding_allows_for() -> None:
     assert 0 < np.linalg.norm(total) < 1e-4
 
 
-def test_an_empty_batch_is_zero_and_a_batch_beyond_the_declared_size_is_refused() -> None:
+def test_an_empty_batch_is_zero() -> None:
     fast = fast_of(TREES["mlp"], random_examples(11, 20, WIDTH))
     assert not fast.clipped_sum(np.zeros(20, dtype=bool), CLIP).any()
-    small = DenseSum(TREES["mlp"], BINARY, random_examples(11, 20, WIDTH), Limits(19, 19))
-    with pytest.raises(ValueError, match="more rows than were declared"):
-        small.clipped_sum(None, CLIP)
 
 
-def test_a_computation_that_fails_over_rows_sends_noise_and_says_nothing() -> None:
+@pytest.mark.parametrize("limits", [Limits(19, 40), Limits(20, 19)])
+def test_no_engine_is_made_for_more_than_the_registration_allows(limits: Limits) -> None:
+    """A sum that found it out would be noise with the last patient, and everybody without."""
+    with pytest.raises(JobRefused, match="more patients or rows than its registration allows"):
+        DenseSum(TREES["mlp"], BINARY, random_examples(11, 20, WIDTH), limits)
+
+
+def test_a_computation_that_fails_over_everybody_s_rows_sends_noise_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def starve(*given: object) -> None:
+        raise MemoryError
+
     engine, weights = engine_of(TREES["mlp"])
     batch = random_examples(11, 20, WIDTH)
-    small = DenseSum(TREES["mlp"], BINARY, batch, Limits(19, 19))
+    small = fast_of(TREES["mlp"], batch)
+    monkeypatch.setattr(small, "_run", starve)
     training = Training(engine, loss_of(BINARY), batch, 9, small)
     fast = release("train", engine="fast")
     load_weights(training, fast, weights)
