@@ -52,7 +52,12 @@ def reserved(state: State, step: Step, op: BudgetReserved) -> State | Void:
         return Void("charges_mismatch")
     cells = state.cells
     for charge in op.charges:
-        paid = pay(cells[charge.cell], experiment.plan.purpose, Charge(charge.g, charge.r))
+        paid = pay(
+            cells[charge.cell],
+            experiment.plan.purpose,
+            Charge(charge.g, charge.r),
+            state.log_time,
+        )
         if not isinstance(paid, Cell):
             return Void(paid)
         cells = cells.set(charge.cell, paid)
@@ -101,9 +106,12 @@ def settled(state: State, step: Step, op: BudgetSettled) -> State | Void:
     if any(steps > reserved_steps.get(purpose, 0) for purpose, steps in stated.items()):
         return Void("over_reservation")
     cells = state.cells
-    for refund in refunds(site, stated):
-        back = Charge(refund.g, refund.r)
-        cells = cells.set(refund.cell, give_back(cells[refund.cell], experiment.plan.purpose, back))
+    given = {refund.cell: Charge(refund.g, refund.r) for refund in refunds(site, stated)}
+    for charge in held.charges:
+        cell, was = cells[charge.cell], Charge(charge.g, charge.r)
+        back = given.get(charge.cell, Charge(0, 0))
+        cell = give_back(cell, experiment.plan.purpose, was, back, state.log_time)
+        cells = cells.set(charge.cell, cell)
     held = replace(held, used=stated, settled_at=step.index)
     experiment = replace(experiment, reservations=experiment.reservations.set(op.dataset, held))
     return put(replace(state, cells=cells), experiment)
@@ -148,7 +156,8 @@ def charge_excess(
         more = _charged_steps(release, now) - _charged_steps(release, before)
         for charge in release.charges if more > 0 else ():
             excess = Charge(more * charge.g, more * charge.r)
-            cells = cells.set(charge.cell, pay_anyway(cells[charge.cell], purpose, excess))
+            cell = pay_anyway(cells[charge.cell], purpose, excess, state.log_time)
+            cells = cells.set(charge.cell, cell)
     return state if cells is state.cells else replace(state, cells=cells)
 
 

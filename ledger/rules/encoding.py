@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from ledger.entries.operations.values import MAX_INT
 from ledger.rules.state import State
 from privacy.filters import Spend
+from privacy.periods import Periods
 
 
 def encode(state: State) -> bytes:
@@ -38,7 +39,7 @@ def _plain(value: object) -> object:
         return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, Struct):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Spend):
+    if isinstance(value, Spend | Periods):
         return {name: _plain(item) for name, item in asdict(value).items()}
     if isinstance(value, Map):
         return {str(key): _plain(item) for key, item in value.items()}

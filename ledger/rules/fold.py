@@ -30,6 +30,7 @@ from ledger.rules import masking as rules_masking
 from ledger.rules import members as rules_members
 from ledger.rules import protocol as rules_protocol
 from ledger.rules import purposes as rules_purposes
+from ledger.rules import refreshes as rules_refreshes
 from ledger.rules import rounds as rules_rounds
 from ledger.rules import statistics as rules_statistics
 from ledger.rules import succession as rules_succession
@@ -73,6 +74,7 @@ RULES: Mapping[str, tuple[Rule, frozenset[str]]] = {
         ("ledger.reviewed", rules_members.noted, "steward auditor"),
         ("cell.registered", rules_datasets.cell_registered, "node"),
         ("purpose.limited", rules_purposes.limited, "node steward"),
+        ("refresh.declared", rules_refreshes.declared, "node"),
         ("dataset.registered", rules_datasets.dataset_registered, "node"),
         ("dataset.withdrawn", rules_datasets.dataset_withdrawn, "node steward"),
         ("statistics.reserved", rules_statistics.reserved, "steward"),

@@ -24,6 +24,7 @@ from ledger.entries.operations.succession import Predecessor
 from ledger.entries.operations.values import BlobRef, PublicKey
 from ledger.rules.experiment_state import Experiment
 from privacy.filters import Spend
+from privacy.periods import Periods
 
 if TYPE_CHECKING:
     from dataclasses import replace as replace  # so that each field is checked
@@ -132,20 +133,34 @@ class TimeMark(Struct, frozen=True):
 
 
 class PurposeShare(Struct, frozen=True):
-    """What was reserved of a cell for one purpose, and what may be at most; None where all may."""
+    """What was reserved of a cell for one purpose, and what may be at most; None where all may.
+
+    Attributes:
+        spend: where the cell's promise renews, that of its period.
+        open_g, open_r: where it renews, what of that is still open (``privacy.periods``); else 0.
+    """
 
     terms: PurposeLimited | None = None
     spend: Spend = Spend()
+    open_g: int = 0
+    open_r: int = 0
 
 
 class Cell(Struct, frozen=True):
-    """A cell of patients: its lifetime promise and what was reserved of it, in all and by purpose."""
+    """A cell of patients: its promise and what was reserved of it, in all and by purpose.
+
+    Attributes:
+        spend: of all time; where the promise renews, of the period in ``periods``, which is that of the
+            newest change (``ledger.rules.purposes.now`` gives the one of a time).
+        periods: None where the promise is for ever.
+    """
 
     organisation: str
     registered_at: int
     terms: CellRegistered
     spend: Spend = Spend()
     purposes: Map[str, PurposeShare] = Map()
+    periods: Periods | None = None
 
 
 class Dataset(Struct, frozen=True):

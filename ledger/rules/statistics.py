@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ledger.entries.operations.statistics import StatisticsReleased, StatisticsReserved
 from ledger.rules.individual import is_individual
-from ledger.rules.purposes import pay
+from ledger.rules.purposes import give_back, pay
 from ledger.rules.state import Cell, Dataset, State, Statistics, replace
 from ledger.rules.verdict import Step, Void
 from privacy.events import CHARGE_UNIT
@@ -35,7 +35,7 @@ def reserved(state: State, step: Step, op: StatisticsReserved) -> State | Void:
         return Void("charges_mismatch")
     cells = state.cells
     for charge in op.charges:
-        paid = pay(cells[charge.cell], "statistics", Charge(charge.g, charge.r))
+        paid = pay(cells[charge.cell], "statistics", Charge(charge.g, charge.r), state.log_time)
         if not isinstance(paid, Cell):
             return Void(paid)
         cells = cells.set(charge.cell, paid)
@@ -57,7 +57,15 @@ def released(state: State, step: Step, op: StatisticsReleased) -> State | Void:
     if dataset.withdrawn_at is not None:
         return Void("dataset_withdrawn")
     told = replace(held, result=op.result)
-    return replace(state, statistics=state.statistics.set(op.reservation, told))
+    cells = state.cells
+    for charge in held.terms.charges:
+        cell = cells[charge.cell]
+        if cell.periods is not None:  # it is open no longer; what it cost stays
+            was = Charge(charge.g, charge.r)
+            cell = give_back(cell, "statistics", was, Charge(0, 0), state.log_time)
+            cells = cells.set(charge.cell, cell)
+    statistics = state.statistics.set(op.reservation, told)
+    return replace(state, statistics=statistics, cells=cells)
 
 
 def cells_read(dataset: Dataset) -> tuple[str, ...]:

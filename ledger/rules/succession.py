@@ -8,7 +8,8 @@ until the last one nothing else takes effect, and with it the fold counts the en
 
 `carry` says what is carried: members with their keys, cells with all that was reserved or spent of them,
 datasets. A reservation that is open counts as spent in full, for it is in the cell's spend; experiments,
-rounds, invitations and proposed changes end with the old log, which stays the record of them.
+rounds, invitations and proposed changes end with the old log, which stays the record of them. Where a
+promise renews, the period and its whole spend come along.
 
 The fold cannot know the old log: a successor is consistent in itself, and no more. `check_join` is what
 everybody does who holds the old log: it carries that state over, and compares.
@@ -39,6 +40,7 @@ from ledger.formats.strict import canonical
 from ledger.rules.cards import bind_card
 from ledger.rules.encoding import digest
 from ledger.rules.members import keys_in_use
+from ledger.rules.refreshes import carried_refresh, resumed
 from ledger.rules.state import (
     Cell,
     Dataset,
@@ -110,6 +112,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             g_overflowed=cell.spend.g_overflowed,
             r_overflowed=cell.spend.r_overflowed,
             purposes=tuple(_purpose(code, share) for code, share in sorted(cell.purposes.items())),
+            refresh=carried_refresh(cell.periods),
         )
         for _, cell in sorted(state.cells.items())
     ]
@@ -154,7 +157,8 @@ def carried(state: State, step: Step, op: FederationCarried) -> State | Void:
     for cell in op.cells:
         spend = Spend(cell.g, cell.r, cell.g_overflowed, cell.r_overflowed)
         purposes = Map[str, PurposeShare]({p.purpose: _share(p) for p in cell.purposes})
-        held = Cell(cell.organisation, step.index, cell.terms, spend, purposes)
+        periods = None if cell.refresh is None else resumed(cell.refresh, spend, state.log_time)
+        held = Cell(cell.organisation, step.index, cell.terms, spend, purposes, periods)
         state = replace(state, cells=state.cells.set(cell.terms.cell, held))
     for dataset in op.datasets:
         offered = Dataset(

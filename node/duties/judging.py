@@ -254,7 +254,7 @@ class _Here:
         refused = None if paid_here or self.view.admits(charges) else "budget_exhausted"
         for charge in charges:
             cell, cost = self.state.cells[charge.cell], Charge(charge.g, charge.r)
-            paid = pay(cell, experiment.plan.purpose, cost)
+            paid = pay(cell, experiment.plan.purpose, cost, self.state.log_time)
             refused = refused or (None if isinstance(paid, Cell) else paid)
         yield Reserve(*key, charges) if refused is None else Refuse(*key, refused)
 

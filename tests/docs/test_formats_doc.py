@@ -13,6 +13,7 @@ from ledger.copies import bundle
 from ledger.entries.entry import Body
 from ledger.rules import experiment_state, state
 from privacy.filters import Spend
+from privacy.periods import Periods
 from tests.docs import example, foreign, pages
 
 PAGE = "docs/formats.md"
@@ -90,7 +91,8 @@ def test_every_record_of_the_state_is_on_the_page_and_no_other() -> None:
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and issubclass(kind, Struct) and kind.__module__ == module.__name__
     }
-    records["Spend"] = [field.name for field in dataclasses.fields(Spend)]
+    for sums in (Spend, Periods):
+        records[sums.__name__] = [field.name for field in dataclasses.fields(sums)]
     assert found == records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.reports.outcomes import in_words
-from audit.reports.sentences.told import Fact, Teller, Told, blob_fact, dataset_fact
+from audit.reports.sentences.told import Fact, Teller, Told, blob_fact, dataset_fact, day_of
 from audit.verification.history import History
 
 
@@ -36,6 +36,14 @@ def _limited(who: str, op: Any, history: History) -> Told:
         f"{who} lets {in_words(op.purpose)} use {most} of what the patients of cell {op.cell} were "
         "promised.",
         (Fact("Gates", f"{op.g_max} in lane G, {op.r_max} in lane R (units of 2^-40)"),),
+    )
+
+
+def _renewing(who: str, op: Any, history: History) -> Told:
+    return Told(
+        f"{who} declared that the promise to the patients of cell {op.cell} holds for each {op.days} days, "
+        "and not for ever: every such period has the whole of it anew.",
+        (Fact("First period from", day_of(op.from_ms)),),
     )
 
 
@@ -89,6 +97,7 @@ def _statistics_told(who: str, op: Any, history: History) -> Told:
 TELLERS: dict[str, Teller] = {
     "cell.registered": _cell,
     "purpose.limited": _limited,
+    "refresh.declared": _renewing,
     "dataset.registered": _registered,
     "dataset.withdrawn": _withdrawn,
     "statistics.reserved": _statistics,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from audit.verification.history import History
@@ -68,3 +69,10 @@ def blob_fact(label: str, ref: Any) -> Fact:
 
 Teller = Callable[[str, Any, History], Told]
 """From who speaks, the operation and the history before it to what is told."""
+
+
+def day_of(at_ms: int) -> str:
+    """The day of an instant, in UTC; the last day that a calendar has for what lies beyond."""
+    most = datetime.max.replace(tzinfo=UTC) - datetime.fromtimestamp(0, UTC)
+    since = min(at_ms // 1000, int(most / timedelta(seconds=1)) - 1)
+    return datetime.fromtimestamp(since, UTC).date().isoformat()

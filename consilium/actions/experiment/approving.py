@@ -158,8 +158,8 @@ def unaffordable(state: State, purpose: PurposeCode, sites: Iterable[SitePlan]) 
         for charge in totals(site.releases):
             cell = state.cells[charge.cell]
             for other, held in _open_charges(state, charge.cell):
-                cell = give_back(cell, other, held)
-            paid = pay(cell, purpose, Charge(charge.g, charge.r))
+                cell = give_back(cell, other, held, held, state.log_time)
+            paid = pay(cell, purpose, Charge(charge.g, charge.r), state.log_time)
             if isinstance(paid, Cell):
                 continue
             epsilon = f"{site.dataset}: epsilon {site.epsilon_micro / 1e6:.3g}"

@@ -73,8 +73,22 @@ class CarriedPurpose(Value):
     r_overflowed: bool
 
 
+class CarriedRefresh(Value):
+    """How a cell's promise renews, and what was charged in all periods so far (at most 2^53 - 1)."""
+
+    days: Annotated[int, Field(ge=30, le=36_525)]
+    from_ms: TimeMs
+    number: Count
+    earlier: Count
+    total_g: Count
+    total_r: Count
+
+
 class CarriedCell(Value):
-    """A cell of the old federation, with all that was reserved or spent of it (at most 2^53 - 1)."""
+    """A cell of the old federation, with all that was reserved or spent of it (at most 2^53 - 1).
+
+    Where its promise renews, that of its newest period.
+    """
 
     organisation: Organisation
     terms: CellRegistered
@@ -83,6 +97,7 @@ class CarriedCell(Value):
     g_overflowed: bool
     r_overflowed: bool
     purposes: Annotated[tuple[CarriedPurpose, ...], Field(max_length=16)]
+    refresh: CarriedRefresh | None
 
 
 class CarriedDataset(Value):

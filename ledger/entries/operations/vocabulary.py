@@ -61,6 +61,7 @@ from ledger.entries.operations.members import (
     MemberJoined,
 )
 from ledger.entries.operations.purposes import PurposeLimited
+from ledger.entries.operations.refreshes import RefreshDeclared
 from ledger.entries.operations.rounds import (
     RoundAggregated,
     RoundClosed,
@@ -94,6 +95,7 @@ Operation = Annotated[
     | ReceiptBroken
     | CellRegistered
     | PurposeLimited
+    | RefreshDeclared
     | DatasetRegistered
     | DatasetWithdrawn
     | StatisticsReserved
