@@ -12,9 +12,13 @@ turns, in processor time on one thread (so that who else uses the machine counts
 * ``plain_ms``: forward, backward and SGD of torch's own layers.
 
 Each model runs in a process of its own, ``--repeats`` times anew; a time is the repeats' median, and the
-table gives the least and the most of the ratios. Memory: stock Opacus asks for its rows' gradients at
-every step, and how long that takes depends on whether the allocator still has them or the system must
-clear new pages. ``--allocator keeping`` lets glibc keep what was freed, for all contestants alike.
+table gives the least and the most of times and ratios. Memory: stock Opacus asks for its rows' gradients
+at every step, and how long that takes depends on whether the allocator still has them or the system must
+clear new pages. ``page_faults`` counts those pages a step, so that a reader sees what moved a time;
+``--allocator keeping`` lets glibc keep what was freed, for all contestants alike.
+
+The process has a training node's environment (``node.training.process.libraries``). What it says of
+OpenBLAS is for numpy, in which we multiply; torch, and so the other contestants, multiply by MKL.
 
 The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
 ``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
@@ -31,33 +35,15 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-from torch import nn
-from torch.nn import functional
 
-from benchmarks.dp_models import network, rows_of, tree
-from ledger.experiment.fast_clip import Limits
-from ledger.experiment.spec import BinaryTask
-from node.data.encode import Examples
-from node.training.networks.modules import flat
-from node.training.sums.bookkeeping import clipped_sum_of
-from node.training.sums.dense import DenseSum
-from node.training.sums.noisy_sum import noisy_sum
-from privacy.events import GRID
-from privacy.noise import SecureRandom
+from benchmarks.dp_contestants import contestants, opacus, ours_module
+from node.training.process.libraries import library_environment
 
-CLIP = 1.0
-NOISE = 1.0
-RATE = 0.01
-AT_ONCE = 2**16
-"""Parameters that an update changes at once."""
 BATCHES = {
     "logistic-regression": (64, 512, 4096),
     "mlp": (64, 512, 4096),
@@ -68,160 +54,6 @@ BATCHES = {
 COLUMNS = ("ours_ms", "ours_secure_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms")
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 """glibc's settings under which freed memory is never given back, and so never cleared anew."""
-Step = Callable[[], object]
-
-
-def ours_tabular(model: str, batch: int) -> tuple[Step, Step]:
-    """Our step without and with noise and grid."""
-    inputs, targets = rows_of(model, 4 * batch)
-    examples = Examples(inputs.numpy(), targets.numpy(), np.arange(4 * batch), 4 * batch)
-    engine = DenseSum(
-        tree(model), BinaryTask(kind="binary", target="y", above=0), examples,
-        Limits(4 * batch, 4 * batch),
-    )  # fmt: skip
-    taken = np.zeros(4 * batch, dtype=bool)
-    taken[np.random.default_rng(1).permutation(4 * batch)[:batch]] = True
-    weights = flat(network(model, opacus=False))
-    rng = SecureRandom()
-
-    def bare() -> None:
-        engine.load(weights)
-        np.subtract(weights, RATE / batch * engine.float_sum(taken, CLIP), out=weights)
-
-    def secure() -> None:
-        engine.load(weights)
-        noisy = engine.clipped_sum(taken, int(CLIP * GRID))
-        noisy += rng.gaussian_integers(int(NOISE * CLIP * GRID), len(noisy))
-        np.subtract(weights, RATE / batch / GRID * noisy, out=weights)
-
-    return bare, secure
-
-
-def ours_module(model: str, batch: int) -> tuple[Step, Step]:
-    """The same for a module."""
-    inputs, targets = rows_of(model, batch)
-    module = network(model, opacus=False)
-    engine = clipped_sum_of(module, row_loss, inputs)
-    rng = SecureRandom()
-
-    room = torch.empty(engine.parameters, dtype=torch.float64)
-
-    def update(total: torch.Tensor, unit: float) -> None:
-        at = 0
-        with torch.no_grad():
-            for parameter in module.parameters():
-                for piece in parameter.view(-1).split(AT_ONCE):
-                    part = total[at : at + len(piece)].to(torch.float32)
-                    piece.sub_(part, alpha=RATE / batch / unit)
-                    at += len(piece)
-
-    def bare() -> None:
-        update(engine.float_sum(inputs, targets, CLIP, into=room), 1.0)
-
-    def secure() -> None:
-        noisy = noisy_sum(
-            engine, inputs, targets, int(CLIP * GRID), most_patients=2 * batch,
-            noise_sd=int(NOISE * CLIP * GRID), rng=rng, room=room,
-        )  # fmt: skip
-        update(torch.from_numpy(noisy), GRID)
-
-    return bare, secure
-
-
-def row_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each row."""
-    return functional.cross_entropy(outputs, targets, reduction="none")
-
-
-def criterion(model: str, reduction: str = "mean") -> nn.Module:
-    """The loss that torch and Opacus use."""
-    if model in ("logistic-regression", "mlp"):
-        return nn.BCEWithLogitsLoss(reduction=reduction)
-    return nn.CrossEntropyLoss(reduction=reduction)
-
-
-def plain(model: str, batch: int) -> Step:
-    """A step of torch without privacy."""
-    inputs, targets = rows_of(model, batch)
-    module, loss = network(model, opacus=False), criterion(model)
-    optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
-    flatten = model in ("logistic-regression", "mlp")
-
-    def step() -> None:
-        optimizer.zero_grad()
-        outputs = module(inputs)
-        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
-        optimizer.step()
-
-    return step
-
-
-def opacus(model: str, batch: int) -> Step:
-    """A step of stock Opacus: every row's gradient by hooks."""
-    inputs, targets = rows_of(model, batch)
-    module, loss = GradSampleModule(network(model, opacus=True)), criterion(model)
-    optimizer = DPOptimizer(
-        torch.optim.SGD(module.parameters(), lr=RATE),
-        noise_multiplier=NOISE,
-        max_grad_norm=CLIP,
-        expected_batch_size=batch,
-    )
-    flatten = model in ("logistic-regression", "mlp")
-
-    def step() -> None:
-        optimizer.zero_grad()
-        outputs = module(inputs)
-        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
-        optimizer.step()
-
-    return step
-
-
-def ghost(model: str, batch: int) -> Step | None:
-    """A step of Opacus' ghost clipping: two backward passes, norms only."""
-    inputs, targets = rows_of(model, batch)
-    module = GradSampleModuleFastGradientClipping(
-        network(model, opacus=True), max_grad_norm=CLIP, use_ghost_clipping=True
-    )
-    optimizer = DPOptimizerFastGradientClipping(
-        torch.optim.SGD(module.parameters(), lr=RATE),
-        noise_multiplier=NOISE,
-        max_grad_norm=CLIP,
-        expected_batch_size=batch,
-    )
-    loss = DPLossFastGradientClipping(module, optimizer, criterion(model))
-    flatten = model in ("logistic-regression", "mlp")
-
-    def step() -> None:
-        optimizer.zero_grad()
-        outputs = module(inputs)
-        loss(outputs.squeeze(1) if flatten else outputs, targets).backward()
-        optimizer.step()
-
-    try:
-        step()
-    except (
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        IndexError,
-    ) as why:
-        # Opacus fails in many ways on layers that its ghost mode has no rule for: the column is empty.
-        print(f"no ghost clipping for {model}: {type(why).__name__}: {why}", file=sys.stderr)
-        return None
-    return step
-
-
-def contestants(model: str, batch: int) -> dict[str, Step]:
-    """All steps of a case, by the name of their column."""
-    tabular = model in ("logistic-regression", "mlp")
-    bare, secure = (ours_tabular if tabular else ours_module)(model, batch)
-    steps = {"ours_ms": bare, "ours_secure_ms": secure, "plain_ms": plain(model, batch)}
-    steps["opacus_ms"] = opacus(model, batch)
-    by_ghost = ghost(model, batch)
-    return steps if by_ghost is None else steps | {"opacus_ghost_ms": by_ghost}
 
 
 def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
@@ -234,18 +66,32 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
         step()
         repeats[name] = max(1, min(1000, int(0.02 / (time.perf_counter() - began))))
     times: dict[str, list[float]] = {name: [] for name in steps}
+    faults, counted = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(times["ours_ms"]) < 3:
         for name, step in steps.items():
-            start = clock()
+            pages, start = page_faults(), clock()
             for _ in range(repeats[name]):
                 step()
             times[name].append((clock() - start) / repeats[name] * 1000)
+            faults[name] += page_faults() - pages
+            counted[name] += repeats[name]
     case: dict[str, Any] = {"model": model, "batch": batch, "threads": torch.get_num_threads()}
     for name in COLUMNS:
         case[name] = round(float(np.quantile(times[name], 0.25)), 4) if name in times else None
+    case["page_faults"] = {column(name): round(faults[name] / counted[name], 1) for name in steps}
     return case
+
+
+def page_faults() -> int:
+    """Pages that the system gave this process so far, cleared, without reading a disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def column(name: str) -> str:
+    """A contestant's name of its column's."""
+    return name.removesuffix("_ms")
 
 
 def memory(which: str) -> int:
@@ -263,7 +109,8 @@ def memory(which: str) -> int:
 
 def alone(threads: int, allocator: str, *arguments: str) -> Iterator[Any]:
     """Run this module in a process with so many threads; give its lines."""
-    variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    variables = library_environment()
+    variables |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     if allocator == "keeping":
         variables |= KEEPING
     command = [sys.executable, "-m", "benchmarks.dp_speed", *arguments]
@@ -275,11 +122,16 @@ def alone(threads: int, allocator: str, *arguments: str) -> Iterator[Any]:
 
 
 def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One case of its repeats: medians, and the least and most of two ratios."""
-    case = {key: runs[0][key] for key in ("model", "batch", "threads")}
+    """One case of its repeats: medians, and the least and most of times and of ratios."""
+    case: dict[str, Any] = {key: runs[0][key] for key in ("model", "batch", "threads")}
+    case["least_and_most_ms"], case["page_faults"] = {}, {}
     for name in COLUMNS:
         times = [run[name] for run in runs]
         case[name] = None if None in times else round(float(np.median(times)), 4)
+        if case[name] is not None:
+            of = column(name)
+            case["least_and_most_ms"][of] = [min(times), max(times)]
+            case["page_faults"][of] = float(np.median([run["page_faults"][of] for run in runs]))
     for key, over, under in (
         ("opacus_over_ours", "opacus_ms", "ours_secure_ms"),
         ("ours_over_plain", "ours_secure_ms", "plain_ms"),
@@ -291,21 +143,30 @@ def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(cases: list[dict[str, Any]]) -> None:
-    """Print cases as rows of the README's table, ratios as least .. most of the repeats."""
+    """Print cases as rows of the README's table, times and ratios as least .. most of the repeats."""
     print(
         "| model | batch | ours, no noise | ours | Opacus | Opacus, ghost | no privacy | ", end=""
     )
-    print("Opacus / ours | ours / no privacy | noise / ours, no noise |")
-    print("|---|" + "---:|" * 9)
+    print("Opacus / ours | ours / no privacy | noise / ours, no noise | ", end="")
+    print("page faults: ours, Opacus, ghost, no privacy |")
+    print("|---|" + "---:|" * 10)
     for case in cases:
-        times = ["-" if case[name] is None else f"{case[name]:.3g}" for name in COLUMNS]
-        ratios = [
-            f"{low:.2f} .. {high:.2f}"
-            for low, high in (
-                case["opacus_over_ours"], case["ours_over_plain"], case["noise_over_ours"],
-            )
-        ]  # fmt: skip
-        print("| " + " | ".join([case["model"], str(case["batch"]), *times, *ratios]) + " |")
+        cells = [case["model"], str(case["batch"])]
+        for name in COLUMNS:
+            cells.append(span(case["least_and_most_ms"].get(column(name)), "#.3g"))
+        for ratio in ("opacus_over_ours", "ours_over_plain", "noise_over_ours"):
+            cells.append(span(case[ratio], ".2f"))
+        faults = [case["page_faults"].get(column(name)) for name in COLUMNS[1:]]
+        cells.append(", ".join("-" if count is None else f"{count:.0f}" for count in faults))
+        print("| " + " | ".join(cells) + " |")
+
+
+def span(least_and_most: list[float] | None, form: str) -> str:
+    """Two numbers, or one where they read the same; a dash where there are none."""
+    if least_and_most is None:
+        return "-"
+    low, high = (format(value, form) for value in least_and_most)
+    return low if low == high else f"{low} .. {high}"
 
 
 def main() -> None:
@@ -313,6 +174,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     options = argparse.ArgumentParser(prog="benchmarks.dp_speed", description=__doc__)
     options.add_argument("--models", nargs="*", default=list(BATCHES), choices=list(BATCHES))
+    options.add_argument("--batches", nargs="*", type=int, help="only these")
     options.add_argument("--threads", nargs="*", type=int, default=[1])
     options.add_argument("--seconds", type=float, default=3.0, help="for each case and repeat")
     options.add_argument("--repeats", type=int, default=1, help="processes for each model")
@@ -328,6 +190,8 @@ def main() -> None:
     if chosen.inside == "speed":
         for model in chosen.models:
             for batch in BATCHES[model]:
+                if chosen.batches and batch not in chosen.batches:
+                    continue
                 print(json.dumps(measure(model, batch, chosen.seconds)), flush=True)
         return
     if chosen.inside is not None:
@@ -338,6 +202,7 @@ def main() -> None:
         common = ["--threads", str(threads), "--seconds", str(chosen.seconds)]
         for model in chosen.models:
             command = ["--inside", "speed", *common, "--models", model]
+            command += ["--batches", *map(str, chosen.batches)] if chosen.batches else []
             runs = [list(alone(threads, chosen.allocator, *command)) for _ in range(chosen.repeats)]
             cases += [together(list(repeats)) for repeats in zip(*runs, strict=True)]
     result: dict[str, Any] = {"allocator": chosen.allocator, "cases": cases}

@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from node.training.layers.recurrent import UnrolledGRU
+from node.training.layers.rooms import Rooms
 
 
 class Rule(ABC):
@@ -42,15 +43,7 @@ class Rule(ABC):
         self._pieces = [slice(at, at + size) for at, size in zip(starts, sizes, strict=True)]
         self._sizes = list(sizes)
         self.size = sum(sizes)
-        self._rooms: dict[str, torch.Tensor] = {}
-
-    def _room(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory of this rule by a name, of any content."""
-        size = math.prod(shape)
-        found = self._rooms.get(name)
-        if found is None or len(found) < size or found.dtype != dtype:
-            found = self._rooms[name] = torch.empty(size, dtype=dtype)
-        return found[:size].view(*shape)
+        self.rooms = Rooms()
 
     def part(self, which: int) -> Rule:
         """The rule of one of the layer's several inputs."""
@@ -115,7 +108,7 @@ class _Products(Rule):
 
     def vectors(self, a: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
         a, g = self._places(a, g)
-        room = self._room("vectors", (len(a), g.shape[2], a.shape[2]), g.dtype)
+        room = self.rooms.take("vectors", (len(a), g.shape[2], a.shape[2]), g.dtype)
         product = _product(g.transpose(1, 2), a, room).flatten(1)
         return [product, g.sum(dim=1)] if self._bias else [product]
 
@@ -147,7 +140,7 @@ class _Products(Rule):
         self, a: torch.Tensor, g: torch.Tensor, weights: torch.Tensor
     ) -> list[torch.Tensor]:
         scaled = (g * weights[:, None, None]).reshape(-1, g.shape[2])
-        room = self._room("sum", (g.shape[2], a.shape[2]), g.dtype)
+        room = self.rooms.take("sum", (g.shape[2], a.shape[2]), g.dtype)
         product = _product(scaled.t(), a.reshape(-1, a.shape[2]), room).view(-1)
         return [product, scaled.sum(dim=0)] if self._bias else [product]
 
@@ -217,7 +210,7 @@ class _Conv(_Products):
             patches = patches.unfold(dim, len(taps), axis[1])
         patches = patches.permute(0, 2, 3, 4, 5, 1)
         if not patches.is_contiguous():
-            patches = self._room("patches", patches.shape, a.dtype).copy_(patches)
+            patches = self.rooms.take("patches", patches.shape, a.dtype).copy_(patches)
         return patches.flatten(3).flatten(1, 2), g.permute(0, 2, 3, 1).flatten(1, 2)
 
 

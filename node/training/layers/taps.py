@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from node.training.layers.recurrent import UnrolledGRU
+from node.training.layers.rooms import Rooms
 from node.training.layers.rules import Rule
 
 
@@ -65,8 +66,11 @@ class _Watch:
         self._rule = rule
         self._taps = taps
 
-    def ask(self, products: torch.Tensor) -> None:
-        self._taps.caught.append((self._rule, None, products))
+    def ask(self, state: torch.Tensor) -> None:
+        self._taps.caught.append((self._rule, None, state))
 
     def tell(self, part: int, a: torch.Tensor, g: torch.Tensor) -> None:
         self._taps.seen.append((self._rule.part(part), a, g))
+
+    def rooms(self, part: int) -> Rooms:
+        return self._rule.part(part).rooms

@@ -50,6 +50,7 @@ from node.training.process.frames import (
     read_frame,
     write_frame,
 )
+from node.training.process.libraries import library_environment
 from privacy.selfaudit.checks import Report
 
 START_TIMEOUT_S = 180.0
@@ -267,10 +268,7 @@ class Worker:
         if self._test_noise is not None:
             command += ["--test-noise", str(self._test_noise)]
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        environment |= {
-            "PYTHONPATH": str(_PACKAGES),
-            "OMP_NUM_THREADS": "1",
-        }
+        environment |= library_environment() | {"PYTHONPATH": str(_PACKAGES)}
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
         )

@@ -102,12 +102,13 @@ class Blocks:
         total = torch.empty(self.parameters, dtype=torch.float64) if into is None else into
         total.zero_()
         owner = np.arange(len(inputs)) if patients is None else patients
-        for low, high in _runs(owner, self.block):
-            if high - low > self.block:
-                self._add_long(inputs[low:high], targets[low:high], bound, total)
-                continue
-            counts = np.bincount(owner[low:high] - owner[low])
-            self._add_block(inputs[low:high], targets[low:high], counts, bound, total)
+        with np.errstate(all="ignore"):  # a warning would say something of the rows
+            for low, high in _runs(owner, self.block):
+                if high - low > self.block:
+                    self._add_long(inputs[low:high], targets[low:high], bound, total)
+                    continue
+                counts = np.bincount(owner[low:high] - owner[low])
+                self._add_block(inputs[low:high], targets[low:high], counts, bound, total)
         return total
 
     def clip_norm(self, sensitivity: int, patients: int) -> float:

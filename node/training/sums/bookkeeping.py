@@ -112,8 +112,8 @@ class BookKeeping(Blocks):
             for rule, a, g in taps:
                 values += [a, g]
                 if self._keeps(rule):
-                    values += [piece.clone() for piece in rule.vectors(a, g)]
-            found.append(values)
+                    values += rule.vectors(a, g)
+            found.append([value.clone() for value in values])  # the next pass writes over them
         for straight, mixed in zip(*found, strict=True):
             if not torch.equal(straight[order], mixed):
                 raise JobRefused(

@@ -236,6 +236,7 @@ def test_removing_a_patient_moves_the_sum_by_at_most_the_charged_sensitivity(
         assert 0.8 * engine.clip_norm(sensitivity, 300) < longest <= sensitivity
 
 
+@pytest.mark.filterwarnings("error")  # one would say something of the rows
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["conv2d, group and instance norm", "gru", "shared"])
 def test_a_row_that_is_not_finite_changes_nothing(name: str, broken: float) -> None:
@@ -293,14 +294,31 @@ def test_an_unrolled_gru_gives_torchs_outputs_and_gradients(layers: int) -> None
     torch.manual_seed(4)
     stock = nn.GRU(8, 16, num_layers=layers, batch_first=True)
     unrolled = UnrolledGRU(copy.deepcopy(stock))
-    inputs = torch.randn(9, 6, 8)
+    drawn, start = torch.randn(9, 6, 8), torch.randn(layers, 9, 16)
     found = []
     for module in (stock, unrolled):
-        outputs, last = module(inputs)
-        (outputs.square().sum() + last.sum()).backward()
-        found.append([outputs, last, *(p.grad for p in module.parameters())])
+        inputs, state = drawn.clone().requires_grad_(), start.clone().requires_grad_()
+        outputs, last = module(inputs, state)
+        again, _ = module(inputs)  # before the first pass went back
+        (outputs.square().sum() + last.sum() + again.sum()).backward()
+        gradients = [p.grad for p in module.parameters()]
+        found.append([outputs, last, again, inputs.grad, state.grad, *gradients])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_watched_gru_writes_where_its_last_step_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs, targets = case("two layers of gru", 40)
+    engine = clipped_sum_of(module, loss, inputs)
+    first = engine.float_sum(inputs, targets, 0.5)
+    asked = []
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *size, **of: asked.append(size) or empty(*size, **of)
+    )
+    second = engine.float_sum(inputs, targets, 0.5)
+    assert asked == [(engine.parameters,)]
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_a_module_trains_as_before_after_an_engine_was_made_of_it() -> None:
