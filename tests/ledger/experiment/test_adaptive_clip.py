@@ -24,7 +24,7 @@ from ledger.experiment.privacy_spec import AdaptiveClipping
 from ledger.experiment.spec import ExperimentSpec
 from ledger.experiment.tensors import GRID
 from ledger.formats.documents import encode_document, parse_document
-from tests.ledger.experiment.test_plan import FEDAVG, MODEL, POISSON, site, spec, why_not
+from tests.ledger.experiment.planned import FEDAVG, MODEL, POISSON, site, spec, why_not
 
 ADAPTIVE = {"clipping": {"kind": "adaptive"}}
 SETTINGS = AdaptiveClipping(kind="adaptive")

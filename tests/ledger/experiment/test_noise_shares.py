@@ -17,7 +17,7 @@ from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.spec import Federation as FederationPart
 from privacy.noise import SecureRandom
-from tests.ledger.experiment.test_plan import MODEL, cell, site, spec
+from tests.ledger.experiment.planned import MODEL, cell, site, spec
 
 FOUR = ("basel", "bern", "chur", "davos")
 SHARED_NOISE = {"noise": "distributed", "colluders": 1}

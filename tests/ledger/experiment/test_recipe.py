@@ -35,7 +35,7 @@ from ledger.experiment.recipe import (
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document, parse_document
 from privacy.curves import mu2_max
-from tests.ledger.experiment.test_plan import MODEL, site, spec
+from tests.ledger.experiment.planned import MODEL, site, spec
 
 AUTO = {"strategy": {"name": "fedsgd"}, "rounds": "auto"}
 
