@@ -1,13 +1,10 @@
-"""The API on a real socket: followers, entries, proofs, blobs, and who is let in."""
+"""The API on a real socket: followers, entries, proofs, health."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,62 +14,16 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from ledger.entries.operations.audits import LedgerReviewed
 from ledger.entries.operations.log import TimeNoted
-from ledger.entries.operations.members import KeyRevoked
-from ledger.errors import CoordinatorUnreachable, MalformedInput, NotWitnessed, RequestRefused
+from ledger.errors import CoordinatorUnreachable, NotWitnessed, RequestRefused
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
-from ledger.exchange.http_auth import sign
-from ledger.exchange.messages import CHUNK
-from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import verify_consistency, verify_inclusion
 from ledger.formats.strict import decode_b64
+from tests.coordinator.asking import BASEL, refusal
 from tests.coordinator.serving import Serving
-from tests.federation import RESEARCHER, Federation, node_of, steward_of
+from tests.federation import Federation, node_of
 
 REVIEWED = LedgerReviewed(type="ledger.reviewed", size=0, root="0" * 64, finding="in_order")
-BASEL = steward_of("basel")
-
-
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
-    federation = Federation.found(
-        ("basel", "bern", "chur"), now_ms=time.time_ns() // 1_000_000 - 120_000
-    )
-    federation.start(("basel", "bern"), rounds=1)
-    federation.play(next(iter(federation.state.experiments)))
-    with Serving(federation, tmp_path / "hub") as serving:
-        yield serving
-
-
-@pytest.fixture
-def replica(serving: Serving, tmp_path: Path) -> Iterator[Replica]:
-    store = LogStore.open(f"sqlite:///{tmp_path / 'copy.db'}")
-    yield Replica.create(store, serving.federation.leaves[0], serving.federation.id)
-    store.close()
-
-
-def raw(
-    serving: Serving,
-    method: str,
-    path: str,
-    body: bytes | None = None,
-    handle: str = BASEL,
-    key: SigningKey | None = None,
-    federation: str | None = None,
-) -> tuple[str, dict[str, str], bytes | None]:
-    url = serving.url + path
-    key = key or serving.federation.rings[handle].request
-    federation = federation or serving.federation.id
-    return url, sign(method, url, {}, body, key, handle, federation), body
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str, str]:
-    plain = answer.json()
-    assert set(plain) == {"error", "where", "reason"}
-    return answer.status_code, plain["error"], plain["reason"]
-
-
-# --- following ----------------------------------------------------------------------------------
 
 
 def test_a_follower_holds_a_verified_copy_of_everything(serving: Serving, replica: Replica) -> None:
@@ -276,141 +227,6 @@ def test_the_read_models_agree_with_the_state(serving: Serving) -> None:
         assert full["reservations"]["basel-heart"]["served"] == 1
         with pytest.raises(RequestRefused, match="outside this tree"):
             client.read("experiments/00")
-
-
-# --- who is let in ------------------------------------------------------------------------------
-
-
-def test_a_request_is_let_in_once(serving: Serving) -> None:
-    url, headers, _ = raw(serving, "GET", "/v1/state/summary")
-    assert httpx.get(url, headers=headers).status_code == 200
-    again = refusal(httpx.get(url, headers=headers))
-    assert again == (403, "BadSignature", "it was received before; sign each request anew")
-
-
-def test_nobody_else_is_let_in(serving: Serving) -> None:
-    url, headers, _ = raw(serving, "GET", "/v1/state/summary")
-    assert refusal(httpx.get(url))[:2] == (403, "UnknownKey")
-    wrong = raw(serving, "GET", "/v1/state/summary", key=SigningKey.from_seed(bytes(32)))
-    assert refusal(httpx.get(url, headers=wrong[1]))[:2] == (403, "BadSignature")
-    other = raw(serving, "GET", "/v1/state/summary", federation="ab" * 32)
-    assert refusal(httpx.get(url, headers=other[1]))[:2] == (403, "BadSignature")
-    stolen = refusal(httpx.get(serving.url + "/v1/state/members", headers=headers))
-    assert stolen[:2] == (403, "BadSignature")
-
-
-def test_a_body_that_was_changed_on_the_way_is_refused(serving: Serving) -> None:
-    name = hashlib.sha256(b"changed").hexdigest()
-    url, headers, _ = raw(serving, "PUT", f"/v1/blobs/{name}?offset=0&total=7", b"genuine")
-    answer = httpx.put(url, headers=headers, content=b"changed")
-    assert refusal(answer)[:2] == (403, "BadSignature")
-
-
-def test_a_revoked_member_is_not_let_in(serving: Serving) -> None:
-    with serving.client(node_of("basel")) as client:
-        client.summary()
-        revoked = KeyRevoked(type="key.revoked", member=node_of("basel"), compromised_since_ms=None)
-        assert serving.say(BASEL, revoked).applied
-        with pytest.raises(RequestRefused, match="keys of basel-node were revoked") as caught:
-            client.summary()
-    assert (caught.value.status, caught.value.error) == (403, "UnknownKey")
-
-
-# --- blobs --------------------------------------------------------------------------------------
-
-
-def test_a_small_blob_goes_up_in_one_request(serving: Serving) -> None:
-    with serving.client(BASEL) as client:
-        ref = client.put_blob(b"a card")
-        assert client.has_blob(ref)
-        assert client.put_blob(b"a card") == ref
-        assert not client.has_blob(ref.model_copy(update={"sha256": "ab" * 32}))
-
-
-def test_a_large_blob_that_was_cut_off_goes_on_where_it_stopped(serving: Serving) -> None:
-    data = os.urandom(CHUNK + 1000)
-    name = hashlib.sha256(data).hexdigest()
-    path = f"/v1/blobs/{name}?offset=0&total={len(data)}"
-    url, headers, body = raw(serving, "PUT", path, data[:5000])
-    first = httpx.put(url, headers=headers, content=body)
-    assert (first.status_code, first.headers["upload-offset"]) == (202, "5000")
-    seen: list[int] = []
-    with serving.client(BASEL) as client:
-        ref = client.put_blob(data, lambda done, total: seen.append(done))
-        assert client.has_blob(ref)
-    assert seen == [5000 + CHUNK - 4000, len(data)] or seen == [len(data)]
-    assert serving.coordinator.blobs.get(ref) == data
-
-
-def test_a_part_that_does_not_follow_on_is_told_where_to_go_on(serving: Serving) -> None:
-    path = f"/v1/blobs/{'ab' * 32}?offset=10&total=100"
-    url, headers, body = raw(serving, "PUT", path, b"x" * 5)
-    answer = httpx.put(url, headers=headers, content=body)
-    assert refusal(answer)[:2] == (409, "UploadOutOfStep")
-    assert answer.headers["upload-offset"] == "0"
-
-
-def test_a_blob_with_another_name_is_refused(serving: Serving) -> None:
-    url, headers, body = raw(serving, "PUT", f"/v1/blobs/{'ab' * 32}?offset=0&total=3", b"abc")
-    answer = httpx.put(url, headers=headers, content=body)
-    assert refusal(answer) == (400, "MalformedInput", "its bytes have another SHA-256")
-
-
-def test_a_blob_over_the_limit_is_refused_before_it_comes(tmp_path: Path) -> None:
-    federation = Federation.found(("basel",))
-    with Serving(federation, tmp_path, blob_limit=1024) as serving:
-        path = f"/v1/blobs/{'ab' * 32}?offset=0&total=1025"
-        url, headers, body = raw(serving, "PUT", path, b"abc")
-        assert refusal(httpx.put(url, headers=headers, content=body))[:2] == (413, "BodyTooLarge")
-
-
-def test_a_strange_blob_name_reaches_no_file(serving: Serving) -> None:
-    url, headers, _ = raw(serving, "GET", "/v1/blobs/..%2F..%2Fkeyring.json")
-    assert httpx.get(url, headers=headers).status_code in (400, 403, 404)
-
-
-def test_a_released_model_is_in_the_log_before_it_leaves(serving: Serving) -> None:
-    experiment = next(iter(serving.federation.state.experiments.values()))
-    with serving.client(RESEARCHER) as client:
-        data = client.get_blob(experiment.model)
-        assert data == serving.federation.blobs[experiment.model.sha256]
-        url, headers, _ = raw(
-            serving, "GET", f"/v1/blobs/{experiment.model.sha256}", handle=steward_of("bern")
-        )
-        rest = httpx.get(url, headers=headers | {"range": "bytes=10-"})
-        assert (rest.status_code, rest.content) == (206, data[10:])
-    serving.follow()
-    taken = [
-        e.body.op.reader
-        for e in serving.federation.entries()
-        if e.body.op.type == "model.downloaded"
-    ]
-    assert taken == [RESEARCHER, steward_of("bern")]
-
-
-def test_another_hospitals_update_is_not_handed_out(serving: Serving) -> None:
-    update = next(
-        e.body.op.update
-        for e in serving.federation.entries()
-        if e.body.op.type == "update.submitted" and e.body.author == node_of("bern")
-    )
-    with serving.client(node_of("bern")) as client:
-        assert client.get_blob(update)
-    with serving.client(node_of("basel")) as client, pytest.raises(RequestRefused) as caught:
-        client.get_blob(update)
-    assert (caught.value.status, caught.value.error) == (403, "AccessDenied")
-    assert "an update is for the node that made it" in caught.value.reason
-
-
-def test_a_client_notices_bytes_that_are_not_those_named(serving: Serving) -> None:
-    experiment = next(iter(serving.federation.state.experiments.values()))
-    path = serving.coordinator.blobs.path(experiment.spec.sha256)
-    path.write_bytes(b"x" * experiment.spec.bytes)
-    with (
-        serving.client(BASEL) as client,
-        pytest.raises(MalformedInput, match="other bytes than those named"),
-    ):
-        client.get_blob(experiment.spec)
 
 
 def test_a_coordinator_that_is_not_there_is_unreachable_with_advice() -> None:

@@ -1,4 +1,4 @@
-"""A log in a database of its own, by both kinds of database."""
+"""Databases for a test: a log by both kinds of them, and an empty store for a copy."""
 
 from __future__ import annotations
 
@@ -21,5 +21,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def log(url: str) -> Iterator[LogStore]:
     opened = LogStore.open(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LogStore]:
+    opened = LogStore.open(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield opened
     opened.close()

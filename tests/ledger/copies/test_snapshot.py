@@ -21,7 +21,7 @@ from ledger.formats.keys import SigningKey
 from ledger.rules.encoding import digest
 from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
-from tests.ledger.copies.test_replica import tamper
+from tests.ledger.copies.followed import tamper
 
 KEY = SigningKey.from_seed(bytes(range(32)))
 NOTED = TimeNoted(type="time.noted")
