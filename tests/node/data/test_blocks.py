@@ -6,83 +6,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.entries.operations.datasets import CellUse
-from ledger.errors import PlanRefused, StoreUnusable
-from ledger.experiment.plan.check import check_plan
-from ledger.experiment.plan.compilation import compile_plan
-from ledger.experiment.plan.sites import Site
+from ledger.errors import StoreUnusable
 from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import Schema
-from ledger.experiment.spec import ExperimentSpec
-from ledger.formats.documents import encode_document
 from node.data.blocks import Calendar, block_cell_name, member, rows_of_blocks
-from node.data.holdings import Holdings, RowsAsked
 from node.data.intake import read_table
 from node.data.registration import Prepared, prepare
 from node.errors import DatasetError, RegistrationRefused
-from node.register.patients import PATIENTS, Place, places_of
-from node.register.private import PrivateRegister
-from tests.federation import RESEARCHER, Federation
-from tests.node.data.test_registration import KEY, Saying, schema
-
-YEARS = (date(2026, 3, 1), date(2026, 11, 2), date(2027, 1, 1), date(2028, 6, 30))
-
-
-class Hospital:
-    """A hospital whose cells are by calendar year, in a federation in memory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.file = directory / PATIENTS
-        self.private = PrivateRegister.open(directory / "private.db")
-        self.saying = Saying()
-        self.snapshots: list[tuple[str, int]] = []
-
-    def table(self, patients: list[str], rows_each: int = 1) -> Path:
-        lines = [
-            f"{who},{20 + (row + each) % 70},{row % 2}"
-            for row, who in enumerate(patients)
-            for each in range(rows_each)
-        ]
-        path = self.directory / f"table{len(list(self.directory.iterdir()))}.csv"
-        path.write_text("\n".join(["who,age,sick", *lines]) + "\n")
-        return path
-
-    def prepare(
-        self, patients: list[str], today: date, *, rows_each: int = 1, **changed: Any
-    ) -> Prepared:
-        declared = changed.pop("declared", max(1, len(set(patients))))
-        first = not self.private.view.cells
-        calendar = {"period": "year" if first else None, **changed.pop("calendar", {})}
-        return prepare(
-            self.table(patients, rows_each),
-            schema(changed.pop("name", "basel-heart"), declared, ids=True),
-            organisation="basel",
-            hospital_key=KEY,
-            cells=self.private.view.cells,
-            epsilon=changed.pop("epsilon", 5.0 if first else None),
-            calendar=Calendar(self.file, today, lambda: self.snapshots, **calendar),
-        )
-
-    def register(self, patients: list[str], today: date, **changed: Any) -> Prepared:
-        made = self.prepare(patients, today, **changed)
-        self.saying.register(made, self.private)
-        at_ms = int((today - date(1970, 1, 1)).total_seconds() * 1000)
-        self.snapshots.append((made.record.snapshot, at_ms))
-        return made
-
-    def places(self, patients: list[str]) -> dict[str, Place]:
-        found = places_of(self.file, [member(KEY, who) for who in patients])
-        return {who: found[member(KEY, who)] for who in patients if member(KEY, who) in found}
-
-
-def people(start: int, stop: int) -> list[str]:
-    return [f"p{number}" for number in range(start, stop)]
+from node.register.patients import Place, places_of
+from tests.node.data.registered import KEY, schema
+from tests.node.data.yearly import YEARS, Hospital, people
 
 
 @pytest.fixture
@@ -291,88 +229,6 @@ def test_long_names_still_make_a_name_for_each_cell() -> None:
     names = {block_cell_name(long, b, h) for b in ("2026", "2026q1") for h in ("train", "test")}
     assert len(names) == 4
     assert all(len(name) <= 40 for name in names)
-
-
-def two_blocks(hospital: Hospital) -> tuple[Federation, Prepared]:
-    hospital.register(people(0, 100), YEARS[0])
-    later = hospital.register(
-        people(0, 200), YEARS[2], declared=200, calendar={"new_patients": 100}
-    )
-    return hospital.saying.federation, later
-
-
-def spec_of(federation: Federation, **changed: Any) -> ExperimentSpec:
-    spec = federation.spec(["basel-heart"], privacy=None, **changed)
-    return spec.model_copy(update={"features": ("age",)})
-
-
-def test_an_experiment_charges_the_blocks_that_it_declares(hospital: Hospital) -> None:
-    federation, _ = two_blocks(hospital)
-    dataset = federation.state.datasets["basel-heart"]
-    cells = {use.cell: federation.state.cells[use.cell].terms for use in dataset.terms.cells}
-    place = Site(dataset.registration, dataset.terms, cells, schema(declared=200, ids=True))
-    for blocks, divisor in (((), 140), (("2026",), 70), (("2027",), 70), (("2026", "2027"), 140)):
-        spec = spec_of(federation, blocks=blocks)
-        plan = compile_plan(spec, [place], federation.put(b"model"))
-        check_plan(spec, [place], plan)
-        site = plan.sites[0]
-        charged = {charge.cell for release in site.releases for charge in release.charges}
-        wanted = blocks or ("2026", "2027")
-        assert charged == {f"basel-{b}-{h}" for b in wanted for h in ("train", "test")}
-        assert site.divisor == divisor
-        other = spec_of(federation, blocks=("2027",) if blocks != ("2027",) else ("2026",))
-        with pytest.raises(PlanRefused):
-            check_plan(other, [place], plan)
-    with pytest.raises(PlanRefused, match="it has: 2026, 2027"):
-        compile_plan(spec_of(federation, blocks=("2030",)), [place], federation.put(b"model"))
-
-
-def test_patients_of_other_blocks_are_dropped(hospital: Hospital) -> None:
-    federation, later = two_blocks(hospital)
-    declared = schema(declared=200, ids=True)
-    spec = encode_document(spec_of(federation))
-
-    def units(*blocks: str) -> tuple[int, int]:
-        train, test = Holdings().halves(
-            RowsAsked(
-                Path(later.record.path),
-                encode_document(declared),
-                KEY,
-                spec,
-                later.record.sha256,
-                blocks=frozenset(blocks),
-                patients=hospital.file,
-                snapshot=later.record.snapshot,
-            )
-        )
-        return train.units, test.units
-
-    first, second, both = units("2026"), units("2027"), units("2026", "2027")
-    assert sum(first) == sum(second) == 100
-    assert tuple(np.add(first, second)) == both
-    assert sum(units("2030")) == 0
-
-
-def test_the_fold_takes_a_plan_that_charges_whole_blocks_only(hospital: Hospital) -> None:
-    federation, _ = two_blocks(hospital)
-    op = federation.proposal(spec_of(federation, blocks=("2027",)))
-    site = op.plan.sites[0]
-    cut = site.releases[0].model_copy(
-        update={
-            "charges": tuple(
-                c.model_copy(update={"cell": "basel-2026-train"}) for c in site.releases[0].charges
-            )
-        }
-    )
-    mixed = site.model_copy(update={"releases": (cut, *site.releases[1:])})
-    bad = op.model_copy(update={"plan": op.plan.model_copy(update={"sites": (mixed,)})})
-    assert federation.take(federation.entry(RESEARCHER, bad)).outcome.void == "plan_invalid"
-    assert federation.take(federation.entry(RESEARCHER, op)).outcome.void is None
-
-
-def test_a_use_of_a_cell_is_what_its_half_says(hospital: Hospital) -> None:
-    made = hospital.register(people(0, 20), YEARS[0])
-    assert CellUse(cell="basel-2026-train", use="train") in made.dataset.cells
 
 
 def test_a_new_blocks_cells_get_the_purposes_parts_also_where_their_registration_was_cut_off(

@@ -31,7 +31,7 @@ from node.errors import JobRefused
 from privacy.events import GRID
 from privacy.noise import TestRng
 from tests.federation import node_of
-from tests.node.data.test_registration import schema
+from tests.node.data.registered import schema
 from tests.node.data.test_statistics import Hospital, audited, table_file
 
 BASEL = node_of("basel")

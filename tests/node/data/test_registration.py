@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,96 +10,15 @@ from pydantic import ValidationError
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.federation import Invitation
-from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.purpose_parts import Parts, parts_said
-from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
+from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document
 from ledger.formats.keys import SealingKey
-from ledger.rules.state import replace as changed
 from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
 from node.data.promised_cells import cell_name
-from node.data.registration import Prepared, finish_registrations, prepare, register
 from node.errors import DatasetError, RegistrationRefused, ServiceError
 from node.register.private import PrivateRegister
-from tests.federation import Federation, node_of
-
-KEY = bytes(range(32))
-
-
-def schema(name: str = "basel-heart", declared: int = 100, *, ids: bool = False) -> Schema:
-    columns: tuple[object, ...] = (
-        NumberColumn(type="number", name="age", low=Decimal(20), high=Decimal(90)),
-        CategoryColumn(type="category", name="sick", values=("0", "1")),
-    )
-    if ids:
-        columns = (PatientColumn(type="patient_id", name="who"), *columns)
-    return Schema.model_validate(
-        {"consilium": 1, "dataset": name, "declared_rows": declared, "columns": columns}
-    )
-
-
-def table(directory: Path, rows: int = 100) -> Path:
-    path = directory / "table.csv"
-    lines = [f"p{row},{20 + row % 70},{row % 2}" for row in range(rows)]
-    path.write_text("\n".join(["who,age,sick", *lines]) + "\n")
-    return path
-
-
-def prepared(
-    private: PrivateRegister,
-    path: Path,
-    given: Schema,
-    epsilon: float | None = 5.0,
-    delta: float | None = None,
-    purposes: Parts | None = None,
-) -> Prepared:
-    return prepare(
-        path,
-        given,
-        organisation="basel",
-        hospital_key=KEY,
-        cells=private.view.cells,
-        epsilon=epsilon,
-        delta=delta,
-        purposes=purposes,
-    )
-
-
-class Saying:
-    """The federation in memory as the place where a registration is said."""
-
-    def __init__(self, *, fail_at: type | None = None) -> None:
-        self.federation = Federation.found(("basel", "bern"))
-        self.said: list[str] = []
-        self.fail_at = fail_at
-        self.last: str | None = None
-
-    def cut_off_after(self, operation: str | None) -> None:
-        """Lose the line after the next entry of a kind; None for a line that holds again."""
-        self.fail_at, self.last = None, operation
-
-    def say(self, op: Operation) -> str | None:
-        if self.fail_at is not None and isinstance(op, self.fail_at):
-            raise ConnectionError
-        self.said.append(op.type)
-        if op.type == self.last:
-            self.fail_at = object
-        taken = self.federation.take(self.federation.entry(node_of("basel"), op))
-        return taken.outcome.void
-
-    def register(self, given: Prepared, private: PrivateRegister) -> None:
-        register(
-            given,
-            private,
-            state=lambda: self.federation.state,
-            publish=self.federation.put,
-            say=self.say,
-        )
-
-
-@pytest.fixture
-def private(tmp_path: Path) -> PrivateRegister:
-    return PrivateRegister.open(tmp_path / "private.db")
+from tests.node.data.registered import Saying, prepared, schema, table
 
 
 def test_a_hospital_without_patient_ids_is_one_cell(
@@ -242,75 +160,6 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path, private: PrivateRegis
         prepared(private, tmp_path / "gone.csv", schema())
 
 
-def test_what_the_log_refuses_leaves_nothing_half_registered(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying()
-    saying.federation.register_dataset("bern", "basel-heart")
-    with pytest.raises(RegistrationRefused, match="belongs to another hospital"):
-        saying.register(prepared(private, table(tmp_path), schema()), private)
-    assert private.datasets.unfinished() == ()
-    assert "basel-heart" not in private.view.datasets
-
-
-def test_a_crash_before_it_was_said_leaves_nothing_usable(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying(fail_at=DatasetRegistered)
-    with pytest.raises(ConnectionError):
-        saying.register(prepared(private, table(tmp_path), schema()), private)
-    assert "basel-heart" not in private.view.datasets
-    assert finish_registrations(private, saying.federation.state) == ()
-    saying.fail_at = None
-    saying.register(prepared(private, table(tmp_path), schema(), None), private)
-    assert private.view.datasets["basel-heart"].registration is not None
-
-
-@pytest.mark.parametrize("delta", [None, 1e-7])
-def test_a_registration_cut_off_between_its_two_cells_goes_on_with_the_same_promise(
-    tmp_path: Path, private: PrivateRegister, delta: float | None
-) -> None:
-    """Without ``--epsilon`` too: the second cell's patients are promised what the first cell's are."""
-    saying, given = Saying(), schema(ids=True)
-    saying.cut_off_after("cell.registered")
-    with pytest.raises(ConnectionError):
-        saying.register(prepared(private, table(tmp_path), given, 2.5, delta), private)
-    assert list(private.view.cells) == ["basel-train"]
-    saying.cut_off_after(None)
-    saying.register(prepared(private, table(tmp_path), given, None), private)
-    cells = saying.federation.state.cells
-    assert cells["basel-test"].terms.epsilon_micro == 2_500_000
-    assert cells["basel-test"].terms.delta_e15 == (10**10 if delta is None else 10**8)
-    assert saying.said == ["cell.registered"] * 2 + ["dataset.registered"]
-    assert private.view.datasets["basel-heart"].registration is not None
-
-
-def test_the_second_cell_of_a_pair_gets_no_other_promise(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying()
-    saying.cut_off_after("cell.registered")
-    with pytest.raises(ConnectionError):
-        saying.register(prepared(private, table(tmp_path), schema(ids=True), 2.5), private)
-    with pytest.raises(RegistrationRefused, match=r"were promised epsilon 2\.5 for ever"):
-        prepared(private, table(tmp_path), schema(ids=True), 3.0)
-
-
-def test_a_crash_after_it_was_said_is_completed_from_the_log(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying()
-    given = prepared(private, table(tmp_path), schema())
-    private.datasets.note(given.record)
-    for terms, _ in given.cells:
-        saying.say(terms)
-    saying.say(given.dataset)
-    (finished,) = finish_registrations(private, saying.federation.state)
-    assert finished.snapshot == given.dataset.snapshot
-    assert "basel-all" in private.view.cells
-    assert private.view.datasets["basel-heart"] == finished
-
-
 def test_parts_for_purposes_are_said_with_the_cell_before_the_dataset(
     tmp_path: Path, private: PrivateRegister
 ) -> None:
@@ -338,64 +187,6 @@ def test_a_part_above_the_promise_is_refused_before_anything_is_said(
     with pytest.raises(RegistrationRefused, match="more than the 5 that the patients of basel-all"):
         saying.register(given, private)
     assert saying.said == []
-
-
-def test_a_lost_register_takes_the_cells_spend_from_the_log(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying()
-    federation = saying.federation
-    datasets = [federation.register_dataset(name) for name in ("basel", "bern")]
-    experiment = federation.propose(federation.spec(datasets))
-    federation.approve(experiment, "basel-heart")
-    federation.reserve(experiment, "basel-heart")
-    given = prepared(private, table(tmp_path), schema(declared=200), 5.0, 1e-5)
-    ((mine, percent),) = given.cells
-    terms = federation.state.cells["basel-all"].terms
-    assert (mine.epsilon_micro, mine.delta_e15) == (terms.epsilon_micro, terms.delta_e15)
-    saying.register(replace(given, cells=((terms, percent),)), private)
-    assert private.view.cells["basel-all"].spend == federation.state.cells["basel-all"].spend
-    assert private.view.cells["basel-all"].spend.g > 0
-
-
-def test_a_strangers_cell_of_the_same_name_is_refused(
-    tmp_path: Path, private: PrivateRegister
-) -> None:
-    saying = Saying()
-    given = prepared(private, table(tmp_path), schema())
-    ((terms, _),) = given.cells
-    saying.say(terms)
-    cells = saying.federation.state.cells
-    theirs = changed(cells["basel-all"], organisation="bern")
-    state = changed(saying.federation.state, cells=cells.set("basel-all", theirs))
-    saying.said.clear()
-    with pytest.raises(
-        RegistrationRefused, match=r"bern promised its 100 patients epsilon 5.*not basel"
-    ):
-        register(
-            given,
-            private,
-            state=lambda: state,
-            publish=saying.federation.put,
-            say=saying.say,
-        )
-    assert saying.said == []
-    assert not private.view.cells
-    assert private.datasets.unfinished() == ()
-
-
-@pytest.mark.parametrize(("epsilon", "declared"), [(9.0, 100), (5.0, 90)])
-def test_another_promise_than_the_logs_is_refused(
-    tmp_path: Path, private: PrivateRegister, epsilon: float, declared: int
-) -> None:
-    saying = Saying()
-    ((terms, _),) = prepared(private, table(tmp_path), schema()).cells
-    saying.say(terms)
-    given = prepared(private, table(tmp_path), schema(declared=declared), epsilon)
-    with pytest.raises(RegistrationRefused, match=r"promised its 100 patients epsilon 5.*for ever"):
-        saying.register(given, private)
-    assert not private.view.cells
-    assert private.datasets.unfinished() == ()
 
 
 def test_cell_names_stay_within_a_slug() -> None:

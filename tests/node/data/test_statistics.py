@@ -34,7 +34,7 @@ from node.register.private import PrivateRegister
 from privacy.events import GRID
 from privacy.noise import TestRng
 from tests.federation import Federation, node_of, steward_of
-from tests.node.data.test_registration import KEY, Saying, prepared, schema
+from tests.node.data.registered import KEY, Saying, prepared, schema
 
 
 def table_file(directory: Path, patients: int = 100, rows_each: int = 3) -> Path:

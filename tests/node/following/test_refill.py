@@ -19,7 +19,7 @@ from coordinator.settings import HEAD, CoordinatorSettings
 from ledger.errors import NotAdmitted, RequestRefused
 from ledger.exchange.home import Membership
 from node.following.offering import offer_copy
-from tests.node.service.test_service import Misbehaving, finish, start
+from tests.node.service.played import Misbehaving, finish, start
 from tests.node.town import PASSPHRASE, Town
 
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from ledger.entries.entry import parse_entry
 from ledger.entries.operations.rounds import UpdateSubmitted
 from tests.node.town import Town, small_spec
 
 SLOT_S = 1
-
-
-@pytest.fixture
-def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
-    with Town(tmp_path) as built:
-        yield built
 
 
 def asked(town: Town, slot_s: int) -> str:

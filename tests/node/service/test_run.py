@@ -15,7 +15,7 @@ from ledger.entries.operations.rounds import UpdateSubmitted
 from ledger.experiment.tensors import decode_update
 from node.service.local_api import LOCAL_FILE
 from tests.node.cases import heart_file, heart_schema, heart_spec
-from tests.node.service.test_service import said
+from tests.node.service.played import said
 from tests.node.town import PASSPHRASE, Town, small_schema, small_table
 
 SERVE = """

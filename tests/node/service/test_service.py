@@ -1,101 +1,42 @@
+"""Whole nodes and a coordinator in memory: an experiment runs, and what a node will not do stands in the log."""
+
 from __future__ import annotations
 
-import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import httpx
-import orjson
 import pytest
 
 from coordinator.sequencing.promises import Place, Promises
 from ledger.copies.evidence import frame
 from ledger.copies.store import LogStore
-from ledger.entries.entry import NOTHING_SEEN, Body, parse_entry, sign_entry
+from ledger.entries.entry import NOTHING_SEEN, Body, sign_entry
 from ledger.entries.operations.budgets import BudgetRefused
 from ledger.entries.operations.experiments import ExperimentProposed, ExperimentStopped
 from ledger.entries.operations.log import (
     ForkReported,
-    NodeReady,
     NodeResumed,
     ReceiptBroken,
     TimeNoted,
 )
 from ledger.entries.operations.members import KeyConflicted
-from ledger.entries.operations.rounds import RoundOpened, UpdateSubmitted
-from ledger.entries.operations.vocabulary import Operation
+from ledger.entries.operations.rounds import RoundOpened
 from ledger.exchange.messages import Followed, Receipt
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.documents import encode_document
 from ledger.rules.log import Sequenced
-from node.errors import DatasetChanged, JobRefused, NodeError, WorkerDied
+from node.errors import DatasetChanged, JobRefused, NodeError
 from node.following.follower import News
-from node.service.local_api import LOCAL_FILE, LocalServer, _illness
+from node.service.local_api import _illness
 from node.training.process.frames import Job
 from node.training.process.trainer import NoopTrainer, Task
 from node.training.process.worker import OnIntent
 from tests.federation import node_of
-from tests.node.town import Town, small_schema, small_spec, small_table
-
-
-@pytest.fixture
-def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
-    with Town(tmp_path) as built:
-        yield built
-
-
-def start(town: Town, trainers: dict[str, NoopTrainer] | None = None, **spec: object) -> str:
-    """Every hospital offers data and runs; an experiment is proposed and approved."""
-    datasets = [town.offer(name) for name in town.hospitals]
-    for name in town.hospitals:
-        town.start_node(name, (trainers or {}).get(name))
-    experiment = town.propose(small_spec(datasets, **spec))
-    for dataset in datasets:
-        town.approve(experiment, dataset)
-    return experiment
-
-
-def said(town: Town, kind: type[Operation]) -> list[tuple[str, Operation]]:  # type: ignore[valid-type]
-    """Author and operation of every entry of a kind in the log."""
-    ada = town.people["ada"]
-    ada.follow()
-    entries = [parse_entry(row.body, row.signature) for row in ada.replica.store.rows()]
-    return [(e.body.author, e.body.op) for e in entries if isinstance(e.body.op, kind)]
-
-
-def finish(town: Town, experiment: str) -> None:
-    """Wait until the model is released and every account is settled, here and in the log."""
-    town.until(lambda: town.experiment(experiment).status == "released")
-
-    def settled() -> bool:
-        held = town.experiment(experiment).reservations
-        return all(r.settled_at is not None for r in held.values()) and all(
-            node.register.view.charges.get((experiment, f"{name}-heart"), "settled") == "settled"
-            for name, node in town.nodes.items()
-        )
-
-    town.until(settled)
-
-
-@dataclass
-class Misbehaving(NoopTrainer):
-    """Does something before or instead of making an update, once for each item."""
-
-    before: list[float] = field(default_factory=list)
-    fail: list[NodeError] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
-
-    def run(self, task: Task, job: Job, on_intent: OnIntent) -> bytes:
-        self.jobs.append(job)
-        update = super().run(task, job, on_intent)
-        if self.before:
-            time.sleep(self.before.pop(0))
-        if self.fail:
-            raise self.fail.pop(0)
-        return update
+from tests.node.service.played import finish, said, start
+from tests.node.town import Town, small_spec
 
 
 def test_an_experiment_runs_to_its_released_model(town: Town) -> None:
@@ -106,18 +47,6 @@ def test_an_experiment_runs_to_its_released_model(town: Town) -> None:
     here = town.nodes["basel"].register.view.cells["basel-all"].spend
     assert here == town.state.cells["basel-all"].spend
     assert here.g > 0
-
-
-def test_a_node_says_ready_once_and_resumed_after_every_restart(town: Town) -> None:
-    town.start_node("basel")
-    town.until(lambda: town.state.members[node_of("basel")].ready)
-    for _ in range(2):
-        town.stop_node("basel")
-        town.start_node("basel")
-        town.until(lambda: town.nodes["basel"].service.picture.vouched)
-    assert len(said(town, NodeReady)) == 1
-    nonces = {op.nonce for _, op in said(town, NodeResumed)}
-    assert len(nonces) == 2
 
 
 def test_a_round_that_the_steward_did_not_approve_is_refused_in_the_log(town: Town) -> None:
@@ -185,58 +114,6 @@ def test_a_plan_that_is_not_what_the_spec_implies_is_refused_in_the_log(town: To
     town.coordinator.sequencer.say(asked).result()
     town.until(lambda: len(town.experiment(experiment).budget_refusals) == 2)
     assert {op.reason for _, op in said(town, BudgetRefused)} == {"plan_mismatch"}
-
-
-def test_a_node_that_restarts_in_the_middle_goes_on(town: Town) -> None:
-    experiment = start(town, rounds=6)
-    town.until(lambda: town.experiment(experiment).next_round >= 3)
-    town.stop_node("basel")
-    town.start_node("basel")
-    finish(town, experiment)
-    used = dict(town.experiment(experiment).reservations["basel-heart"].used)
-    assert 6 <= used["train"] <= 7
-
-
-def test_a_coordinator_that_restarts_in_the_middle_finds_its_nodes_again(town: Town) -> None:
-    experiment = start(town, rounds=6)
-    town.until(lambda: town.experiment(experiment).next_round >= 3)
-    town.stop_coordinator()
-    assert town.nodes["basel"].service.picture.size > 1
-    town.start_coordinator()
-    finish(town, experiment)
-    assert dict(town.experiment(experiment).reservations["bern-heart"].used)["train"] == 6
-
-
-def test_a_node_that_starts_without_its_coordinator_waits_for_it(town: Town) -> None:
-    town.stop_coordinator()
-    node = town.start_node("basel")
-    town.until(lambda: node.service.picture.problem is not None)
-    assert not node.service.picture.reached
-    assert "check its address and that it runs" in (node.service.picture.problem or "")
-    town.start_coordinator()
-    town.until(lambda: town.state.members[node_of("basel")].ready)
-
-
-def test_an_update_after_the_deadline_is_void_and_the_same_bytes_serve_the_next_attempt(
-    town: Town,
-) -> None:
-    slow = Misbehaving(before=[1.6])
-    experiment = start(town, {"basel": slow}, round_timeout_s=1)
-    finish(town, experiment)
-    updates = [
-        op for who, op in said(town, UpdateSubmitted) if who == node_of("basel") and op.round == 1
-    ]
-    assert {op.attempt for op in updates} >= {2}
-    assert len({op.update.sha256 for op in updates}) == 1
-    assert sum(job.kind == "train" for job in slow.jobs) == 2
-    assert dict(town.experiment(experiment).reservations["basel-heart"].used)["train"] == 2
-
-
-def test_a_crashed_training_process_costs_the_spare_round(town: Town) -> None:
-    crashing = Misbehaving(fail=[WorkerDied(-9, "killed by a test")])
-    experiment = start(town, {"basel": crashing})
-    finish(town, experiment)
-    assert dict(town.experiment(experiment).reservations["basel-heart"].used)["train"] == 3
 
 
 def test_a_failure_that_no_rule_foresees_is_seen_and_the_others_go_on(town: Town) -> None:
@@ -350,78 +227,6 @@ def test_a_paused_node_takes_on_nothing_new(town: Town) -> None:
     assert {name: r.reason for name, r in refused.items()} == {"basel-heart": "local_policy"}
     town.nodes["basel"].service.pause(False)
     town.until(lambda: not town.nodes["basel"].service.picture.paused)
-
-
-# --- the local API ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def local(town: Town) -> Iterator[tuple[Town, httpx.Client, str]]:
-    node = town.start_node("basel")
-    town.until(lambda: town.state.members[node_of("basel")].ready)
-    server = LocalServer(node.service)
-    url = server.start()
-    file = town.home("basel").path / LOCAL_FILE
-    assert file.stat().st_mode & 0o077 == 0
-    told = orjson.loads(file.read_bytes())
-    assert told["url"] == url
-    with httpx.Client(base_url=url, trust_env=False) as client:
-        yield town, client, told["token"]
-    server.close()
-    assert not file.exists()
-
-
-def test_the_local_service_shows_health_status_and_metrics(
-    local: tuple[Town, httpx.Client, str],
-) -> None:
-    town, client, _ = local
-    town.until(lambda: client.get("/readyz").status_code == 200)
-    assert client.get("/healthz").text == "ok\n"
-    status = client.get("/status").json()
-    assert status["handle"] == "basel-node"
-    assert status["healthy"]
-    assert status["federation"] == town.founded.federation
-    assert status["independently_witnessed"] is False
-    metrics = client.get("/metrics").text
-    assert "consilium_node_healthy 1\n" in metrics
-    assert "# TYPE consilium_node_rounds_total counter" in metrics
-
-
-def test_a_dataset_is_registered_with_a_running_node(
-    local: tuple[Town, httpx.Client, str], tmp_path: Path
-) -> None:
-    town, client, token = local
-    path = small_table(tmp_path / "new.csv", rows=199)
-    offer = {
-        "path": str(path),
-        "schema": small_schema("basel-heart").model_dump(mode="json"),
-        "epsilon": 5.0,
-    }
-    assert client.post("/datasets", json=offer).status_code == 401
-    headers = {"authorization": f"Bearer {token}"}
-    answer = client.post("/datasets", json=offer, headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert town.state.datasets["basel-heart"].registration == answer.json()["registration"]
-    (shown,) = client.get("/status").json()["datasets"]
-    assert shown["usable_here"]
-    assert shown["declared_train"] == 140
-    everything = client.get("/status").text + client.get("/metrics").text
-    numbers = re.findall(r"(?<![0-9a-f])[0-9]+(?![0-9a-f])", everything)  # hashes hold any digits
-    assert "199" not in numbers, "a counted size is shown"
-    worse = client.post("/datasets", json=offer | {"path": "/gone.csv"}, headers=headers)
-    assert worse.status_code == 400
-    assert "No such file" in worse.json()["reason"]
-
-
-def test_the_local_service_answers_to_this_machines_names_only(
-    local: tuple[Town, httpx.Client, str],
-) -> None:
-    _, client, token = local
-    assert client.get("/status", headers={"host": "evil.example"}).status_code == 400
-    assert client.post("/pause").status_code == 401
-    headers = {"authorization": f"Bearer {token}"}
-    assert client.post("/pause", headers=headers).status_code == 204
-    assert client.get("/status").status_code == 200
 
 
 def test_a_node_that_holds_two_entries_at_one_place_ends_their_key(town: Town) -> None:

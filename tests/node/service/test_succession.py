@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,8 @@ from ledger.entries.entry import federation_id, parse_leaf
 from ledger.errors import StoreUnusable, SuccessionRefused
 from ledger.exchange.home import LEDGER, MEMBER, MemberHome
 from ledger.formats.key_file import load_keyring
-from tests.node.service.test_service import Misbehaving, finish, small_spec, start
-from tests.node.town import PASSPHRASE, Town
-
-
-@pytest.fixture
-def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
-    with Town(tmp_path) as built:
-        yield built
+from tests.node.service.played import Misbehaving, finish, start
+from tests.node.town import PASSPHRASE, Town, small_spec
 
 
 def succeed(town: Town, name: str = "heir") -> SuccessionFile:

@@ -25,10 +25,8 @@ from node.training.rounds.train import start_torch
 from privacy.noise import TestRng
 from privacy.selfaudit.checks import CHECKS, Finding, Report
 from tests.federation import node_of
-from tests.node.service.test_service import said, start, town
+from tests.node.service.played import said, start
 from tests.node.town import Town
-
-__all__ = ["town"]
 
 start_torch()
 

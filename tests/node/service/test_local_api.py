@@ -1,0 +1,84 @@
+"""The node's own page: health, status, metrics, a registration, for this machine alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from node.service.local_api import LOCAL_FILE, LocalServer
+from tests.federation import node_of
+from tests.node.town import Town, small_schema, small_table
+
+
+@pytest.fixture
+def local(town: Town) -> Iterator[tuple[Town, httpx.Client, str]]:
+    node = town.start_node("basel")
+    town.until(lambda: town.state.members[node_of("basel")].ready)
+    server = LocalServer(node.service)
+    url = server.start()
+    file = town.home("basel").path / LOCAL_FILE
+    assert file.stat().st_mode & 0o077 == 0
+    told = orjson.loads(file.read_bytes())
+    assert told["url"] == url
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        yield town, client, told["token"]
+    server.close()
+    assert not file.exists()
+
+
+def test_the_local_service_shows_health_status_and_metrics(
+    local: tuple[Town, httpx.Client, str],
+) -> None:
+    town, client, _ = local
+    town.until(lambda: client.get("/readyz").status_code == 200)
+    assert client.get("/healthz").text == "ok\n"
+    status = client.get("/status").json()
+    assert status["handle"] == "basel-node"
+    assert status["healthy"]
+    assert status["federation"] == town.founded.federation
+    assert status["independently_witnessed"] is False
+    metrics = client.get("/metrics").text
+    assert "consilium_node_healthy 1\n" in metrics
+    assert "# TYPE consilium_node_rounds_total counter" in metrics
+
+
+def test_a_dataset_is_registered_with_a_running_node(
+    local: tuple[Town, httpx.Client, str], tmp_path: Path
+) -> None:
+    town, client, token = local
+    path = small_table(tmp_path / "new.csv", rows=199)
+    offer = {
+        "path": str(path),
+        "schema": small_schema("basel-heart").model_dump(mode="json"),
+        "epsilon": 5.0,
+    }
+    assert client.post("/datasets", json=offer).status_code == 401
+    headers = {"authorization": f"Bearer {token}"}
+    answer = client.post("/datasets", json=offer, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert town.state.datasets["basel-heart"].registration == answer.json()["registration"]
+    (shown,) = client.get("/status").json()["datasets"]
+    assert shown["usable_here"]
+    assert shown["declared_train"] == 140
+    everything = client.get("/status").text + client.get("/metrics").text
+    numbers = re.findall(r"(?<![0-9a-f])[0-9]+(?![0-9a-f])", everything)  # hashes hold any digits
+    assert "199" not in numbers, "a counted size is shown"
+    worse = client.post("/datasets", json=offer | {"path": "/gone.csv"}, headers=headers)
+    assert worse.status_code == 400
+    assert "No such file" in worse.json()["reason"]
+
+
+def test_the_local_service_answers_to_this_machines_names_only(
+    local: tuple[Town, httpx.Client, str],
+) -> None:
+    _, client, token = local
+    assert client.get("/status", headers={"host": "evil.example"}).status_code == 400
+    assert client.post("/pause").status_code == 401
+    headers = {"authorization": f"Bearer {token}"}
+    assert client.post("/pause", headers=headers).status_code == 204
+    assert client.get("/status").status_code == 200
