@@ -32,8 +32,9 @@ from ledger.entries.entry import log_origin
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobError, MalformedInput, NotConsistent, Refused, UnknownKey
 from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
-from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_note
-from ledger.formats.witness import QuorumResult, witness_name
+from ledger.formats.cosigned import find_cosigner, open_ours
+from ledger.formats.note import parse_note
+from ledger.formats.witness import QuorumResult
 from ledger.rules.finality import judge_final
 
 
@@ -92,10 +93,7 @@ class _Judge:
         self._state = replay.log.state
         self._origin = log_origin(replay.federation)
         self._log = log_verifier(self._origin, bytes.fromhex(self._state.log_key.public))
-        self._keys = [self._log]
-        for public, handle in replay.history.witness_keys.items():
-            name = witness_name(self._origin, handle)
-            self._keys.append(VerifierKey(name, bytes.fromhex(public), COSIGNATURE_V1))
+        self._witnesses = frozenset(map(bytes.fromhex, replay.history.witness_keys))
         self.checks: list[Check] = []
 
     def signed(self, copy: Copy) -> dict[int, bytes]:
@@ -231,16 +229,18 @@ class _Judge:
     def _fit(self, note: bytes, size: int) -> Checkpoint:
         """The note is the log's, has known lines only, each once, and fits the tree."""
         opened = parse_note(note)
-        seen: set[VerifierKey] = set()
+        seen: set[bytes] = set()
         for line in opened.signatures:
-            key = next((key for key in self._keys if line.is_by(key)), None)
-            if key is None or key in seen:
+            if line.is_by(self._log):
+                self._log.check(opened.text, line.payload)
+                by = self._log.public
+            else:
+                found = find_cosigner(line, opened.text, self._origin, self._witnesses)
+                by = b"" if found is None else found[0]
+            if not by or by in seen:
                 raise UnknownKey("signature line", f"one by {line.name!r} is unknown or twice")
-            key.check(opened.text, line.payload)
-            seen.add(key)
-        checkpoint = open_checkpoint(note, self._log, origin=self._origin)
-        if checkpoint.extensions:
-            raise MalformedInput("checkpoint", "it has lines that our logs never write")
+            seen.add(by)
+        checkpoint = open_ours(note, self._log)
         if checkpoint.size != size:
             raise NotConsistent("checkpoint", f"it is stored as one of size {size}")
         if size > self._replay.size:

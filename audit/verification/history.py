@@ -82,7 +82,7 @@ class History:
         chains: index of each entry of a key's chain, by key id.
         log_times: the log's time after each entry.
         keys: index at which each entry key was admitted, by key id.
-        witness_keys: every witness key that was ever enrolled, and by which handle.
+        witness_keys: every witness key that was ever enrolled, in hex.
         policies: each policy, and the entry after which it was in force.
         carried_spend: what cells had spent in the log that this one took over from.
         carried_parts: the same by cell and purpose.
@@ -102,7 +102,7 @@ class History:
     voids: dict[int, VoidRecord] = field(default_factory=dict)
     chains: dict[str, array[int]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
-    witness_keys: dict[str, str] = field(default_factory=dict)
+    witness_keys: set[str] = field(default_factory=set)
     log_times: array[int] = field(default_factory=lambda: array("q"))
     policies: list[tuple[int, Policy]] = field(default_factory=list)
     carried_spend: dict[str, Spend] = field(default_factory=dict)
@@ -336,7 +336,7 @@ class History:
                 self.keys[kid] = index
                 self.members[member.handle].keys[kid] = index
             if member.keys.witness is not None:
-                self.witness_keys.setdefault(member.keys.witness.public, member.handle)
+                self.witness_keys.add(member.keys.witness.public)
         self._key_count = len(state.keys)
 
 

@@ -15,9 +15,9 @@ author; updates of the other hospitals, where no copy has them, stay missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from coordinator.errors import RefillRefused
@@ -34,10 +34,9 @@ from ledger.entries.entry import parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, NotWitnessed, Refused
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint
+from ledger.formats.cosigned import keep_known
 from ledger.formats.keys import KeyRing
-from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_note
 from ledger.formats.strict import canonical
-from ledger.formats.witness import witness_name
 
 BATCH = 1000
 """Entries verified and stored together."""
@@ -140,8 +139,8 @@ class Refill:
             ForkDetected: it contradicts the entries here; both notes are kept.
             Refused: it is no checkpoint by this log's key, or not of these entries.
         """
-        note = self._by_us(note)
         checkpoint = open_checkpoint(note, self.replica.log_key, origin=self.replica.origin)
+        note = keep_known(note, self.replica.log_key)
         if checkpoint.size <= self.replica.size:
             self.replica.extend((), note)
         if read_head(self._home / HEAD) is None or checkpoint.size > self._signed().size:
@@ -158,7 +157,7 @@ class Refill:
             ForkDetected, Refused: they do not follow; nothing of them was taken.
         """
         self.claim(note)
-        self.replica.extend(leaves, self._by_us(note))
+        self.replica.extend(leaves, note)
         return self.replica.size
 
     def accept_finals(self, notes: Iterable[bytes]) -> None:
@@ -170,7 +169,7 @@ class Refill:
         for note in notes:
             final = open_checkpoint(note, self.replica.log_key, origin=self.replica.origin)
             if final.size <= self.replica.size:
-                self.replica.accept_final(self._by_us(note, self._witnesses()))
+                self.replica.accept_final(note)
 
     def take(self, offer: Offer, handle: str | None = None) -> int:
         """Take from a copy all that is missing here.
@@ -280,29 +279,6 @@ class Refill:
             return
         plain = {"left_out": sorted(self._left_out), "shown": sorted(self._shown)}
         (self._home / REFILL).write_bytes(canonical(plain) + b"\n")
-
-    def _by_us(self, note: bytes, others: Sequence[VerifierKey] = ()) -> bytes:
-        """A note with the log's own line and those of witnesses: no stranger's line gets in."""
-        parsed = parse_note(note)
-        keys = (self.replica.log_key, *others)
-        lines = (line for line in parsed.signatures if any(line.is_by(key) for key in keys))
-        return replace(parsed, signatures=tuple(lines)).encode()
-
-    def _witnesses(self) -> tuple[VerifierKey, ...]:
-        """Every witness key that the log has ever counted, by the name of a member who may hold it."""
-        state, origin = self.replica.state, self.replica.origin
-        public = {
-            key
-            for epoch in state.witnesses
-            for keys in epoch.organisations.values()
-            for key in keys
-        }
-        nodes = [m.handle for m in state.members.values() if m.role == "node"]
-        return tuple(
-            VerifierKey(witness_name(origin, handle), bytes.fromhex(key), COSIGNATURE_V1)
-            for handle in nodes
-            for key in sorted(public)
-        )
 
     def _signed(self) -> Checkpoint:
         head = read_head(self._home / HEAD)

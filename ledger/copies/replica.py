@@ -28,10 +28,11 @@ from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, federation_id, log_origin, parse_leaf
 from ledger.entries.operations.members import KeyConflicted
 from ledger.errors import NotAdmitted, NotConsistent, ProtocolUnknown, Refused
-from ledger.formats.checkpoint import Checkpoint, log_verifier, open_checkpoint
+from ledger.formats.checkpoint import Checkpoint, log_verifier
+from ledger.formats.cosigned import keep_known, open_ours
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import VerifierKey
-from ledger.rules.finality import judge_final
+from ledger.rules.finality import judge_final, witness_keys
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Log, Sequenced
 from ledger.rules.reverify import read_rows, replay
@@ -214,7 +215,7 @@ class Replica:
             MalformedInput, NotAdmitted, BadSignature, NotConsistent: nothing was taken. Where the
                 entries do not lead to the note, it is kept: the log may have forked.
         """
-        checkpoint = open_checkpoint(note, self.log_key, origin=self.origin)
+        checkpoint = open_ours(note, self.log_key)
         if checkpoint.size != self.size + len(leaves):
             if checkpoint.size <= self.size:
                 self._check_root(checkpoint, note)
@@ -233,7 +234,7 @@ class Replica:
             raise
 
     def accept_final(self, note: bytes) -> Final | None:
-        """Take a checkpoint as final if enough hospitals cosigned it.
+        """Take a checkpoint as final if enough hospitals cosigned it; lines of others are not kept.
 
         Finals must come in order: it needs the quorum of the final before, and that of the state
         which it covers (``finality.py``).
@@ -253,6 +254,8 @@ class Replica:
         if checkpoint.size > self.state.size:
             self._finals_unread = max(self._finals_unread, checkpoint.size)
             return None
+        counting = frozenset().union(*witness_keys(self.state, checkpoint.size).values())
+        note = keep_known(note, self.log_key, counting)
         final = self._judge_final(checkpoint, note, self.final.size)
         self._store.put_final(final.size, note)
         self._finals.advance(final)
@@ -284,14 +287,14 @@ class Replica:
                     "checkpoint",
                     f"the entries held and sent do not give the root signed for {self.size}",
                 )
-            note = None if signed is None else (signed[0].size, signed[1])
-            append_rows(self._store, mark.size, rows, note)
+            note = None if signed is None else keep_known(signed[1], self.log_key)
+            stored = None if signed is None or note is None else (signed[0].size, note)
+            append_rows(self._store, mark.size, rows, stored)
         except BaseException:
             self._log.rewind(mark)
             raise
         self._log.tree.forget_older()
-        if signed is not None:
-            self._note = signed[1]
+        self._note = note or self._note
         if self.size >= self._snapshot_size + EVERY:
             self.save_snapshot()
         return taken
@@ -369,7 +372,7 @@ class Replica:
             raise NotAdmitted("entry 0", "it is the genesis of another federation")
 
     def _check_note(self, note: bytes) -> Checkpoint:
-        checkpoint = open_checkpoint(note, self.log_key, origin=self.origin)
+        checkpoint = open_ours(note, self.log_key)
         self._check_root(checkpoint, note)
         return checkpoint
 

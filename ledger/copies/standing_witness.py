@@ -140,10 +140,11 @@ class StandingWitness:
         return None if held is None else Seen(held.size, held.root, held.note)
 
     def _with_own(self, note: bytes, lines: bytes) -> bytes:
-        """A checkpoint with the lines of trusted log keys, and the own cosignature."""
+        """A checkpoint with the lines of trusted log keys, each once, and the own cosignature."""
         opened = parse_note(note)
         origin = parse_checkpoint(opened.text).origin
-        kept = tuple(
-            line for line in opened.signatures if any(line.is_by(key) for key in self._logs[origin])
-        )
+        by = {
+            key: line for key in self._logs[origin] for line in opened.signatures if line.is_by(key)
+        }
+        kept = tuple(by.values())
         return Note(opened.text, (*kept, *parse_signature_lines(lines))).encode()

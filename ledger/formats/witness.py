@@ -34,16 +34,10 @@ from ledger.formats.checkpoint import (
     parse_checkpoint,
     parse_size,
 )
+from ledger.formats.cosigned import WITNESS, find_cosigner
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
-from ledger.formats.note import (
-    COSIGNATURE_V1,
-    MAX_NOTE,
-    VerifierKey,
-    key_id_of,
-    parse_note,
-    verify_note,
-)
+from ledger.formats.note import MAX_NOTE, VerifierKey, parse_note, verify_note
 from ledger.formats.strict import decode_b64, encode_b64, excerpt
 
 MAX_PROOF_LINES = 63
@@ -280,7 +274,7 @@ def parse_size_answer(body: bytes) -> int:
 
 def witness_name(origin: str, handle: str) -> str:
     """Return the key name under which a federation's node cosigns."""
-    return f"{origin}/witness/{handle}"
+    return f"{origin}{WITNESS}{handle}"
 
 
 def checkpoint_path(origin: str) -> str:
@@ -325,17 +319,12 @@ def judge_quorum(
     checkpoint = open_checkpoint(note, log, origin=origin)
     owners = _owners(witnesses)
     opened = parse_note(note)
-    prefix = witness_name(checkpoint.origin, "")
     signed: dict[str, int] = {}
     for line in opened.signatures:
-        if not line.name.startswith(prefix):
-            continue
-        for public, organisation in owners.items():
-            if key_id_of(line.name, COSIGNATURE_V1, public) != line.key_id:
-                continue
-            key = VerifierKey(name=line.name, public=public, type=COSIGNATURE_V1)
-            time_s = key.check(opened.text, line.payload) or 0
-            signed[organisation] = max(time_s, signed.get(organisation, 0))
+        found = find_cosigner(line, opened.text, checkpoint.origin, owners)
+        if found is not None:
+            organisation = owners[found[0]]
+            signed[organisation] = max(found[1], signed.get(organisation, 0))
     return QuorumResult(
         checkpoint=checkpoint,
         signed=signed,

@@ -5,6 +5,11 @@ checkpoint before, and those in the state that the checkpoint itself covers. The
 voting in its own witnesses. The second keeps it from passing over the hospitals that became ready since:
 without it a copy whose last final is genesis, where nobody witnesses, would take any signed checkpoint.
 
+Both count keys in one way: those that an organisation's nodes witness with in the state which the checkpoint
+covers. A key that was rotated away, revoked or ended by evidence before makes nothing final, whoever holds
+it now. So the sets differ in the organisations alone, and the answer rests on the log up to the checkpoint
+and on the size of the final before: what comes later changes no reader's mind.
+
 Not promised: that the first final of a federation is witnessed by more than the hospitals it names.
 """
 
@@ -89,19 +94,20 @@ def witness_keys(state: State, size: int) -> dict[str, frozenset[bytes]]:
 def earlier_witness_keys(state: State, before: int, size: int) -> dict[str, frozenset[bytes]]:
     """The keys of those who counted at the final checkpoint before, for one that covers ``size``.
 
-    A hospital keeps its place when its node gets other keys, by its own rotation or by k organisations:
-    the new ones count for it too. One that k organisations expelled since has no place to fill. Without
+    A hospital keeps its place when its node gets other keys, by its own rotation or by k organisations,
+    and fills it with the new ones alone; without any it keeps a place that it cannot fill. One that k
+    organisations expelled since the final before has none, also when it was invited again. Without
     either, three hospitals of which one changed its keys could never make a checkpoint final again.
     """
     now = witness_keys(state, size)
     expelled = {
         member.organisation
         for member in state.members.values()
-        if member.expelled_at is not None and member.expelled_at < size
+        if member.expelled_at is not None and before <= member.expelled_at < size
     }
     return {
-        organisation: keys | now.get(organisation, frozenset())
-        for organisation, keys in witness_keys(state, before).items()
+        organisation: now.get(organisation, frozenset())
+        for organisation in state.witnesses_at(before)
         if organisation not in expelled
     }
 

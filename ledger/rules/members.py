@@ -179,7 +179,11 @@ def keys_fit(state: State, role: str, keys: MemberKeys) -> bool:
 
 
 def keys_in_use(state: State, keys: MemberKeys) -> bool:
-    """Whether any of these keys repeats another, is some member's, or was an entry key."""
+    """Whether any of these keys repeats another, is some member's, or was an entry key or a witness.
+
+    A former witness's key counted for its hospital. Enrolled for another one, it would be two hospitals'
+    at once in what a quorum is counted from, and nothing could become final.
+    """
     new = [k.public for k in (keys.entry, keys.request, keys.sealing, keys.witness) if k]
     if len(set(new)) != len(new):
         return True
@@ -189,6 +193,8 @@ def keys_in_use(state: State, keys: MemberKeys) -> bool:
     for member in state.members.values():
         held = member.keys
         taken.update(k.public for k in (held.entry, held.request, held.sealing, held.witness) if k)
+    for epoch in state.witnesses:
+        taken.update(*epoch.organisations.values())
     return not taken.isdisjoint(new)
 
 

@@ -49,6 +49,7 @@ def outside_policy(
     if note is not None:
         names |= _names_in(note, log.name, state.witnesses_at(size))
     witnesses: list[Witness] = []
+    labels: set[str] = set()
     groups: list[Group] = []
     for organisation, keys in sorted(state.witnesses_at(size).items()):
         members = []
@@ -56,8 +57,12 @@ def outside_policy(
             # A key that nobody holds any more and that did not sign: no line will name it.
             name = names.get(public, witness_name(log.name, f"former-{public[:8]}"))
             key = VerifierKey(name, bytes.fromhex(public), COSIGNATURE_V1)
-            witnesses.append(Witness("witness/" + name.removeprefix(f"{log.name}/witness/"), key))
-            members.append(witnesses[-1].name)
+            label = "witness/" + name.removeprefix(witness_name(log.name, ""))
+            if label in labels:  # lines that somebody renamed still count, by their keys
+                label = f"{label}/{public[:8]}"
+            labels.add(label)
+            witnesses.append(Witness(label, key))
+            members.append(label)
         # ``none`` is the one slug that means something else in a policy.
         name = f"organisation/{NONE}" if organisation == NONE else organisation
         groups.append(Group(name, 1, tuple(members)))

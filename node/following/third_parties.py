@@ -83,6 +83,8 @@ class ThirdParties:
 
     def _may_cosign(self, checkpoint: Checkpoint, note: bytes) -> str | None:
         replica = self._replica
+        if checkpoint.extensions:
+            return "this log writes no extension lines"
         if checkpoint.size > replica.size:
             return f"this witness holds {replica.size} entries so far"
         if replica.root(checkpoint.size) != checkpoint.root:

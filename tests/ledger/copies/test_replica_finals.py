@@ -11,7 +11,8 @@ from ledger.errors import (
     NotConsistent,
     NotWitnessed,
 )
-from tests.federation import COORDINATOR, HOSPITALS, Federation, steward_of
+from ledger.rules.finality import standing_quorum
+from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of, steward_of
 from tests.ledger.copies.followed import NODES, NOTED, catch_up, copy_of, reopen
 
 
@@ -39,21 +40,25 @@ def test_a_copy_of_genesis_alone_takes_no_log_that_its_hospitals_do_not_stand_be
 
 
 def test_a_checkpoint_is_final_and_fresh_with_both_quorums(store: LogStore) -> None:
-    federation = Federation.found(HOSPITALS[:2])
+    federation = Federation.found(ready=False)
+    for node in NODES[:2]:
+        federation.say(node, NodeReady(type="node.ready", protocol=1))
     replica = copy_of(federation, store)
     catch_up(replica, federation)
     replica.accept_final(federation.finalize())
-    revoke = KeyRevoked(type="key.revoked", member=NODES[1], compromised_since_ms=None)
-    federation.say(steward_of("bern"), revoke)
+    for node in NODES[2:]:
+        federation.say(node, NodeReady(type="node.ready", protocol=1))
     catch_up(replica, federation)
-    federation.checkpoint(NODES[:1], at_s=2000)
-    final = replica.accept_final(federation.checkpoint(NODES[1:2], at_s=1000))
+    for hospital, at_s in (("basel", 2000), ("bern", 1000), ("chur", 3000)):
+        note = federation.checkpoint([node_of(hospital)], at_s=at_s)
+    final = replica.accept_final(note)
     assert final is not None
     assert final.quorum is not None
-    assert (final.quorum.needed, set(final.quorum.signed)) == (1, {"basel"})
+    assert final.quorum.before is not None
+    assert (final.quorum.needed, set(final.quorum.before.signed)) == (3, {"basel", "bern"})
     assert final.fresh(1000)
-    assert not final.fresh(1001)  # basel is enough now; before, bern had to sign too
-    assert replica.cosigned_s(federation.log.size - 1) == 2000
+    assert not final.fresh(1001)  # three of four must sign, and both of those before
+    assert replica.cosigned_s(federation.log.size - 1) == 3000
 
 
 def test_a_checkpoint_is_final_with_a_quorum_of_the_final_before(store: LogStore) -> None:
@@ -99,22 +104,22 @@ def test_an_entry_is_as_old_as_the_first_quorum_over_it(store: LogStore) -> None
         ]
 
 
-def test_the_quorum_is_that_of_the_final_before_also_when_a_hospital_left(store: LogStore) -> None:
-    federation = Federation.found(HOSPITALS[:2])
+def test_a_hospital_that_left_leaves_a_place_that_its_old_key_does_not_fill(
+    store: LogStore,
+) -> None:
+    federation = Federation.found(HOSPITALS[:3])
     replica = copy_of(federation, store)
     catch_up(replica, federation)
     replica.accept_final(federation.finalize())
     revoke = KeyRevoked(type="key.revoked", member=NODES[1], compromised_since_ms=None)
     federation.say(steward_of("bern"), revoke)
     catch_up(replica, federation)
-    alone = federation.checkpoint(NODES[:1])
-    with pytest.raises(NotWitnessed):
-        replica.accept_final(alone)
-    replica.accept_final(federation.checkpoint(NODES[:2]))
+    with pytest.raises(NotWitnessed) as short:
+        replica.accept_final(federation.checkpoint(NODES[:3]))  # it held on to its key
+    assert short.value.missing == {"bern"}
     federation.say(COORDINATOR, NOTED)
     catch_up(replica, federation)
-    replica.accept_final(federation.checkpoint(NODES[:1]))
-    assert replica.final.size == federation.log.size
+    assert standing_quorum(replica.state, replica.final.size).lost, "and says so itself"
 
 
 def test_an_older_final_says_nothing_new_whoever_is_a_witness_now(store: LogStore) -> None:

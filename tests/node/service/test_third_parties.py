@@ -8,11 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from audit.verification.check_notes import check_notes
+from audit.verification.copies import StoreCopy
+from audit.verification.replay import replay
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
-from ledger.formats.note import COSIGNATURE_V1, VerifierKey, verify_note
+from ledger.formats.note import COSIGNATURE_V1, Note, VerifierKey, parse_note, verify_note
 from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_answer, witness_name
 from node.service.local_api import LocalServer
 from tests.federation import node_of
@@ -108,6 +111,23 @@ def test_a_tree_that_goes_beyond_the_nodes_own_copy_is_not_cosigned_yet(asked: A
     held = asked.replica.store.witnessed(asked.replica.origin)
     assert held is not None
     assert held.size == asked.size
+
+
+def test_nothing_that_a_third_party_writes_into_a_note_stays_in_the_hospitals_memory(
+    asked: Asked,
+) -> None:
+    size, note = asked.size, asked.note(asked.tree, asked.size)
+    opened = parse_note(note)
+    twice = Note(opened.text, opened.signatures * 2).encode()
+    assert asked.post(AddCheckpoint(size, (), twice).encode()).status_code == 200
+    held = asked.replica.store.witnessed(asked.replica.origin)
+    assert held is not None
+    assert len(parse_note(held.note).signatures) == 2, "the log's line once, and the own"
+    copy = StoreCopy("basel", asked.replica.store)
+    assert not [c for c in check_notes(replay(copy), copy).checks if c.verdict == "refuted"]
+    marked = Checkpoint(asked.replica.origin, size, asked.tree.root(size), ("a mark",))
+    body = AddCheckpoint(size, (), sign_checkpoint(asked.log_key, marked)).encode()
+    assert asked.post(body).text == "this log writes no extension lines\n"
 
 
 @pytest.mark.parametrize("back", [0, 1])
