@@ -57,6 +57,7 @@ HONEST = Fault("none")
 CANARY_FAULTS = (
     Fault("noise x0.5", noise=0.5),
     Fault("noise x0.7", noise=0.7),
+    Fault("noise x0.9", noise=0.9),
     Fault("twice the rounds that are charged", rounds=2.0),
 )
 TWIN_FAULTS = (HONEST, Fault("noise x0.01", noise=0.01))
@@ -114,15 +115,22 @@ def audits(target: Target, fault: Fault, runs: int, count: int) -> dict[str, Any
     """Audit a mechanism by canary runs, many times."""
     begin = time.perf_counter()
     site, proven = _site(target), target.proven(target.plan.sites[0])
-    lows, alarms, by_steps = [], 0, 0
+    lows, alarms, by_steps, guessed = [], 0, 0, 0
     for _ in range(count):
         rounds = round(target.plan.rounds * fault.rounds)
         played = run_canaries(site, rounds, runs, _noise(fault))
         # Whoever hides rounds declares none of them either: judged by the scores alone.
         planned = played.steps.drawn
         judged = judge_canaries(
-            played.inside, played.outside, played.share, played.steps, planned, proven
+            played.inside,
+            played.outside,
+            played.share,
+            played.steps,
+            planned,
+            proven,
+            only_noise=played.only_noise,
         )
+        guessed += judged.mu_guessed > proven.mu
         lows.append(judged.mu_low)
         alarms += judged.contradicts
         by_steps += played.steps.drawn != 2 * runs * target.plan.rounds
@@ -130,6 +138,7 @@ def audits(target: Target, fault: Fault, runs: int, count: int) -> dict[str, Any
         "fault": fault.name,
         "audits": count,
         "alarms": alarms,
+        "seen_by_guesses_alone": guessed,
         "seen_by_counting_steps": by_steps,
         "mu_observed_at_least": round(float(np.median(lows)), 4) if lows else None,
         "seconds_each": round((time.perf_counter() - begin) / max(1, count), 1),

@@ -59,6 +59,13 @@ def observed_of_dataset(found: Verification, dataset: str) -> tuple[Observed, ..
 
 def words_of(op: PrivacyAudited) -> tuple[str, str]:
     """What was done and what was observed, in words."""
+    what, figure = _figure_in_words(op)
+    if op.finding == "contradicts" and op.low_ppm <= op.bound_ppm <= op.high_ppm:
+        return what, f"{figure}; not by this figure: its result says by what"
+    return what, figure
+
+
+def _figure_in_words(op: PrivacyAudited) -> tuple[str, str]:
     low, measured, high = (value / _PPM for value in (op.low_ppm, op.measured_ppm, op.high_ppm))
     rows = op.data.replace("_", " ")
     if op.kind == "residuals":

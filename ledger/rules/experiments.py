@@ -19,6 +19,7 @@ from ledger.entries.operations.federation import Policy
 from ledger.entries.operations.plans import Plan, Release, SitePlan
 from ledger.entries.operations.values import MAX_INT
 from ledger.rules.experiment_state import Approval, Experiment, Refusal
+from ledger.rules.findings import belies_itself
 from ledger.rules.individual import fits
 from ledger.rules.state import Dataset, State, replace
 from ledger.rules.verdict import Step, Void
@@ -27,7 +28,6 @@ from privacy.filters import g_step, r_step_full_batch
 from privacy.masking.roster import LEAST_MEMBERS, MOST_MEMBERS, threshold
 
 TRAINING = ("train", "baseline_train")
-_BOUNDED = ("canary", "one_run", *TWINS)
 
 
 def proposed(state: State, step: Step, op: ExperimentProposed) -> State | Void:
@@ -170,7 +170,7 @@ def downloaded(state: State, step: Step, op: ModelDownloaded) -> State | Void:
 
 def privacy_audited(state: State, step: Step, op: PrivacyAudited) -> State | Void:
     """What an empirical check found: of a plan's site, or of a model that was released."""
-    if op.kind in _BOUNDED and op.finding == "as_proved" and op.low_ppm > op.bound_ppm:
+    if belies_itself(op):
         return Void("finding_mismatch")
     if op.experiment is None:
         return state

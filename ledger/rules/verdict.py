@@ -118,7 +118,7 @@ EXPLANATIONS: dict[str, str] = {
     "duplicate_update": "an update for this round arrived before",
     "unknown_update": "no such update in the open round",
     "updates_mismatch": "the sum does not name exactly the updates that count",
-    "finding_mismatch": "it calls a figure proved that lies above the bound it states",
+    "finding_mismatch": "its finding is another than its own figures and bound make it",
     "quorum_missed": "fewer updates than the quorum",
     "not_due": "it is not due yet",
     "model_mismatch": "the model is not the one that the log has at this point",

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from consilium.actions import speaking
+from ledger.errors import CoordinatorUnreachable
 from privacy.noise import SecureRandom
+from privacy.selfaudit import known_answers
 from tests.consilium.conftest import Finished, Live, Run
 from tests.consilium.test_bad_input import SCHEMA, rows
 from tests.consilium.test_federation_on_loopback import join
@@ -28,8 +31,6 @@ def test_known_answers_need_nothing(run: Run) -> None:
 def test_a_wrong_answer_is_printed_and_exits_with_1(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from privacy.selfaudit import known_answers
-
     monkeypatch.setattr(known_answers, "admitted", lambda epsilon: 99)
     said = run("audit", "attack", "--kind", "known-answers")
     assert said.code == 1
@@ -109,7 +110,7 @@ def test_what_does_not_go_together_is_refused(
 
 @pytest.mark.process
 def test_a_node_says_what_it_found_and_its_patients_are_not_taken_for_twins(
-    run: Run, live: Live, tmp_path: Path
+    run: Run, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     basel = tmp_path / "basel"
     mine = ("--home", basel, "--passphrase-file", live.passphrase)
@@ -129,6 +130,19 @@ def test_a_node_says_what_it_found_and_its_patients_are_not_taken_for_twins(
     exported = tmp_path / "basel.consilium"
     assert run("ledger", "export", "--out", exported, *mine).code == 0
     assert out.read_bytes() in exported.read_bytes(), "everything that was found goes with the log"
+
+    def unreachable(member: object, operation: object) -> object:
+        raise CoordinatorUnreachable(live.url, "refused")
+
+    monkeypatch.setattr(speaking, "say", unreachable)
+    said = run("audit", "attack", "--kind", "known-answers", "--submit", *mine)
+    assert said.code == 3
+    assert "known answers are right" in said.out
+    monkeypatch.setattr(known_answers, "admitted", lambda epsilon: 99)
+    said = run("audit", "attack", "--kind", "known-answers", "--submit", *mine)
+    assert said.code == 1, "what was found counts, whether or not it could be said"
+    assert "AGAINST the proof" in said.out
+    assert "is NOT in the log (alone this would exit with 3)" in said.err
 
     copy = tmp_path / "renamed.csv"
     copy.write_bytes(data.read_bytes())

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -46,7 +46,7 @@ from privacy.selfaudit.attacks import (
     judge_one_run,
 )
 from privacy.selfaudit.known_answers import STATISTIC_ALARM, known_answers
-from privacy.selfaudit.membership import FALSE_POSITIVE_RATES, likelihood_ratios, rates
+from privacy.selfaudit.membership import FALSE_POSITIVE_RATES, Rate, likelihood_ratios, rates
 from privacy.selfaudit.population import population_ratios
 
 NOTHING_REAL = (
@@ -161,26 +161,26 @@ def attack_with_canaries(
         AuditedSite(target.spec, schema, site), target.plan.rounds, runs, _noise, progress
     )
     found = judge_canaries(
-        played.inside, played.outside, played.share, played.steps, played.planned, proven
+        played.inside,
+        played.outside,
+        played.share,
+        played.steps,
+        played.planned,
+        proven,
+        only_noise=played.only_noise,
     )
-    return Attacked(
-        kind="canary",
-        contradicts=found.contradicts,
-        says=found.says,
-        samples=2 * found.guesses.runs,
-        measured=found.mu,
-        low=found.mu_low,
-        high=found.mu_high,
-        bound=proven.mu,
-        confidence_ppm=CONFIDENCE_PPM,
-        experiment=target.experiment,
+    return _attacked(
+        target,
+        "canary",
+        found,
+        _Figure(2 * found.guesses.runs, found.mu, found.mu_low, found.mu_high, proven.mu),
         dataset=site.dataset,
         details={
-            "name": target.name,
             "runs": 2 * found.guesses.runs,
             "true_positives": found.guesses.true_positives,
             "false_positives": found.guesses.false_positives,
             "mu_observed_at_least": found.mu_low,
+            "mu_by_guesses_at_least": found.mu_guessed,
             "mu_proven": proven.mu,
             "epsilon_observed_at_least": found.epsilon_low,
             "epsilon_without_assumptions_at_least": found.epsilon_any,
@@ -208,20 +208,14 @@ def attack_one_run(
         AuditedSite(target.spec, schema, site), target.plan.rounds, canaries, _noise, progress
     )
     found = judge_one_run(scores, taken, proven)
-    return Attacked(
-        kind="one_run",
-        contradicts=found.contradicts,
-        says=found.says,
-        samples=found.guesses,
-        measured=found.epsilon_low,
-        low=found.epsilon_low,
-        high=found.epsilon_low,
-        bound=proven.epsilon,
-        confidence_ppm=CONFIDENCE_PPM,
-        experiment=target.experiment,
+    low = found.epsilon_low
+    return _attacked(
+        target,
+        "one_run",
+        found,
+        _Figure(found.guesses, low, low, low, proven.epsilon),
         dataset=site.dataset,
         details={
-            "name": target.name,
             "smoke_alarm_only": True,
             "canaries": found.canaries,
             "guesses": found.guesses,
@@ -262,26 +256,13 @@ def attack_membership(
             f"{members.shape[1]} twins and {shadows} shadows cannot show a false positive rate of 1 %; "
             "give more of either"
         )
-    worst = [rate for rate in shown if rate.low > rate.bound]
-    area = shown[0]
-    return Attacked(
-        kind=kind,
-        contradicts=bool(worst),
-        says=(
-            f"true positives at 1 % false ones: {100 * at.measured:.2f} % ({100 * at.low:.2f} to "
-            f"{100 * at.high:.2f}), proven at most {100 * at.bound:.2f} %; area {area.measured:.4f} "
-            f"({area.low:.4f} to {area.high:.4f}), at most {area.bound:.4f}"
-        ),
-        samples=int(members.size),
-        measured=at.measured,
-        low=at.low,
-        high=at.high,
-        bound=at.bound,
-        confidence_ppm=CONFIDENCE_PPM,
-        experiment=target.experiment,
+    return _attacked(
+        target,
+        kind,
+        _Rates(tuple(shown), at),
+        _Figure(int(members.size), at.measured, at.low, at.high, at.bound),
         data="synthetic" if twins is None else "public_twins",
         details={
-            "name": target.name,
             "attack": "LiRA, online" if apart is None else "RMIA, offline",
             "shadows": shadows,
             "twins": int(members.shape[1]),
@@ -290,6 +271,76 @@ def attack_membership(
             "rates": [asdict(rate) for rate in shown],
             "why_no_real_members": NOTHING_REAL,
         },
+    )
+
+
+class _Found(Protocol):
+    """What the statistics of an attack say."""
+
+    @property
+    def contradicts(self) -> bool: ...
+
+    @property
+    def says(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """What is said of an attack in the log, by the names of ``Attacked``."""
+
+    samples: int
+    measured: float
+    low: float
+    high: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """T4: every rate that was looked at, and the one at 1 % false positives."""
+
+    shown: tuple[Rate, ...]
+    at: Rate
+
+    @property
+    def contradicts(self) -> bool:
+        return any(rate.low > rate.bound for rate in self.shown)
+
+    @property
+    def says(self) -> str:
+        at, area = self.at, self.shown[0]
+        return (
+            f"true positives at 1 % false ones: {100 * at.measured:.2f} % ({100 * at.low:.2f} to "
+            f"{100 * at.high:.2f}), proven at most {100 * at.bound:.2f} %; area {area.measured:.4f} "
+            f"({area.low:.4f} to {area.high:.4f}), at most {area.bound:.4f}"
+        )
+
+
+def _attacked(
+    target: Target,
+    kind: AuditKind,
+    found: _Found,
+    figure: _Figure,
+    *,
+    details: Mapping[str, Any],
+    dataset: str | None = None,
+    data: str = "synthetic",
+) -> Attacked:
+    """What an attack on an experiment found: one shape for all that may be said of it."""
+    return Attacked(
+        kind=kind,
+        contradicts=found.contradicts,
+        says=found.says,
+        samples=figure.samples,
+        measured=figure.measured,
+        low=figure.low,
+        high=figure.high,
+        bound=figure.bound,
+        confidence_ppm=CONFIDENCE_PPM,
+        experiment=target.experiment,
+        dataset=dataset,
+        data=data,
+        details={"name": target.name, **details},
     )
 
 

@@ -85,8 +85,9 @@ def attack(
     """
     from consilium.actions.files import write_file
     from consilium.actions.homes import find_home
+    from consilium.cli import explain_failure
     from consilium.settings import load_settings
-    from consilium.terminal import say_line, show_json
+    from consilium.terminal import note, say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     _refuse_mixtures(kind, spec, schema, experiment, at, public_twins, submit, out)
@@ -109,10 +110,16 @@ def attack(
                 say_line(
                     f"  {answer['question']}: {answer['got']}, not {answer['low']} .. {answer['high']}"
                 )
-    if submit:
-        _submit(settings, found)
+    unsaid = _submit(settings, found) if submit else None
     if found.contradicts:
+        if unsaid is not None:
+            code, why = explain_failure(unsaid)
+            note(
+                f"the finding stands, and is NOT in the log (alone this would exit with {code}): {why}"
+            )
         raise typer.Exit(1)
+    if unsaid is not None:
+        raise unsaid
 
 
 def _target(
@@ -176,13 +183,20 @@ def _found(
         )
 
 
-def _submit(settings: Settings, found: Attacked) -> None:
+def _submit(settings: Settings, found: Attacked) -> Exception | None:
+    """Say it in the log; or why it could not be said, which must not hide what was found."""
     from consilium.actions.speaking import open_member, say
+    from consilium.errors import ConsiliumError
     from consilium.terminal import note
+    from ledger.errors import LedgerError
 
-    with open_member(settings.home, settings.passphrase_file, SUBMITTERS) as member:
-        index = say(member, found.audited(member.publish(found.encoded()))).index
+    try:
+        with open_member(settings.home, settings.passphrase_file, SUBMITTERS) as member:
+            index = say(member, found.audited(member.publish(found.encoded()))).index
+    except (ConsiliumError, LedgerError) as error:
+        return error
     note(f"said in the log: entry {index}")
+    return None
 
 
 def _refuse_mixtures(

@@ -4,7 +4,8 @@ White box: the auditor is the worst coordinator. It chooses the model of every r
 made-up row at the corner of its columns' bounds) has a gradient of the full clip norm in each, knows every
 other row, and sees every vector that leaves. From each vector it takes away what the others' rows make without noise and
 measures what is left along the canary's own contribution; the sum over rounds is the score of a run. For one
-Gaussian release a round no statistic tells the two kinds of run apart better (Neyman-Pearson).
+Gaussian release a round no statistic tells the two kinds of run apart better (Neyman-Pearson), and the scores' spread
+is the noise's alone (``privacy.selfaudit.spread``).
 
 Promise: rows are made up (``MadeUpRows``); the vectors come from the code that trains. Not promised: that no
 other canary would do better against local steps or sampling, where this statistic is good and not the best.
@@ -52,6 +53,7 @@ class CanaryRuns:
         share: least part of the clip norm that the canary has in a round.
         steps: as declared and as drawn, over all runs of both kinds.
         planned: steps that the plan charges for so many runs.
+        only_noise: whether nothing but noise varies between runs of a kind: one full batch a round.
     """
 
     inside: Floats
@@ -59,6 +61,7 @@ class CanaryRuns:
     share: float
     steps: Steps
     planned: int
+    only_noise: bool
 
 
 def run_canaries(
@@ -104,6 +107,8 @@ def run_canaries(
         share=min(float(np.linalg.norm(own)) for _, _, own in tour) / full,
         steps=steps,
         planned=2 * runs * rounds * steps_a_round(site.spec),
+        only_noise=training_release(site).sampling == FULL_BATCH
+        and not isinstance(site.spec.federation.strategy, FedAvg),
     )
 
 

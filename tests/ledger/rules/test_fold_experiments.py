@@ -287,6 +287,7 @@ def test_a_finding_about_a_model_or_a_plan_names_one_that_is_there_and_agrees_wi
     above = finding.model_copy(update={"low_ppm": 220_001})
     fold(state, who, above, void="finding_mismatch")
     fold(state, who, above.model_copy(update={"finding": "contradicts"}))
+    fold(state, who, finding.model_copy(update={"low_ppm": 300_001}), void="finding_mismatch")
     fold(state, who, finding.model_copy(update={"dataset": "nobody"}), void="unknown_dataset")
     fold(state, who, finding.model_copy(update={"experiment": "0" * 64}), void="unknown_experiment")
     for kind in ("membership", "membership_rmia"):

@@ -105,7 +105,15 @@ def audited(runs: CanaryRuns, plan: Plan, site: AuditedSite) -> CanaryFound:
     release = training_release(site)
     g = max(charge.g for charge in release.charges) * plan.rounds * plan.steps_per_round
     proven = Proven(float(np.sqrt(g / 2**40)), 100.0, 1e-5)
-    return judge_canaries(runs.inside, runs.outside, runs.share, runs.steps, runs.planned, proven)
+    return judge_canaries(
+        runs.inside,
+        runs.outside,
+        runs.share,
+        runs.steps,
+        runs.planned,
+        proven,
+        only_noise=runs.only_noise,
+    )
 
 
 def open_noise(purpose: str) -> Randomness:
