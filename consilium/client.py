@@ -17,13 +17,13 @@ word. One client, one process, one thread.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from consilium.actions.files import write_file
 from consilium.actions.homes import find_home
 from consilium.actions.reading import LedgerView, member_view
 from consilium.actions.speaking import say
@@ -242,12 +242,7 @@ class Client:
         if path.exists():
             raise InputError(f"{path} exists already; name another file with --out")
         model = self.model(experiment)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(model)
-            os.replace(part, path)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
+        write_file(path, model)
         return path
 
     def metrics(self, experiment: str) -> dict[str, dict[str, Measure]]:

@@ -24,6 +24,7 @@ from coordinator.sequencing.head import write_head
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, KEYRING, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.store import LogStore, Row, exclusive_lock
+from ledger.copies.whole_file import replace_file
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import federation_id, genesis_body, log_origin, sign_entry
 from ledger.entries.invitation import InvitationFile, invitation_file, member_keys, new_invitation
@@ -119,7 +120,7 @@ def found_federation(
     settings = CoordinatorSettings(federation=federation, home=home, database=database)
     note = sign_checkpoint(log_key, Checkpoint(log_origin(federation), 1, log.tree.root()))
     save_keyring(home / KEYRING, ring, passphrase, strength=strength)
-    (home / GENESIS).write_bytes(entry.leaf)
+    replace_file(home / GENESIS, entry.leaf)
     BlobStore(home / BLOBS)
     store = LogStore.open(settings.database_url)
     try:
@@ -130,7 +131,7 @@ def found_federation(
         store.close()
     write_head(home / HEAD, note)
     plain = {"federation": federation} | ({} if database is None else {"database": database})
-    (home / JSON).write_bytes(canonical(plain) + b"\n")
+    replace_file(home / JSON, canonical(plain) + b"\n")
     return Founded(
         federation,
         entry.leaf,

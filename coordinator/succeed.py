@@ -23,6 +23,7 @@ from ledger.copies.succession import (
     endorsed_body,
     last_final,
 )
+from ledger.copies.whole_file import replace_file
 from ledger.entries.author import clock_ms
 from ledger.entries.entry import (
     NOTHING_SEEN,
@@ -113,7 +114,7 @@ def propose_successor(
         parts=parts,
     )
     save_keyring(home / KEYRING, ring, passphrase, strength=strength)
-    (home / PROPOSAL).write_bytes(canonical(proposal))
+    replace_file(home / PROPOSAL, canonical(proposal))
     return proposal
 
 
@@ -171,7 +172,7 @@ def found_successor(
         entries.append(item.entry)
     settings = CoordinatorSettings(federation=federation, home=home, database=database)
     note = sign_checkpoint(log_key, Checkpoint(log_origin(federation), log.size, log.tree.root()))
-    (home / GENESIS).write_bytes(genesis.leaf)
+    replace_file(home / GENESIS, genesis.leaf)
     BlobStore(home / BLOBS)
     store = LogStore.open(settings.database_url)
     try:
@@ -190,7 +191,7 @@ def found_successor(
         ca=proposal.ca,
         genesis=encode_b64(genesis.leaf),
     )
-    (home / SUCCESSION).write_bytes(canonical(succession))
+    replace_file(home / SUCCESSION, canonical(succession))
     plain = {"federation": federation} | ({} if database is None else {"database": database})
-    (home / JSON).write_bytes(canonical(plain) + b"\n")
+    replace_file(home / JSON, canonical(plain) + b"\n")
     return succession

@@ -6,6 +6,7 @@ over them gets a module, or a folder, named for what it holds.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,20 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("privacy", "ledger", "node", "coordinator", "audit", "consilium")
 MOST_LINES = 400
 MOST_MODULES = 36
+WRITES = re.compile(r"""\.write_(?:bytes|text)\(|open\([^)]*["'][wxa]b?["']|O_WRONLY""")
+FLUSH = {
+    "ledger/copies/whole_file.py": "what all others use",
+    "ledger/copies/blob_files.py": "blobs, of which `blobs` flushes the folder",
+    "ledger/copies/bundle.py": "written as it is read, for it may not fit into memory",
+    "ledger/copies/snapshot.py": "what a replay gives again",
+    "ledger/entries/author.py": "the entry that is sent next",
+    "ledger/formats/key_file.py": "a private key, which is never overwritten",
+    "ledger/formats/tile_folder.py": "tiles, in a folder that is held open",
+    "consilium/rehearsal.py": "made-up rows in a folder that is thrown away",
+    "consilium/demo/data.py": "made-up rows",
+    "consilium/demo/processes.py": "logs of a demo",
+    "consilium/demo/run.py": "a demo",
+}
 
 
 def modules() -> list[Path]:
@@ -38,3 +53,8 @@ def test_every_module_says_first_what_it_is() -> None:
         if not file.read_text().lstrip().startswith(('"""', 'r"""'))
     ]
     assert silent == []
+
+
+def test_whatever_writes_a_file_flushes_it_or_says_why_not() -> None:
+    writers = {str(file.relative_to(ROOT)) for file in modules() if WRITES.search(file.read_text())}
+    assert writers == set(FLUSH), "use ledger.copies.whole_file"

@@ -14,6 +14,7 @@ from coordinator.refilling.offer import Offer
 from coordinator.settings import GENESIS, JSON, REFILL, TOML, CoordinatorSettings
 from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
+from ledger.copies.whole_file import replace_file
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.operations.federation import FederationFounded
 from ledger.entries.operations.succession import FederationSucceeded
@@ -43,8 +44,8 @@ def prepare_home(home: Path, keyring: KeyRing, offers: Iterable[Offer]) -> None:
     named = op.log_key.public if isinstance(op, FederationFounded | FederationSucceeded) else None
     if keyring.log is None or named != keyring.log.public.hex():
         raise RefillRefused(first.name, "its entry 0 does not name the log key of this key ring")
-    (home / GENESIS).write_bytes(leaf)
-    (home / JSON).write_bytes(canonical({"federation": federation_id(entry)}) + b"\n")
+    replace_file(home / GENESIS, leaf)
+    replace_file(home / JSON, canonical({"federation": federation_id(entry)}) + b"\n")
 
 
 def require_no_refill(home: Path) -> None:

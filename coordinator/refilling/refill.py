@@ -30,6 +30,7 @@ from ledger.copies.erasing import erased_cards
 from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored import StoredNote
+from ledger.copies.whole_file import replace_file
 from ledger.entries.entry import parse_leaf
 from ledger.entries.named_blobs import named_blobs, named_card
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, NotWitnessed, Refused
@@ -278,7 +279,7 @@ class Refill:
         if self._finished:
             return
         plain = {"left_out": sorted(self._left_out), "shown": sorted(self._shown)}
-        (self._home / REFILL).write_bytes(canonical(plain) + b"\n")
+        replace_file(self._home / REFILL, canonical(plain) + b"\n")
 
     def _signed(self) -> Checkpoint:
         head = read_head(self._home / HEAD)

@@ -3,7 +3,7 @@
 A database that is restored from a backup is consistent in itself and silently shorter; signing on it
 would fork the log. This file is not in the database's backup, and so tells. It is written after each
 commit and before the answer, not flushed: after a power loss it may be older than the database,
-never newer. A missing file says nothing (the home was moved, or made before).
+never newer; `write_head` flushes. A missing file says nothing (the home was moved, or made before).
 
 The file has two places of `SLOT` bytes, written in turn, so that one that was cut short leaves the
 other: u64 number of the writing, u32 length of the note, the note, and SHA-256 over all of these.
@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from pathlib import Path
+
+from ledger.copies.whole_file import flush_folder
 
 SLOT = 4096
 _FRAME = 8 + 4 + 32
@@ -46,18 +48,32 @@ class HeadFile:
         os.pwrite(self._file, data + sha256(data).digest(), number % 2 * SLOT)
         self._number = number
 
+    def flush(self) -> None:
+        """Bring what was written to disk.
+
+        Raises:
+            OSError: it is not there for certain.
+        """
+        os.fsync(self._file)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
 
 def write_head(path: Path, note: bytes) -> None:
-    """Write once."""
+    """Write once, durably: what somebody showed of this log is nowhere else here.
+
+    Raises:
+        OSError: it is not written.
+    """
     file = HeadFile(path)
     try:
         file.write(note)
+        file.flush()
     finally:
         file.close()
+    flush_folder(path.parent)
 
 
 def read_head(path: Path) -> bytes | None:

@@ -37,6 +37,33 @@ def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
         raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
 
 
+def create_file(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file that is not there yet; it and its name are on disk when this returns.
+
+    Where it cannot be written whole it is removed again; a crash meanwhile can leave a part of it.
+
+    Args:
+        path: in a folder that exists.
+        data: all of it.
+        private: mode 0600, for its owner's eyes alone.
+
+    Raises:
+        StoreUnusable: it exists already, or cannot be written.
+    """
+    try:
+        with open(path, "xb", opener=_private if private else None) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+        flush_folder(path.parent)
+    except OSError as error:
+        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
+
+
 def flush_folder(folder: Path) -> None:
     """Bring a folder's names to disk: what was moved or unlinked in it stays so.
 

@@ -8,12 +8,12 @@ first byte which federation it trusts.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from ledger.copies.whole_file import create_file
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.operations.federation import Invitation, Seat
 from ledger.entries.operations.members import MemberJoined, MemberKeys
@@ -90,14 +90,7 @@ def save_invitation(path: Path, invitation: InvitationFile) -> None:
     Raises:
         StoreUnusable: it exists already, or cannot be written.
     """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical(invitation))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
+    create_file(path, canonical(invitation), private=True)
 
 
 def load_invitation(path: Path) -> InvitationFile:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
+from ledger.copies.whole_file import create_file
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.federation import RekeyChange
 from ledger.entries.operations.members import MemberKeys
@@ -60,11 +61,7 @@ def save_request(path: Path, request: RekeyRequest) -> None:
     Raises:
         StoreUnusable: it exists already, or cannot be written.
     """
-    try:
-        with path.open("xb") as file:
-            file.write(canonical(request) + b"\n")
-    except OSError as error:
-        raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
+    create_file(path, canonical(request) + b"\n")
 
 
 def load_request(path: Path, federation: str) -> RekeyRequest:

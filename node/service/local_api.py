@@ -18,7 +18,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import uvicorn
@@ -27,6 +27,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from ledger.copies.whole_file import replace_file
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Count
 from ledger.errors import LedgerError
@@ -226,7 +227,8 @@ class LocalServer:
                 raise ServiceError(f"its local service on {settings.listen} does not come up")
             time.sleep(0.005)
         self._server, self._thread = server, thread
-        _write_private(self._file, {"url": url, "token": token, "pid": os.getpid()})
+        told = {"url": url, "token": token, "pid": os.getpid()}
+        replace_file(self._file, json.dumps(told).encode(), private=True)
         return url
 
     def close(self) -> None:
@@ -278,14 +280,6 @@ def _register(service: NodeService, offer: Offer) -> Response:
 
 def _says(status: int, error: Exception) -> Response:
     return JSONResponse({"error": type(error).__name__, "reason": str(error)}, status)
-
-
-def _write_private(path: Path, value: dict[str, Any]) -> None:
-    new = path.with_suffix(".new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump(value, file)
-    new.replace(path)
 
 
 def _illness(picture: Picture) -> str | None:

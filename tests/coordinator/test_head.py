@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_a_writing_that_was_cut_short_leaves_the_note_before(tmp_path: Path, at:
     assert read_head(path) == b"second, of some length"
     write_head(path, b"fourth")
     assert read_head(path) == b"fourth"
+
+
+def test_a_note_that_somebody_showed_is_flushed_before_anything_rests_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    genuine = os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: (flushed.append(os.readlink(f"/proc/self/fd/{handle}")), genuine(handle)),
+    )
+    write_head(tmp_path / "head", b"the highest that anybody has")
+    assert flushed == [str(tmp_path / "head"), str(tmp_path)]
 
 
 def test_an_empty_or_foreign_file_says_nothing(tmp_path: Path) -> None:

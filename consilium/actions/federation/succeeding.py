@@ -16,6 +16,7 @@ from typing import TypedDict
 from pydantic import ValidationError
 
 from audit.verification.sources import Copy, close_copies, open_copies
+from consilium.actions.files import write_file
 from consilium.actions.homes import find_home, member_homes
 from consilium.actions.speaking import open_member
 from consilium.errors import InputError
@@ -141,7 +142,7 @@ def endorse(settings: Settings, file: Path, at: str | None, out: Path | None) ->
                 _require_prefix(member.replica, old)
                 made = endorse_proposal(proposal, old, member.keyring)
         target = out or file.with_name(f"{made.steward}.endorsement")
-    target.write_bytes(canonical(made))
+    write_file(target, canonical(made))
     return target
 
 

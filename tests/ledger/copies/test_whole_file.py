@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.copies.whole_file import replace_file
+from ledger.copies.whole_file import create_file, replace_file
 from ledger.errors import StoreUnusable
 
 
@@ -52,3 +52,23 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "member.json"
     with pytest.raises(StoreUnusable, match=r"member\.json: cannot be written: No such file"):
         replace_file(path, b"x")
+
+
+def test_a_new_file_takes_no_others_place_and_leaves_nothing_where_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "alpha.invitation"
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreUnusable, match=r"alpha\.invitation: .*No space left on device"):
+            create_file(path, b"secret", private=True)
+    assert not path.exists(), "half an invitation would only be in the way"
+    create_file(path, b"secret", private=True)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"secret", 0o600)
+    with pytest.raises(StoreUnusable, match="File exists"):
+        create_file(path, b"another")
+    assert path.read_bytes() == b"secret"
