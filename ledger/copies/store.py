@@ -27,6 +27,7 @@ from ledger.copies.appending import Row as Row
 from ledger.copies.database import Database, open_database
 from ledger.copies.database import ExclusiveLock as ExclusiveLock
 from ledger.copies.database import exclusive_lock as exclusive_lock
+from ledger.copies.reading import Reading
 from ledger.copies.stored import REFILL, Conflict, StoredNote, Typed, Witnessed, note_text
 from ledger.copies.tables import CHECKPOINTS, CONFLICTS, ENTRIES, FINALS, WITNESSED
 from ledger.errors import OutsideTree, StoreConflict, StoreCorrupt
@@ -53,6 +54,7 @@ class LogStore:
         self._database = database
         self._read = Typed(database.name)
         self._appending = Appending.for_driver(database.driver)
+        self._reading = Reading.for_driver(database.driver)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -158,11 +160,11 @@ class LogStore:
             StoreCorrupt: an entry within is missing, or a column of it has another type; those
                 before it were yielded.
         """
-        return self._pages(_row_columns, self._read.row, start, stop)
+        return self._pages(self._reading.rows, self._read.row, start, stop)
 
     def leaves(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield leaf hashes, 32 bytes each, as ``rows`` yields entries."""
-        return self._pages((ENTRIES.c.leaf,), self._read.leaf, start, stop)
+        return self._pages(self._reading.leaves, self._read.leaf, start, stop)
 
     def leaf_hashes(self, start: int, stop: int) -> bytes:
         """Return the leaf hashes from ``start`` up to before ``stop``, 32 bytes each, as one string."""
@@ -308,7 +310,7 @@ class LogStore:
 
     def _pages(
         self,
-        columns: Sequence[sa.ColumnElement[Any]],
+        statement: str,
         convert: Callable[[int, Sequence[Any]], T],
         start: int,
         stop: int | None,
@@ -323,11 +325,8 @@ class LogStore:
         at = max(start, 0)
         while at < stop:
             end = min(at + PAGE, stop)
-            query = sa.select(_index, *columns).where(_index >= at, _index < end)
             with self._database.read() as connection:
-                result = connection.execute(query.order_by(_index))
-                # The driver's own rows: `Stored` converts nothing, and SQLAlchemy's cost as much again.
-                page = [] if result.cursor is None else result.cursor.fetchall()
+                page = self._reading.page(connection, statement, at, end)
             for found in page:
                 if found[0] != at:
                     break
