@@ -215,15 +215,16 @@ class MerkleTree:
     def _recent_root(self, size: int) -> bytes:
         """The root at a size: every entry of a replay asks, and nearly always for a recent one."""
         first, hashes = self._levels
-        root = b""
-        for level in range(size.bit_length()):  # the full subtrees of the RFC's tree, last first
-            position = size >> level
-            if position & 1:
-                at = (position - 1 - first[level]) * HASH_BYTES
-                if at < 0:
-                    return root_over(self._full, size)
-                full = hashes[level][at : at + HASH_BYTES]
-                root = sha256(b"\x01" + full + root).digest() if root else bytes(full)
+        root, rest = b"", size
+        while rest:  # the full subtrees of the RFC's tree, last first
+            last = rest & -rest
+            level = last.bit_length() - 1
+            at = ((rest >> level) - 1 - first[level]) * HASH_BYTES
+            if at < 0:
+                return root_over(self._full, size)
+            full = hashes[level][at : at + HASH_BYTES]
+            root = sha256(b"\x01" + full + root).digest() if root else bytes(full)
+            rest ^= last
         return root or EMPTY_ROOT
 
     def inclusion(self, index: int, size: int | None = None) -> tuple[bytes, ...]:

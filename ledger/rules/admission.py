@@ -19,7 +19,7 @@ from ledger.entries.operations.values import EMPTY_HASH
 from ledger.entries.operations.vocabulary import GENESIS
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import key_id, verify
-from ledger.rules.fold import protocol_of
+from ledger.rules.fold import PROTOCOLS, protocol_of
 from ledger.rules.members import claim_bytes, keys_in_use, open_seat
 from ledger.rules.state import State
 
@@ -46,11 +46,13 @@ def admit(state: State, entry: Entry, root_at: RootAt) -> bytes:
         raise NotAdmitted(
             entry.where, f"it is for federation {body.federation[:12]}, not for this one"
         )
-    said = body.op.type
-    if said not in protocol_of(state).rules and said not in GENESIS:
+    op = body.op
+    said = op.type
+    protocol = PROTOCOLS.get(state.protocol) or protocol_of(state)
+    if said not in protocol.rules and said not in GENESIS:
         raise NotAdmitted(entry.where, f"protocol {state.protocol}, now in force, knows no {said}")
-    if body.op.type == "member.joined":  # an isinstance of a model costs half a microsecond
-        public = _admit_joining(state, entry, body.op)
+    if op.type == "member.joined":  # an isinstance of a model costs half a microsecond
+        public = _admit_joining(state, entry, op)
     else:
         public = _admit_chain(state, entry)
     seen = body.seen

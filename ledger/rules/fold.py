@@ -197,10 +197,11 @@ def _succession(entry: Entry, op: FederationFounded | FederationSucceeded) -> Su
 def step(state: State, entry: Entry) -> tuple[State, Outcome]:
     """Fold one admitted entry, at index ``state.size``."""
     body = entry.body
+    op = body.op
+    name = op.type
     index = state.size
     state = _advance(state, entry)
-    name = body.op.type
-    protocol = protocol_of(state)
+    protocol = PROTOCOLS.get(state.protocol) or protocol_of(state)
     known = protocol.rules.get(name)
     if known is None:
         return state, Outcome("repeated")
@@ -214,7 +215,7 @@ def step(state: State, entry: Entry) -> tuple[State, Outcome]:
             return state, Outcome("not_permitted")
         if name in protocol.permissions and is_stale(state, body.seen.size):
             return state, Outcome("stale")
-    verdict = rule(state, Step(entry, index), body.op)
+    verdict = rule(state, Step(entry, index), op)
     if isinstance(verdict, Void):
         return (state if verdict.state is None else verdict.state), Outcome(verdict.reason)
     return verdict, _APPLIED

@@ -20,7 +20,7 @@ from ledger.entries.operations.rounds import (
     UpdateSubmitted,
 )
 from ledger.rules import masking
-from ledger.rules.budget import charge_excess
+from ledger.rules.budget import charge_excess, uses_more_than
 from ledger.rules.experiment_state import Experiment, OpenRound, Reservation, Site, Update, Vectors
 from ledger.rules.experiments import last_round, put
 from ledger.rules.state import Dataset, State, replace
@@ -43,9 +43,8 @@ def opened(state: State, step: Step, op: RoundOpened) -> State | Void:
         or op.kind != round_kind(plan, op.round)
     ):
         return Void("round_mismatch")
-    if list(op.cohort) != sorted(set(op.cohort)) or any(
-        dataset not in experiment.sites for dataset in op.cohort
-    ):
+    sites = experiment.sites
+    if list(op.cohort) != sorted(set(op.cohort)) or any(name not in sites for name in op.cohort):
         return Void("not_in_cohort")
     first_evaluation = op.kind == "evaluate" and op.attempt == 1
     if op.model != experiment.model and not first_evaluation:
@@ -87,11 +86,15 @@ def submitted(state: State, step: Step, op: UpdateSubmitted) -> State | Void:
         return Void("not_reserved")
     held, stated_enough = _count_vector(experiment.plan, site, before, op)
     reason = _why_not_counted(state, experiment, site, dataset, held, op)
+    exceeds = uses_more_than(site, held)
+    if reason is None and exceeds:
+        reason = "over_reservation"
     if reason is None and not stated_enough:
         reason = "under_reported"
-    if reason is None and _is_reused(experiment.plan, before, op):
+    if reason is None and op.masked is not None and _is_reused(experiment.plan, before, op):
         reason = "vector_reused"
-    state = charge_excess(state, experiment, site, before, held)
+    if exceeds or held.settled_at is not None:
+        state = charge_excess(state, experiment, site, before, held)
     reservations = experiment.reservations.set(name, held)
     current = experiment.round
     if reason is not None or current is None:
@@ -277,10 +280,4 @@ def _why_not_counted(
         return "deadline_passed"
     if name in current.updates:
         return "duplicate_update"
-    wrong = masking.why_not_masked(current.masking, op)
-    if wrong is not None:
-        return wrong
-    for purpose, steps in held.used.items():
-        if steps > site.steps.get(purpose, 0):
-            return "over_reservation"
-    return None
+    return masking.why_not_masked(current.masking, op)

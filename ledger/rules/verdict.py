@@ -7,7 +7,9 @@ too, so that every interface says the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from ledger.entries.entry import Entry
@@ -159,11 +161,11 @@ class Outcome:
         return self.void is None
 
 
-class Step(NamedTuple):
+class Step(Struct, frozen=True):
     """Where an entry stands in the log: what a rule may know beside the state."""
 
     entry: Entry
-    index: int  # type: ignore[assignment]  # hides tuple's search, which nobody needs
+    index: int
 
     @property
     def author(self) -> str:
