@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 
-class Row(NamedTuple):
+class Row(Struct, frozen=True, gc=False):
     """One entry as it is stored.
 
     Attributes:

@@ -120,14 +120,14 @@ def read_rows(rows: Iterator[Row], index: int, entries: list[Entry]) -> Malforme
     Raises:
         NotConsistent: the columns of the last of the entries are not those of its bytes.
     """
-    for raw, signature, leaf, key, seq in rows:
+    for row in rows:
         try:
-            entry = parse_entry(raw, signature)
+            entry = parse_entry(row.body, row.signature)
         except MalformedInput as error:
             return error
         entries.append(entry)
         body = entry.body
-        if seq != body.seq or key != body.key or leaf.hex() != entry.hash:
+        if row.seq != body.seq or row.key != body.key or row.leaf.hex() != entry.hash:
             # Raised after its signature was asked for: a changed signature is called that.
             at = index + len(entries) - 1
             raise NotConsistent(f"entry {at}", "its stored index columns do not match its bytes")

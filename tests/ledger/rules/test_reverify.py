@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from ledger.copies.store import Row
 from ledger.entries.entry import frame_leaf, parse_entry
@@ -60,7 +61,7 @@ def checkers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def signed_otherwise(row: Row) -> Row:
     """The row with a false signature, its leaf hash in step."""
     signature = bytes([row.signature[0] ^ 1]) + row.signature[1:]
-    return row._replace(signature=signature, leaf=leaf_hash(frame_leaf(row.body, signature)))
+    return replace(row, signature=signature, leaf=leaf_hash(frame_leaf(row.body, signature)))
 
 
 def test_the_same_state_and_root_come_out(
@@ -76,7 +77,7 @@ def test_a_false_signature_is_refused_by_name_after_all_before_it(
     rows: list[Row], checkers: SignatureWorkers | None, at: int
 ) -> None:
     # What comes after it is refused too, and earlier in time when signatures are checked apart.
-    changed = [*rows[:-1], rows[-1]._replace(body=b"{}")]
+    changed = [*rows[:-1], replace(rows[-1], body=b"{}")]
     changed[at] = signed_otherwise(changed[at])
     log, yielded = Log(), 0
 
@@ -108,12 +109,12 @@ def test_a_false_signature_of_genesis_is_refused(
 def test_a_changed_column_or_byte_and_a_missing_row_are_refused(
     rows: list[Row], checkers: SignatureWorkers | None
 ) -> None:
-    for changed in (rows[5]._replace(seq=99), rows[5]._replace(leaf=bytes(32))):
+    for changed in (replace(rows[5], seq=99), replace(rows[5], leaf=bytes(32))):
         with pytest.raises(NotConsistent, match="index columns") as caught:
             replay_rows([*rows[:5], changed, *rows[6:]], checkers)
         assert caught.value.where == "entry 5"
     with pytest.raises(MalformedInput):
-        replay_rows([*rows[:5], rows[5]._replace(body=rows[5].body + b" "), *rows[6:]], checkers)
+        replay_rows([*rows[:5], replace(rows[5], body=rows[5].body + b" "), *rows[6:]], checkers)
     with pytest.raises(NotAdmitted):
         replay_rows([*rows[:5], *rows[6:]], checkers)
 
@@ -178,9 +179,9 @@ def tampered(chance: random.Random, rows: list[Row]) -> list[Row]:
             body = bytearray(row.body)
             body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
             leaf = leaf_hash(frame_leaf(bytes(body), row.signature))
-            changed[at] = row._replace(body=bytes(body), leaf=leaf)
+            changed[at] = replace(row, body=bytes(body), leaf=leaf)
         elif how == 2:
-            changed[at] = row._replace(leaf=bytes(32))
+            changed[at] = replace(row, leaf=bytes(32))
         elif how == 3:
             del changed[at]
         elif how == 4:
@@ -189,7 +190,7 @@ def tampered(chance: random.Random, rows: list[Row]) -> list[Row]:
             other = chance.randrange(len(changed))
             changed[at], changed[other] = changed[other], changed[at]
         else:
-            changed[at] = row._replace(signature=row.signature[:63])
+            changed[at] = replace(row, signature=row.signature[:63])
     return changed
 
 
