@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from immutables import Map
 
 from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.succession import Predecessor
+from ledger.exchange.home import LEDGER, MEMBER, PREDECESSORS, MemberConfig
+from ledger.formats.strict import canonical
 from ledger.rules.experiments import site_of
+from ledger.rules.state import State, Succession, replace
 from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.duties.duty import Adopt, Refuse, Settle
 from node.duties.individual import PatientAccounts, steps_of_patients
+from node.duties.predecessors import account_for_predecessors
 from node.register.accounts import Key
 from node.register.individual import LIFETIME, open_spend
 from tests.adversary.hospital import Hospital
@@ -126,6 +135,61 @@ def test_a_reservation_that_the_accounts_forgot_is_charged_to_everybody(world: W
     assert [d for d in basel.duties() if getattr(d, "experiment", "") == key[0]] == [
         Refuse(*key, "unavailable")
     ]
+
+
+def succeeded(world: World, home: Path, *, keep: bool) -> State:
+    """A log that took over from the world's, as basel's home has it, with or without its copy of the old one."""
+    basel = world.hospital("basel")
+    if keep:
+        kept = home / PREDECESSORS / "old"
+        kept.mkdir(parents=True)
+        shutil.copy(basel.directory / "ledger.db", kept / LEDGER)
+        config = MemberConfig(
+            consilium=1,
+            federation=world.federation.id,
+            url="https://gone.example.org",
+            handle=basel.handle,
+            role="node",
+            organisation="basel",
+        )
+        (kept / MEMBER).write_bytes(canonical(config))
+    before = Predecessor(federation=world.federation.id, size=1, root="0" * 64, state="0" * 64)
+    carried = Succession(before, (), 0, (), "")
+    return replace(basel.replica.state, federation="e" * 64, succession=carried, experiments=Map())
+
+
+@attack(
+    name="a node restores a backup from before a succession, of whose rounds the new log says nothing",
+    exposed_by="the node's own software",
+    evidence="the home's copy of the log before",
+)
+@pytest.mark.parametrize("keep", [True, False], ids=["with the old copy", "without it"])
+def test_a_log_that_took_over_forgets_no_patient(world: World, reserved: Key, keep: bool) -> None:
+    basel, home = world.hospital("basel"), world.directory / "home"
+    step, _ = step_of(world, reserved)
+    backup = basel.back_up(world.directory / "backup")
+    play(world, reserved, 1, [step, 7, 0])
+    basel.follow()
+    truth = spent(basel)
+    state = succeeded(world, home, keep=keep)
+    everything = [basel.register.view.cells[CELL].limit.g_max] * 3
+
+    def start() -> list[int]:
+        account_for_predecessors(home, state, basel.handle, basel.register, 1)
+        return spent(basel)
+
+    honest = start()
+    assert honest == (
+        truth if keep else [one + g for one, g in zip(truth, everything, strict=True)]
+    )
+    assert start() == honest
+    basel.restore(backup)  # the lie
+    world.attack_begins()
+    found = start()
+    assert found == ([step] * 3 if keep else everything)  # the round that the old copy names
+    assert all(kept >= true for kept, true in zip(found, truth, strict=True))
+    assert start() == found
+    world.exposed("the node's own software")
 
 
 def test_a_second_experiment_beside_the_first_finds_what_that_one_left(
