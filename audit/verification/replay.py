@@ -17,7 +17,7 @@ from audit.verification.findings import Check
 from audit.verification.history import History
 from audit.verification.sources import Copy, StoredEntry
 from ledger.entries.entry import Entry, federation_id, parse_leaf
-from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
+from ledger.entries.named_blobs import BlobKind, bound_cards, named_blobs
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted, ProtocolUnknown
 from ledger.rules.log import Log, Sequenced
@@ -119,8 +119,7 @@ def _note(result: Replay, item: Sequenced, state: State) -> None:
     for named in named_blobs(op):
         key = named.ref.sha256, named.ref.bytes
         result.blobs.setdefault(key, Mention(named.kind, named.ref, item.index))
-    card = named_card(op)
-    if card is not None:
+    for card in bound_cards(op):
         result.cards.setdefault(card, item.index)
 
 

@@ -146,7 +146,7 @@ def refill(
     """
     from consilium.actions.coordinator.refilling import refill as fill
     from consilium.settings import load_settings
-    from consilium.terminal import say_line, show_json
+    from consilium.terminal import note, say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     found = fill(
@@ -158,6 +158,8 @@ def refill(
         port=port,
         database=database,
     )
+    if found["warning"]:
+        note(f"warning: {found['warning']}")
     if as_json:
         show_json(found)
         return

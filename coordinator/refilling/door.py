@@ -3,7 +3,8 @@
 Nodes only ever call out, so nobody is asked: whoever follows is told that a refill is under way, and a
 node then offers its copy on its own. An upload of entries must carry a checkpoint by this log's own key,
 which is judged before a single entry is read; requests are signed by members as soon as the refilled
-log knows them. What counts as shown is a node's own signed request. Everything else is answered
+log knows them. A blob is taken only where an entry that is back names it, with a length that an entry
+states (``refilling/wanted.py``): more than that nobody brings. What counts as shown is a node's own signed request. Everything else is answered
 ``Refilling``, and nobody's entry is taken.
 """
 
@@ -117,6 +118,11 @@ def create_door(refill: Refill, on_progress: Callable[[], None]) -> FastAPI:
             raise BodyTooLarge(refill.blobs.limit)
         data = await take_body(request, CHUNK)
         member(request, data)
+        needed = await run_in_threadpool(
+            guarded, lambda: refill.needs_part(sha256, offset, total, len(data))
+        )
+        if not needed:
+            return json_answer({"offset": total}, 201)
         return await run_in_threadpool(store_part, refill.blobs, sha256, offset, total, data)
 
     @app.get("/v1/genesis")

@@ -33,7 +33,7 @@ class Offer(Protocol):
         ...
 
     def blob(self, sha256: str, length: int | None) -> bytes:
-        """A blob's content.
+        """A blob's content; None takes whatever length has the hash.
 
         Raises:
             BlobMissing, BlobCorrupt, MalformedInput: it is not here, or not what it should be.

@@ -15,7 +15,8 @@ author; updates of the other hospitals, where no copy has them, stay missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -23,16 +24,14 @@ from typing import Self
 from coordinator.errors import RefillRefused
 from coordinator.refilling.home import progress_noted, replica_of
 from coordinator.refilling.offer import Offer
+from coordinator.refilling.wanted import WantedBlobs
 from coordinator.sequencing.head import read_head, write_head
 from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
-from ledger.copies.erasing import erased_cards
 from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored import StoredNote
 from ledger.copies.whole_file import replace_file
-from ledger.entries.entry import parse_leaf
-from ledger.entries.named_blobs import named_blobs, named_card
 from ledger.errors import BlobCorrupt, BlobMissing, MalformedInput, NotWitnessed, Refused
 from ledger.formats.checkpoint import Checkpoint, open_checkpoint
 from ledger.formats.cosigned import keep_known
@@ -68,6 +67,24 @@ class Standing:
         """Whether the coordinator may run again; entry 0 alone is no log that anybody has shown."""
         return self.size > 1 and self.size >= self.signed and not self.awaited
 
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """Nodes that were left out and showed nothing: nobody knows what they hold."""
+        return tuple(sorted(set(self.left_out) - set(self.shown)))
+
+    @property
+    def in_words(self) -> str | None:
+        """What whoever goes on without them risks; None where everybody has shown."""
+        if not self.unasked:
+            return None
+        return (
+            f"{', '.join(self.unasked)} showed nothing and will not be asked. A checkpoint over more "
+            f"than {self.size} entries that only such a node holds, or one that joined after entry "
+            f"{self.size - 1}, is not known here: if there is one, what is signed next forks this log, "
+            "and every hospital stops. Before the coordinator runs, ask each of these hospitals for "
+            "the size in its node's status"
+        )
+
 
 class Refill:
     """A refill of one home. Use as a context manager; one process at a time.
@@ -100,9 +117,9 @@ class Refill:
         noted = progress_noted(self._home / REFILL)
         self._shown = set(noted.get("shown", ()))
         self._left_out = set(noted.get("left_out", ())) | set(left_out)
-        self._wanted: dict[str, int | None] = {}
-        self._named_to = 0
+        self._wanted = WantedBlobs(self.replica.store, self.blobs)
         self._finished = False
+        self._noting = threading.Lock()  # the door's threads note, another one finishes
         self._save()
         for held in (read_head(self._home / HEAD), self.replica.checkpoint):
             if held is not None:
@@ -197,9 +214,11 @@ class Refill:
         for number, item in enumerate(offer.evidence()):
             if number < MOST_EVIDENCE:
                 self.replica.store.put_conflict(item.kind, item.evidence)
-        for sha256, length in list(self.wanted().items()):
+        for sha256 in list(self.wanted()):
             try:
-                self.blobs.put(offer.blob(sha256, length))
+                data = offer.blob(sha256, None)
+                if self.needs_part(sha256, 0, len(data), len(data)):
+                    self.blobs.put(data)
             except (BlobMissing, BlobCorrupt, MalformedInput):
                 continue
         if handle is not None:
@@ -226,22 +245,13 @@ class Refill:
         self._shown.add(handle)
         self._save()
 
-    def wanted(self) -> dict[str, int | None]:
-        """Blobs that the entries name and that are not here: SHA-256 -> length, None for a card."""
-        for index, leaf in enumerate(_leaves(self.replica.store, self._named_to), self._named_to):
-            op = parse_leaf(leaf).body.op
-            self._wanted |= {blob.ref.sha256: blob.ref.bytes for blob in named_blobs(op)}
-            card = named_card(op)
-            if card is not None:  # what is a model too, whoever calls it a card, keeps its length
-                self._wanted.setdefault(card, None)
-            self._named_to = index + 1
-        erased = erased_cards(self.replica.state)
-        self._wanted = {
-            sha256: length
-            for sha256, length in self._wanted.items()
-            if (length is not None or sha256 not in erased) and self.blobs.size(sha256) is None
-        }
-        return self._wanted
+    def wanted(self) -> Mapping[str, frozenset[int]]:
+        """Blobs that the entries name and that are not here; see `WantedBlobs.missing`."""
+        return self._wanted.missing(self.replica.state)
+
+    def needs_part(self, sha256: str, offset: int, total: int, part: int) -> bool:
+        """Judge a part of a blob that somebody brings; see `WantedBlobs.is_needed`."""
+        return self._wanted.is_needed(self.replica.state, sha256, offset, total, part)
 
     def finish(self) -> None:
         """Let the coordinator run again.
@@ -269,17 +279,19 @@ class Refill:
                 "(--listen), bring their copies (--from HANDLE=COPY), or leave out for good what is "
                 "lost (--without HANDLE)",
             )
-        self._finished = True  # a node that shows its copy again does not begin it anew
-        (self._home / REFILL).unlink(missing_ok=True)
+        with self._noting:
+            self._finished = True  # a node that shows its copy again does not begin it anew
+            (self._home / REFILL).unlink(missing_ok=True)
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _save(self) -> None:
         """Remember who has shown; while the file is there the coordinator does not run."""
-        if self._finished:
-            return
-        plain = {"left_out": sorted(self._left_out), "shown": sorted(self._shown)}
-        replace_file(self._home / REFILL, canonical(plain) + b"\n")
+        with self._noting:
+            if self._finished:
+                return
+            plain = {"left_out": sorted(self._left_out), "shown": sorted(self._shown)}
+            replace_file(self._home / REFILL, canonical(plain) + b"\n")
 
     def _signed(self) -> Checkpoint:
         head = read_head(self._home / HEAD)

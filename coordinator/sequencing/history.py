@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ledger.entries.named_blobs import BlobKind, named_blobs, named_card
+from ledger.entries.named_blobs import BlobKind, bound_cards, named_blobs
 from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.experiments import ExperimentCompleted, ModelDownloaded
 from ledger.entries.operations.rounds import (
@@ -99,8 +99,7 @@ class History:
             if kind in _CLOSED and any(use.kind not in _CLOSED for use in known):
                 continue
             self._add(ref.sha256, BlobUse("final" if final else kind, experiment, author))
-        card = named_card(op)
-        if card is not None:
+        for card in bound_cards(op):
             self._add(card, BlobUse("card", None, author))
         if isinstance(op, RoundOpened):
             facts.kinds[(op.experiment, op.round)] = op.kind

@@ -1,9 +1,11 @@
 """Forgetting cards: what the log says is erased leaves the blob store of whoever follows it.
 
 Promise: a blob is deleted only where the log's state says that a card with this commitment is erased,
-and only if its bytes are a card. So nobody has a model or a spec deleted by binding its hash as a card.
-What is gone already stays gone; a card that cannot be deleted keeps no other, and is tried again at the
-next look.
+and only if its bytes are a card, or are not what the commitment names: a file that is damaged is of use to
+nobody, and may still be read by people. So nobody has a model or a spec deleted by binding its hash as a
+card: whatever else an entry may name has another form, and no reader takes a card for it. A part of
+an upload goes with it where it is no longer than a card; what it belonged to is sent again. What is gone
+already stays gone; a card that cannot be deleted keeps no other, and is tried again at the next look.
 
 Not promised: that somebody who had the card forgets it. A copy of the file, a bundle that was handed
 out and a person's memory are not in this program's reach. Deleting a file does not overwrite a disk.
@@ -11,6 +13,7 @@ out and a person's memory are not in this program's reach. Deleting a file does 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 from immutables import Map
@@ -52,11 +55,15 @@ class CardEraser:
         return tuple(gone)
 
     def _delete(self, commitment: str) -> bool:
+        upload = self._blobs.open_upload(commitment)
+        if 0 < upload.offset <= MAX_CARD:
+            upload.abandon()
         size = self._blobs.size(commitment)
         if size is None or size > MAX_CARD:  # a model that is called a card is not even read
             return False
         data = b"".join(self._blobs.chunks(commitment))
-        return is_card(data, commitment) and self._blobs.delete(commitment)
+        damaged = hashlib.sha256(data).hexdigest() != commitment
+        return (damaged or is_card(data, commitment)) and self._blobs.delete(commitment)
 
 
 def erased_cards(state: State) -> frozenset[str]:

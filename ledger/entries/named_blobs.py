@@ -67,8 +67,12 @@ def named_blobs(op: Operation) -> Iterator[NamedBlob]:
         yield NamedBlob("evidence", op.result)
 
 
-def named_card(op: Operation) -> str | None:
-    """The commitment of the card that an operation binds, or None."""
+def bound_cards(op: Operation) -> Iterator[str]:
+    """Yield the commitments of the cards that an operation binds, or carries over from another log."""
+    cards: list[str | None] = []
     if isinstance(op, DatasetRegistered | MemberJoined):
-        return op.card
-    return None
+        cards.append(op.card)
+    elif isinstance(op, FederationCarried):
+        cards.extend(member.card for member in op.members)
+        cards.extend(dataset.terms.card for dataset in op.datasets)
+    yield from (card for card in cards if card is not None)

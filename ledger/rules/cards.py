@@ -1,7 +1,8 @@
 """Rules for cards: whose a card is, and that its owner may have it forgotten.
 
-A card is its first binder's: who binds another's commitment later gains nothing by it. Whoever could
-bind one before its owner is the coordinator, which has the card anyway.
+A card is its first binder's, a member or a dataset: who binds another's commitment later gains nothing
+by it, in the own organisation neither. Whoever could bind one before its owner is the coordinator, which
+has the card anyway.
 
 A card is erased at the word of the member that it is about, of a steward of that organisation, or, for a
 dataset's, of its node; where nobody of the organisation can speak any more, of any steward. That acts
@@ -16,12 +17,17 @@ from ledger.rules.verdict import Step, Void
 
 
 def bind_card(
-    state: State, card: str | None, organisation: str, dataset: str | None = None
+    state: State,
+    card: str | None,
+    organisation: str,
+    *,
+    dataset: str | None = None,
+    member: str | None = None,
 ) -> State:
     """Note whose card an entry bound, a member's or a dataset's; it stays its first binder's."""
     if card is None or card in state.cards:
         return state
-    return replace(state, cards=state.cards.set(card, BoundCard(organisation, dataset)))
+    return replace(state, cards=state.cards.set(card, BoundCard(organisation, dataset, member)))
 
 
 def erased(state: State, step: Step, op: CardErased) -> State | Void:
@@ -29,7 +35,7 @@ def erased(state: State, step: Step, op: CardErased) -> State | Void:
     found = state.cards.get(op.card)
     if found is None:
         return Void("unknown_card")
-    if not _may_erase(state, state.members[step.author], op.card, found):
+    if not _may_erase(state, state.members[step.author], found):
         return Void("not_owner")
     if found.erased_at is not None:
         return Void("repeated")
@@ -37,12 +43,12 @@ def erased(state: State, step: Step, op: CardErased) -> State | Void:
     return replace(state, cards=state.cards.set(op.card, gone))
 
 
-def _may_erase(state: State, author: Member, card: str, bound: BoundCard) -> bool:
+def _may_erase(state: State, author: Member, bound: BoundCard) -> bool:
     if author.organisation != bound.organisation:
         return author.role == "steward" and not _has_a_voice(state, bound.organisation)
     if author.role == "node" and bound.dataset is not None:
         return True
-    return author.role == "steward" or author.card == card
+    return author.role == "steward" or author.handle == bound.member
 
 
 def _has_a_voice(state: State, organisation: str) -> bool:

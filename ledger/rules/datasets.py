@@ -56,7 +56,7 @@ def dataset_registered(state: State, step: Step, op: DatasetRegistered) -> State
     if _outgrows(state, op):
         return Void("cell_terms")
     dataset = Dataset(organisation, step.author, step.index, step.entry.hash, op)
-    state = bind_card(state, op.card, organisation, op.dataset)
+    state = bind_card(state, op.card, organisation, dataset=op.dataset)
     return replace(state, datasets=state.datasets.set(op.dataset, dataset))
 
 

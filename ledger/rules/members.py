@@ -78,7 +78,7 @@ def joined(state: State, step: Step, op: MemberJoined) -> State | Void:
         joined_at=step.index,
         card=op.card,
     )
-    state = bind_card(state, op.card, member.organisation)
+    state = bind_card(state, op.card, member.organisation, member=body.author)
     return replace(
         state,
         members=state.members.set(body.author, member),

@@ -106,15 +106,18 @@ class PendingChange(Struct, frozen=True):
 
 
 class BoundCard(Struct, frozen=True):
-    """A card, and the organisation that bound it first.
+    """A card, and who bound it first.
 
     Attributes:
+        organisation: of the member or the dataset.
         dataset: whose card it is; None for a member's.
+        member: whose card it is; None for a dataset's.
         erased_at: index from which nobody keeps it.
     """
 
     organisation: str
     dataset: str | None
+    member: str | None
     erased_at: int | None = None
 
 

@@ -89,7 +89,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=m.organisation,
             role=m.role,
             keys=m.keys,
-            card=_kept(state, m.card, m.organisation),
+            card=_kept(state, m.card, member=m.handle),
             active=m.keys.entry.public in active,
             expelled=m.expelled_at is not None,
             disputed_since_ms=m.disputed_since_ms,
@@ -122,7 +122,7 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             node=dataset.node,
             registration=dataset.registration,
             terms=dataset.terms.model_copy(
-                update={"card": _kept(state, dataset.terms.card, dataset.organisation)}
+                update={"card": _kept(state, dataset.terms.card, dataset=dataset.terms.dataset)}
             ),
             withdrawn=dataset.withdrawn_at is not None,
         )
@@ -169,7 +169,8 @@ def carried(state: State, step: Step, op: FederationCarried) -> State | Void:
             terms=dataset.terms,
             withdrawn_at=step.index if dataset.withdrawn else None,
         )
-        state = bind_card(state, dataset.terms.card, dataset.organisation, dataset.terms.dataset)
+        card, name = dataset.terms.card, dataset.terms.dataset
+        state = bind_card(state, card, dataset.organisation, dataset=name)
         state = replace(state, datasets=state.datasets.set(dataset.terms.dataset, offered))
     succession = replace(succession, taken=succession.taken + 1)
     state = replace(state, succession=succession)
@@ -304,7 +305,7 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
         disputed_since_ms=carried.disputed_since_ms,
         expelled_at=index if carried.expelled else None,
     )
-    state = bind_card(state, carried.card, carried.organisation)
+    state = bind_card(state, carried.card, carried.organisation, member=carried.handle)
     entry = carried.keys.entry
     kid = key_id(entry.alg, bytes.fromhex(entry.public))
     key = KeyState(carried.handle, entry.public, 0, EMPTY_HASH, retired_at=ended)
@@ -315,15 +316,18 @@ def _with_member(state: State, index: int, carried: CarriedMember) -> State:
     )
 
 
-def _kept(state: State, card: str | None, organisation: str) -> str | None:
-    """A card that was not erased, if it is that organisation's: its first binder stays its owner.
+def _kept(
+    state: State, card: str | None, *, member: str | None = None, dataset: str | None = None
+) -> str | None:
+    """A card that was not erased, if it is that member's or dataset's: its first binder stays its owner.
 
     Else whoever has bound another's, and is carried before the owner, would own it in the successor.
     """
     bound = None if card is None else state.cards.get(card)
     if bound is None:
         return card
-    return None if bound.erased_at is not None or bound.organisation != organisation else card
+    theirs = (bound.member, bound.dataset) == (member, dataset)
+    return card if theirs and bound.erased_at is None else None
 
 
 def _purpose(code: str, share: PurposeShare) -> CarriedPurpose:

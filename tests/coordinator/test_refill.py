@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.errors import HomeUnusable, RefillRefused, RolledBack
+from coordinator.errors import AccessDenied, HomeUnusable, RefillRefused, RolledBack
 from coordinator.refilling.home import prepare_home
 from coordinator.refilling.refill import Refill
 from coordinator.service import Coordinator
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, CoordinatorSettings
 from ledger.copies.stored import Conflict, StoredNote
+from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.log import TimeNoted
-from ledger.errors import BlobMissing, ForkDetected
+from ledger.errors import BlobMissing, ForkDetected, MalformedInput
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import leaf_hash
@@ -125,9 +126,50 @@ def test_the_coordinator_does_not_run_while_a_node_has_not_shown_what_it_holds(
         Coordinator(home, federation.rings[COORDINATOR])
     with refill(federation, home, NODES[3]) as again:
         assert again.standing.complete, "who has shown is remembered"
+        assert again.standing.unasked == (NODES[3],)
+        warning = again.standing.in_words
+        assert warning is not None
+        assert warning.startswith(f"{NODES[3]} showed nothing and will not be asked")
+        assert f"over more than {federation.log.size} entries" in warning
         again.finish()
     assert not (home.home / REFILL).exists()
     Coordinator(home, federation.rings[COORDINATOR]).close()
+
+
+def test_a_blob_comes_back_though_somebody_named_it_with_a_wrong_length(
+    federation: Federation, home: CoordinatorSettings
+) -> None:
+    schema = federation.state.datasets["basel-heart"].terms.schema_
+    theirs = federation.state.datasets["bern-heart"].terms.model_dump(by_alias=True)
+    wrong = {"sha256": schema.sha256, "bytes": schema.bytes + 1}
+    op = DatasetRegistered.model_validate({**theirs, "schema": wrong})
+    federation.say(NODES[1], op)
+    with refill(federation, home) as under_way:
+        under_way.take(copy_of(federation), NODES[0])
+        assert under_way.blobs.has(schema)
+        assert under_way.wanted() == {}
+
+
+def test_a_part_is_taken_only_of_what_entries_name_and_as_long_as_they_say(
+    federation: Federation, home: CoordinatorSettings
+) -> None:
+    schema = federation.state.datasets["basel-heart"].terms.schema_
+    with refill(federation, home) as under_way:
+        with pytest.raises(AccessDenied, match="no entry that is back names this one"):
+            under_way.needs_part(schema.sha256, 0, schema.bytes, schema.bytes)
+        honest = copy_of(federation)
+        honest.blobs.clear()
+        under_way.take(honest, NODES[0])
+        assert under_way.needs_part(schema.sha256, 0, schema.bytes, 1)
+        for total in (schema.bytes - 1, 2**28):
+            with pytest.raises(
+                MalformedInput, match=f"announced where entries name {schema.bytes}"
+            ):
+                under_way.needs_part(schema.sha256, 0, total, 1)
+        with pytest.raises(MalformedInput, match="ends beyond the total"):
+            under_way.needs_part(schema.sha256, schema.bytes, schema.bytes, 1)
+        under_way.blobs.put(federation.blobs[schema.sha256])
+        assert not under_way.needs_part(schema.sha256, 0, schema.bytes, 1), "it is here"
 
 
 def test_nothing_is_signed_below_the_highest_checkpoint_that_anybody_shows(

@@ -32,6 +32,7 @@ class Refilled(TypedDict):
     left_out: list[str]
     awaited: list[str]
     missing_blobs: int
+    warning: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def refill(
                 left_out=list(now.left_out),
                 awaited=list(now.awaited),
                 missing_blobs=len(under_way.wanted()),
+                warning=now.in_words,
             )
 
 

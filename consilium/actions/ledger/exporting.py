@@ -10,7 +10,7 @@ from audit.verification.sources import StoreCopy, close_copies, open_copies
 from consilium.errors import InputError
 from ledger.copies.bundle import export_bundle
 from ledger.entries.entry import parse_leaf
-from ledger.entries.named_blobs import named_blobs, named_card
+from ledger.entries.named_blobs import bound_cards, named_blobs
 from ledger.entries.operations.values import BlobRef
 
 
@@ -57,10 +57,10 @@ def _wanted(copy: StoreCopy) -> Iterator[BlobRef]:
     for stored in copy.entries():
         op = parse_leaf(stored.leaf).body.op
         yield from (named.ref for named in named_blobs(op))
-        card = named_card(op)
-        size = None if card is None or copy.blobs is None else copy.blobs.size(card)
-        if card is not None and size is not None:
-            yield BlobRef(sha256=card, bytes=size)
+        for card in bound_cards(op):
+            size = None if copy.blobs is None else copy.blobs.size(card)
+            if size is not None:
+                yield BlobRef(sha256=card, bytes=size)
 
 
 def _held(copy: StoreCopy, wanted: set[BlobRef]) -> int:

@@ -51,7 +51,7 @@ def federation() -> Federation:
 
 @pytest.mark.parametrize("who", [node_of("basel"), steward_of("basel")])
 def test_a_hospital_has_its_datasets_card_erased_once(federation: Federation, who: str) -> None:
-    assert federation.state.cards[CARD.commitment] == BoundCard("basel", "basel-heart")
+    assert federation.state.cards[CARD.commitment] == BoundCard("basel", "basel-heart", None)
     index = federation.say(who, erasure()).index
     assert federation.state.cards[CARD.commitment].erased_at == index
     assert federation.state.datasets["basel-heart"].terms.card == CARD.commitment
@@ -83,12 +83,26 @@ def test_a_member_has_its_own_card_erased_and_a_steward_its_peoples() -> None:
         card = seal_card(MemberCard(name=hospital)).commitment
         member = replace(federation.state.members[node_of(hospital)], card=card)
         state = replace(
-            bind_card(federation.state, card, hospital),
+            bind_card(federation.state, card, hospital, member=node_of(hospital)),
             members=federation.state.members.set(member.handle, member),
         )
         federation.log._state = state
         federation.say(steward_of("bern"), erasure(card), void="not_owner")
         federation.say(who, erasure(card))
+
+
+def test_a_colleague_who_names_a_card_as_its_own_does_not_own_it() -> None:
+    federation = Federation.found(("aarau", "basel", "chur"))
+    card = seal_card(MemberCard(name="Anna")).commitment
+    owner, colleague = federation.state.members[RESEARCHER], federation.state.members["aarau-node"]
+    people = federation.state.members.set(RESEARCHER, replace(owner, card=card))
+    theirs = replace(colleague, card=card, organisation=owner.organisation)
+    state = bind_card(federation.state, card, owner.organisation, member=RESEARCHER)
+    federation.log._state = replace(state, members=people.set("aarau-node", theirs))
+    federation.say("aarau-node", erasure(card), void="not_owner")
+    carried = {m.handle: m.card for part in carry(federation.state) for m in part.members}
+    assert (carried["aarau-node"], carried[RESEARCHER]) == (None, card)
+    federation.say(RESEARCHER, erasure(card))
 
 
 def test_a_log_without_erasures_has_the_digest_that_its_cards_give(federation: Federation) -> None:
@@ -172,3 +186,18 @@ def test_an_expelled_hospitals_cards_can_be_erased_by_others(federation: Federat
     change = federation.say(steward_of("bern"), op).entry.hash
     federation.say(steward_of("chur"), ChangeEndorsed(type="change.endorsed", change=change))
     federation.say(steward_of("chur"), erasure())
+
+
+def test_a_damaged_erased_card_and_a_part_of_one_leave_the_store_too(
+    federation: Federation, tmp_path: Path
+) -> None:
+    blobs = BlobStore(tmp_path)
+    blobs.put(CARD.blob)
+    blobs.path(CARD.commitment).write_bytes(CARD.blob[:-4] + b"rotx")
+    federation.say(steward_of("basel"), erasure())
+    assert CardEraser(blobs).look(federation.state) == (CARD.commitment,)
+    assert blobs.size(CARD.commitment) is None
+    upload = blobs.open_upload(CARD.commitment)
+    upload.append(0, CARD.blob[:40])
+    CardEraser(blobs).look(federation.state)
+    assert upload.offset == 0

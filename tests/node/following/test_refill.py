@@ -16,8 +16,10 @@ from coordinator.errors import HomeUnusable
 from coordinator.refilling.door import create_door
 from coordinator.refilling.refill import Refill
 from coordinator.settings import HEAD, CoordinatorSettings
+from ledger.entries.cards import MemberCard, seal_card
 from ledger.errors import NotAdmitted, RequestRefused
 from ledger.exchange.home import Membership
+from ledger.exchange.messages import CHUNK
 from node.following.offering import offer_copy
 from tests.node.service.played import Misbehaving, finish, start
 from tests.node.town import PASSPHRASE, Town
@@ -103,6 +105,32 @@ def test_whoever_follows_meanwhile_is_told_and_a_stranger_brings_nothing(town: T
         assert under_way.standing.complete
         under_way.finish()
     town.start_coordinator()
+
+
+def test_a_member_brings_nothing_that_no_entry_names_and_nothing_longer(town: Town) -> None:
+    town.start_node("basel")
+    town.until(lambda: town.state.members["basel-node"].ready)
+    card = seal_card(MemberCard(name="Anna"))
+    ada = town.people["ada"]
+    town.stop_node("basel")
+    town.stop_coordinator()
+    lose_database(town)
+    with refilling(town, "bern-node") as under_way:
+        home = town.home("basel").open(PASSPHRASE)
+        offer(home)
+        home.close()
+        before = stored(under_way)
+        for data in (card.blob, bytes(CHUNK + 1)):
+            with pytest.raises(RequestRefused, match="no entry that is back names this one") as no:
+                ada.client.put_blob(data)
+            assert (no.value.status, no.value.error) == (403, "AccessDenied")
+        assert stored(under_way) == before, "not even a part of it"
+        under_way.finish()
+    town.start_coordinator()
+
+
+def stored(under_way: Refill) -> list[str]:
+    return sorted(path.name for path in under_way.blobs.directory.rglob("*") if path.is_file())
 
 
 def offer(member: Membership) -> int:
