@@ -18,6 +18,7 @@ Nodes and people's commands open the same kind of home.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ from ledger.entries.invitation import InvitationFile
 from ledger.entries.operations.log import ReceiptBroken
 from ledger.entries.operations.members import Role
 from ledger.entries.operations.values import BlobRef, Hash, Slug
+from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.follow import follow_once
@@ -286,15 +288,19 @@ class Membership:
         self.client.put_blob(data)
         return ref
 
-    def report_broken(self) -> None:
+    def report_broken(self, say: Callable[[Operation], object] | None = None) -> None:
         """Put on record what evidence of broken promises waits.
+
+        Args:
+            say: signs an operation and hands it in; by default the pen of this home. Whoever judges
+                what to say next from the own copy waits for this, too, and so hands in its own.
 
         Raises:
             LedgerError: it could not be; the rest waits for the next time.
         """
         for evidence in self.receipts.unpublished:
             ref = self.publish(evidence)
-            self.author.submit(ReceiptBroken(type="receipt.broken", evidence=ref))
+            (say or self.author.submit)(ReceiptBroken(type="receipt.broken", evidence=ref))
             self.receipts.published(evidence)
 
     def close(self) -> None:

@@ -320,8 +320,8 @@ class NodeService:
             if not self._actor.listening:
                 self._statements.report_conflicts()
                 self._statements.tell_selftest()
-            if self._broken is not None:
-                self.membership.report_broken()
+                if self._broken is not None:
+                    self.membership.report_broken(self._actor.say)
             self._actor.work(self._standing(), self._policy())
 
     def _said_between(self, start: int, stop: int) -> Iterator[tuple[int, Body]]:
