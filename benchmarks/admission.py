@@ -65,7 +65,7 @@ def measure(folder: Path, events: int, asked: int) -> dict[str, Any]:
     names = iter(_identities("asked", asked))
 
     def ask() -> None:
-        if not register.view.admits(charges):
+        if not register.view.admits(charges, 0):
             raise SystemExit("the register is full: ask for fewer experiments")
         register.reserve(FEDERATION, next(names), "basel-heart", charges)
 

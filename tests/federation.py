@@ -29,6 +29,7 @@ from ledger.entries.operations.experiments import (
     ExperimentProposed,
     ModelReleased,
 )
+from ledger.entries.operations.refreshes import RefreshDeclared
 from ledger.entries.operations.rounds import RoundAggregated, RoundOpened, UpdateSubmitted
 from ledger.entries.operations.values import BlobRef
 from ledger.experiment.adaptive_clip import TENSOR, round_shapes
@@ -89,6 +90,7 @@ class Federation(FederationLog):
         schema: Schema | None = None,
         epsilon: float = 5.0,
         delta: float = 1e-5,
+        refresh_days: int | None = None,
     ) -> str:
         """Register a hospital's dataset in its one cell (made when it is the first)."""
         name = dataset or f"{hospital}-heart"
@@ -111,6 +113,11 @@ class Federation(FederationLog):
                     ),
                 ),
             )
+            if refresh_days is not None:
+                renews = RefreshDeclared(
+                    type="refresh.declared", cell=cell, days=refresh_days, from_ms=self.now_ms
+                )
+                self.say(node_of(hospital), renews)
         self.say(
             node_of(hospital),
             DatasetRegistered(

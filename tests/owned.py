@@ -5,6 +5,7 @@ from __future__ import annotations
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document
 from ledger.rules.state import State
+from node.duties.renewing import periods_in
 from node.register.accounts import DatasetRecord
 from node.register.private import PrivateRegister
 
@@ -13,7 +14,8 @@ def own(register: PrivateRegister, state: State, schema: Schema, dataset: str) -
     """Note a dataset and its cells; the table itself is nowhere."""
     registered = state.datasets[dataset]
     for use in registered.terms.cells:
-        register.add_cell(state.cells[use.cell].terms, None)
+        periods = periods_in(state, use.cell, register.now_ms())
+        register.add_cell(state.cells[use.cell].terms, None, periods=periods)
     register.datasets.note(
         DatasetRecord(
             name=dataset,

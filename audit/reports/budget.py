@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from audit.reports.periods import Renewal, lives, renewal
 from audit.verification.history import History
 from audit.verification.records import CellRecord, ExperimentRecord
 from ledger.entries.operations.plans import Release
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.rules.experiments import site_of
 from ledger.rules.individual import full_steps, is_individual, shown
-from ledger.rules.purposes import fitting
+from ledger.rules.purposes import cell_now, fitting, now
 from ledger.rules.state import PurposeShare, State
 from privacy.calibrate import compose_epsilon, epsilon_of
 from privacy.crosscheck import pld_epsilon, rdp_epsilon_dp_accounting
@@ -49,6 +50,11 @@ class SpendEvent:
     purpose: str
     event: Mechanism
     settled: bool
+
+    @property
+    def reservation(self) -> tuple[str, str]:
+        """What it belongs to, as ``periods.lives`` names it."""
+        return self.experiment, self.dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class CellBudget:
         by_delta: epsilon of the same spend at each of ``DELTAS``.
         closed_lanes: lanes that overflowed and admit nothing more.
         parts: what was used for each purpose, and what may be.
+        renewal: of a promise that renews; all but ``curve`` is then of the period under way. None
+            where the promise is for ever.
     """
 
     cell: str
@@ -107,6 +115,7 @@ class CellBudget:
     by_delta: tuple[tuple[float, float], ...]
     closed_lanes: tuple[str, ...]
     parts: tuple[PurposePart, ...]
+    renewal: Renewal | None
 
     @property
     def individual(self) -> bool:
@@ -145,11 +154,14 @@ def dataset_budget(history: History, state: State, dataset: str) -> DatasetBudge
 
 
 def cell_budget(history: History, state: State, cell: str) -> CellBudget:
-    """The spend of one cell."""
-    held = shown(state, cell)
+    """The spend of one cell; where its promise renews, in the period of the log's time."""
+    held = now(shown(state, cell), state.log_time)
     terms = held.terms
     delta = terms.delta_e15 / 1e15
     events = tuple(cell_events(history, cell))
+    if held.periods is not None:
+        found = lives(history, held.periods)
+        events = tuple(e for e in events if found[e.reservation].reaches(held.periods.number))
     order = terms.limit.order_centi
     spend = held.spend
     mu2 = sum(float(e.event.mu2_per_step * e.event.steps) for e in events)
@@ -180,6 +192,7 @@ def cell_budget(history: History, state: State, cell: str) -> CellBudget:
         parts=tuple(
             _part(code, share, order, delta) for code, share in sorted(held.purposes.items())
         ),
+        renewal=renewal(held, state.log_time),
     )
 
 
@@ -269,7 +282,7 @@ def how_many_more(state: State, like: ExperimentRecord, dataset: str) -> int | N
     held = like.held[dataset]
     return min(
         (
-            fitting(state.cells[charge.cell], like.plan.purpose, Charge(charge.g, charge.r))
+            fitting(cell_now(state, charge.cell), like.plan.purpose, Charge(charge.g, charge.r))
             for charge in held.terms.charges
             if not is_individual(state.cells[charge.cell].terms)
         ),

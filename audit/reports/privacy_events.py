@@ -7,12 +7,14 @@ Python's standard library. Mechanisms and their charges are written once; an eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from audit.reports.budget import settled_steps
+from audit.reports.periods import Life, Reservation, lives, numbers, reservations_of
 from audit.verification.verify import Verification
 from ledger.entries.operations.plans import Release
 from ledger.entries.operations.statistics import StatisticsReserved
@@ -21,6 +23,7 @@ from ledger.rules.experiments import site_of
 from ledger.rules.individual import is_individual
 from privacy.calibrate import epsilon_of
 from privacy.events import FULL_BATCH
+from privacy.filters import Spend
 
 FORMAT = "consilium-privacy-events-v1"
 
@@ -64,14 +67,15 @@ def privacy_events(found: Verification) -> dict[str, Any]:
         ``format``; ``federation``, ``size`` and ``root`` of the ledger; ``cells`` with promise
         (``epsilon_micro``, ``delta_e15``), gates and sums of both lanes (units of 2^-40) and the epsilon
         of these sums; ``not_recomputable``, the cells whose patients have accounts inside the hospital, with
-        their promise alone; ``mechanisms`` with parameters and charges of one step, under ``pure`` the
+        their promise alone; a cell whose promise renews is there once for each period in which something counts,
+        with the events of that period; ``mechanisms`` with parameters and charges of one step, under ``pure`` the
         epsilons in millionths and the numbers of what they consist of where that is pure; ``events`` as
         ``[cell, mechanism, steps]``, in the order of reservations. Integers above 2^53 - 1 are strings.
     """
     history, state = found.history, found.state
     names = sorted(n for n, cell in state.cells.items() if not is_individual(cell.terms))
+    ledgers = _ledgers(found, names)
     apart = sorted(n for n, cell in state.cells.items() if is_individual(cell.terms))
-    place_of = {name: at for at, name in enumerate(names)}
     mechanisms = _Mechanisms()
     events: list[tuple[int, int, int]] = []
     held_in_order = sorted(
@@ -90,18 +94,24 @@ def privacy_events(found: Verification) -> dict[str, Any]:
             for charge in release.charges if release.engine != "individual" else ():
                 order = state.cells[charge.cell].terms.limit.order_centi
                 kind = mechanisms.place(release, charge.g, charge.r, order)
-                events.append((place_of[charge.cell], kind, steps))
-    for record in history.statistics.values():
+                for ledger in ledgers[charge.cell]:
+                    if ledger.holds((identity, dataset)):
+                        events.append((ledger.place, kind, steps))
+                        ledger.add(steps * charge.g, steps * charge.r)
+    for identity, record in history.statistics.items():
         for charge in record.terms.charges:
             order = state.cells[charge.cell].terms.limit.order_centi
             kind = mechanisms.place(record.terms, charge.g, charge.r, order)
-            events.append((place_of[charge.cell], kind, 1))
+            for ledger in ledgers[charge.cell]:
+                if ledger.holds((identity, record.terms.dataset)):
+                    events.append((ledger.place, kind, 1))
+                    ledger.add(charge.g, charge.r)
     return {
         "format": FORMAT,
         "federation": found.report.federation,
         "size": found.report.size,
         "root": found.report.root,
-        "cells": [_cell(found, name) for name in names],
+        "cells": [_cell(found, name, one) for name in names for one in ledgers[name]],
         "not_recomputable": [
             {
                 "cell": name,
@@ -120,9 +130,52 @@ def events_json(found: Verification) -> bytes:
     return orjson.dumps(privacy_events(found)) + b"\n"
 
 
-def _cell(found: Verification, name: str) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Ledger:
+    """What is summed under one promise: all of a cell, or one period of it.
+
+    Attributes:
+        place: in the list of cells.
+        period: None where the promise is for ever.
+        lives: in which periods each reservation counts.
+    """
+
+    place: int
+    period: int | None
+    lives: Mapping[Reservation, Life]
+    g: int = 0
+    r: int = 0
+
+    def holds(self, reservation: Reservation) -> bool:
+        return self.period is None or self.lives[reservation].reaches(self.period)
+
+    def add(self, g: int, r: int) -> None:
+        self.g += g
+        self.r += r
+
+
+def _ledgers(found: Verification, names: Sequence[str]) -> dict[str, list[_Ledger]]:
+    """One for each cell, or for each period of a cell in which something counts."""
+    ledgers: dict[str, list[_Ledger]] = {}
+    place = 0
+    for name in names:
+        periods = found.state.cells[name].periods
+        wanted: list[int | None] = [None]
+        lived: dict[Reservation, Life] = {}
+        if periods is not None:
+            lived = lives(found.history, periods)
+            mine = {key: lived[key] for key in reservations_of(found.history, name)}
+            wanted = [*numbers(mine, periods.at(found.state.log_time))]
+        ledgers[name] = [_Ledger(place + at, number, lived) for at, number in enumerate(wanted)]
+        place += len(wanted)
+    return ledgers
+
+
+def _cell(found: Verification, name: str, ledger: _Ledger) -> dict[str, Any]:
     held = found.state.cells[name]
     terms, spend = held.terms, held.spend
+    if ledger.period is not None:
+        name, spend = f"{name}, period {ledger.period + 1}", Spend(ledger.g, ledger.r)
     order = terms.limit.order_centi
     return {
         "cell": name,

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from audit.reports.budget import cell_budget, merged, pld, rdp
-from audit.verification import check_individual
+from audit.verification import check_individual, check_periods
+from audit.verification.charges import Charged, charged
 from audit.verification.documents import UNREADABLE, Documents
 from audit.verification.findings import Check
 from audit.verification.history import History
@@ -22,25 +23,19 @@ from audit.verification.records import ExperimentRecord
 from audit.verification.replay import Replay
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Release, SitePlan
-from ledger.entries.operations.purposes import PurposeCode
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.sites import Site
-from ledger.rules.budget import steps_stated
 from ledger.rules.experiments import totals, was_held_back
-from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
 from privacy.crosscheck import opacus_epsilons
 from privacy.errors import CrossCheckFailed, PrivacyError
 from privacy.events import Gaussian
-from privacy.filters import limit_for, step_charge
+from privacy.filters import Spend, limit_for, step_charge
 from privacy.pure import Mechanism
 
 _RELATIVE = 1e-6
 """What two machines' floating-point functions may make of one curve."""
-
-_NOT_THE_NODES = frozenset({"not_permitted", "stale", "not_owner", "unknown_dataset"})
-"""Why an update is void that was not the word of the dataset's own node: it states no noise of it."""
 
 
 def check_plans(replay: Replay, documents: Documents) -> Iterator[Check]:
@@ -137,6 +132,9 @@ def check_promises(replay: Replay, *, cross_check: bool = False) -> Iterator[Che
         if budget.individual:
             yield check_individual.promise(place, budget)
             continue
+        if budget.renewal is not None:
+            yield from check_periods.promise(history, state, cell, _unit(state, cell))
+            continue
         events = merged(budget.events)
         try:
             by_pld = pld(events, budget.delta)
@@ -157,27 +155,6 @@ def check_promises(replay: Replay, *, cross_check: bool = False) -> Iterator[Che
         yield Check(11, "proved", f"{place}: {shown}{others}")
     if not state.cells:
         yield Check(11, "proved", "no promise was made so far")
-
-
-def charged(history: History) -> Iterator[tuple[PurposeCode, str, int, int]]:
-    """Every charge of this log, put together anew: purpose, cell, lane G, lane R."""
-    for experiment in history.experiments.values():
-        for site in experiment.plan.sites:
-            held = experiment.held.get(site.dataset)
-            if held is None:
-                continue
-            noise = _noise(experiment, site)
-            for release in site.releases:
-                if release.engine == "individual":
-                    continue  # of which the log has no sum
-                steps = noise.get(release.purpose, 0)
-                if held.settled is None:
-                    steps = max(release.steps, steps)
-                for charge in release.charges:
-                    yield experiment.plan.purpose, charge.cell, steps * charge.g, steps * charge.r
-    for told in history.statistics.values():
-        for charge in told.terms.charges:
-            yield "statistics", charge.cell, charge.g, charge.r
 
 
 def _cells(history: History, uses: object) -> dict[str, CellRegistered]:
@@ -287,54 +264,28 @@ def _used(experiment: ExperimentRecord, dataset: str) -> dict[str, int]:
 
 def _sums(history: History, state: State) -> Iterator[Check]:
     """Each cell's lane totals, put together anew from reservations, settlements and updates."""
-    sums = {name: (spend.g, spend.r) for name, spend in history.carried_spend.items()}
-    for _, cell, g, r in charged(history):
-        before = sums.get(cell, (0, 0))
-        sums[cell] = before[0] + g, before[1] + r
+    by_cell: dict[str, list[Charged]] = {}
+    for one in charged(history):
+        by_cell.setdefault(one.cell, []).append(one)
     for name, held in state.cells.items():
-        if sums.get(name, (0, 0)) != (held.spend.g, held.spend.r):
+        mine = by_cell.get(name, [])
+        before = history.carried_spend.get(name, Spend())
+        g, r = before.g, before.r
+        if held.periods is not None:
+            _, g, r = history.carried_periods.get(name, (0, 0, 0))
+            yield from check_periods.newest(history, name, held, mine)
+        due = g + sum(one.g for one in mine), r + sum(one.r for one in mine)
+        stated = held.spend.g, held.spend.r
+        if held.periods is not None:
+            stated = held.periods.total_g, held.periods.total_r
+        if due != stated:
             yield Check(
                 10,
                 "refuted",
-                f"its lanes hold {held.spend.g}, {held.spend.r}, but reservations, settlements and "
-                f"updates add up to {sums.get(name, (0, 0))}",
+                f"its lanes hold {stated[0]}, {stated[1]}, but reservations, settlements and "
+                f"updates add up to {due}",
                 f"cell {name}",
             )
-
-
-def _noise(experiment: ExperimentRecord, site: SitePlan) -> dict[str, int]:
-    """Steps whose noise a node showed or stated, void updates included: the spend of a hostile one.
-
-    It may exceed what was reserved, and what was settled.
-    """
-    held = experiment.held[site.dataset]
-    used: dict[str, int] = {}
-    if held.settled is not None:
-        used = dict(steps_stated(held.settled[1].used))
-    planned = {release.purpose: release.steps for release in site.releases}
-    vectors: dict[str, tuple[int, str]] = {}
-    for update in experiment.all_updates:
-        if (
-            update.dataset != site.dataset
-            or update.said.index < held.said.index
-            or update.void in _NOT_THE_NODES
-        ):
-            continue
-        kind = round_kind(experiment.plan, update.round)
-        different, newest = vectors.get(kind, (0, ""))
-        different += update.vector != newest
-        vectors[kind] = different, update.vector
-        implied: dict[str, int] = {"train": experiment.plan.steps_per_round}
-        if kind == "evaluate":
-            implied = {"evaluate": 1}
-        elif kind == "baseline":
-            implied = {p: planned.get(p, 0) for p in ("baseline_train", "baseline_evaluate")}
-        for purpose, steps in (
-            *update.used.items(),
-            *((purpose, different * steps) for purpose, steps in implied.items()),
-        ):
-            used[purpose] = max(steps, used.get(purpose, 0))
-    return used
 
 
 def _unit(state: State, cell: str) -> str:

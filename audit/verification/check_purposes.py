@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from audit.verification.check_budgets import charged
+from audit.verification import check_periods
+from audit.verification.charges import Charged, charged
 from audit.verification.findings import Check
 from audit.verification.replay import Replay
 from ledger.errors import PlanRefused
 from ledger.experiment.purpose_parts import part_for
+from privacy.filters import Spend
 
 _RELATIVE = 1e-6
 """What two machines' floating-point functions may make of one gate."""
@@ -21,16 +23,20 @@ _RELATIVE = 1e-6
 def check_parts(replay: Replay) -> Iterator[Check]:
     """What was used for each purpose, summed anew, and each part's gates."""
     history, state = replay.history, replay.log.state
-    sums = dict(history.carried_parts)
-    for purpose, cell, g, r in charged(history):
-        before = sums.get((cell, purpose), (0, 0))
-        sums[cell, purpose] = before[0] + g, before[1] + r
+    by_part: dict[tuple[str, str], list[Charged]] = {}
+    for one in charged(history):
+        by_part.setdefault((one.cell, one.purpose), []).append(one)
     limited = refuted = 0
     for name, held in sorted(state.cells.items()):
         for code, share in sorted(held.purposes.items()):
             place, spend, part = f"cell {name}, {code}", share.spend, share.terms
-            due = sums.get((name, code), (0, 0))
-            if due != (spend.g, spend.r):
+            mine = by_part.get((name, code), [])
+            before = Spend(*history.carried_parts.get((name, code), (0, 0)))
+            due = check_periods.inherited(history, name, held, before)
+            for one in check_periods.reaching(history, held, mine):
+                due = due[0] + one.g, due[1] + one.r
+            known = held.periods is None or all(one.within for one in mine)
+            if known and due != (spend.g, spend.r):
                 refuted += 1
                 yield Check(
                     11,

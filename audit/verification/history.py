@@ -86,6 +86,8 @@ class History:
         policies: each policy, and the entry after which it was in force.
         carried_spend: what cells had spent in the log that this one took over from.
         carried_parts: the same by cell and purpose.
+        carried_periods: of those whose promise renews: the period in which that counts here, and what
+            all before it had been charged in both lanes, this included.
     """
 
     members: dict[str, MemberRecord] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class History:
     policies: list[tuple[int, Policy]] = field(default_factory=list)
     carried_spend: dict[str, Spend] = field(default_factory=dict)
     carried_parts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    carried_periods: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _updates: dict[str, tuple[RoundRecord, str]] = field(default_factory=dict)
     _key_count: int = 0
 
@@ -187,6 +190,9 @@ class History:
             owner = replace(said, organisation=cell.organisation)
             self.cells[name] = CellRecord(owner, cell.terms, [point])
             self.carried_spend[name] = spend
+            periods = state.cells[name].periods
+            if periods is not None:
+                self.carried_periods[name] = periods.number, periods.total_g, periods.total_r
             for part in cell.purposes:
                 self.carried_parts[name, part.purpose] = part.g, part.r
         for dataset in op.datasets:

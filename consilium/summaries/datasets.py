@@ -6,9 +6,11 @@ import math
 from typing import TYPE_CHECKING, TypedDict
 
 from audit.reports.budget import DELTAS, FALSE_ALARMS
+from audit.reports.periods import renewal
+from consilium.summaries.log import iso_time
 from ledger.experiment.schema import CategoryColumn, NumberColumn, Schema
 from ledger.rules.individual import is_individual, shown
-from ledger.rules.purposes import NONE, fitting, gate, is_closed
+from ledger.rules.purposes import NONE, fitting, gate, is_closed, now
 from ledger.rules.state import Cell, Dataset, State
 from privacy.calibrate import epsilon_of
 from privacy.curves import true_positive_rate
@@ -35,7 +37,7 @@ class DatasetSummary(TypedDict):
 
 
 class CellSummary(TypedDict):
-    """A cell of patients and its lifetime promise; ``left`` is a share of the wider open lane."""
+    """A cell of patients and its promise; ``left`` is a share of the wider open lane."""
 
     cell: str
     organisation: str
@@ -67,6 +69,23 @@ class CurvePoint(TypedDict):
     epsilon: float
 
 
+class RefreshSummary(TypedDict):
+    """How a cell's promise renews; all else that is said of the cell is of the period under way.
+
+    ``epsilon_all_periods`` is what everything ever charged comes to at ``delta_all_periods``, one share of
+    delta for each of the ``periods_used``; ``most_all_periods`` what so many periods promise at that delta.
+    """
+
+    days: int
+    period: int
+    period_began: str
+    next_refresh: str
+    periods_used: int
+    epsilon_all_periods: float
+    delta_all_periods: float
+    most_all_periods: float
+
+
 class CellBudgetSummary(CellSummary):
     """A cell with what its spend means: an attacker's chance, and epsilon at any delta.
 
@@ -77,6 +96,7 @@ class CellBudgetSummary(CellSummary):
     attacker_gain_at_1_percent: float
     more_like_last: int | None
     purposes: list[PurposeSummary]
+    refresh: RefreshSummary | None
     curve: list[CurvePoint]
 
 
@@ -92,7 +112,7 @@ class DatasetBudgetSummary(TypedDict):
 
 def dataset_summary(state: State, name: str, dataset: Dataset) -> DatasetSummary:
     """Summarise a dataset."""
-    cells = [shown(state, use.cell) for use in dataset.terms.cells]
+    cells = [now(shown(state, use.cell), state.log_time) for use in dataset.terms.cells]
     return DatasetSummary(
         dataset=name,
         organisation=dataset.organisation,
@@ -135,13 +155,13 @@ def dataset_budget_summary(state: State, dataset: Dataset) -> DatasetBudgetSumma
     charges = {} if last is None else {c.cell: c for c in last.reservations[name].charges}
     cells = []
     for use in dataset.terms.cells:
-        cell = shown(state, use.cell)
+        cell = now(shown(state, use.cell), state.log_time)
         more = None
         if use.cell in charges and not is_individual(cell.terms):
             one = charges[use.cell]
             purpose = last.plan.purpose if last is not None else "research"
             more = fitting(cell, purpose, Charge(one.g, one.r))
-        cells.append(_cell_budget(cell, more))
+        cells.append(_cell_budget(cell, more, state.log_time))
     repeatable = [c["more_like_last"] for c in cells if c["more_like_last"] is not None]
     return DatasetBudgetSummary(
         dataset=name,
@@ -201,7 +221,36 @@ def schema_columns(schema: Schema) -> list[dict[str, str]]:
     return rows
 
 
-def _cell_budget(cell: Cell, more: int | None) -> CellBudgetSummary:
+def refresh_lines(cell: CellBudgetSummary) -> list[str]:
+    """How a cell's promise renews, for people; none where it is for ever."""
+    found = cell["refresh"]
+    if found is None:
+        return []
+    return [
+        f"{cell['cell']}: the promise holds for each {found['days']} days. Period {found['period'] + 1} began "
+        f"{found['period_began']}; the next refresh is {found['next_refresh']}. It is no lifetime promise: in "
+        f"{found['periods_used']} periods epsilon {found['epsilon_all_periods']:.3f} was spent together at delta "
+        f"{found['delta_all_periods']:.1e}, and at most {found['most_all_periods']:.3f} is promised."
+    ]
+
+
+def _refresh(cell: Cell, log_time: int) -> RefreshSummary | None:
+    found = renewal(cell, log_time)
+    if found is None:
+        return None
+    return RefreshSummary(
+        days=found.days,
+        period=found.number,
+        period_began=iso_time(found.began_ms),
+        next_refresh=iso_time(found.next_ms),
+        periods_used=found.used,
+        epsilon_all_periods=found.epsilon_together,
+        delta_all_periods=found.delta_together,
+        most_all_periods=found.most_together,
+    )
+
+
+def _cell_budget(cell: Cell, more: int | None, log_time: int) -> CellBudgetSummary:
     spend, order = cell.spend, cell.terms.limit.order_centi
     mu = math.sqrt(spend.g / CHARGE_UNIT)
     return CellBudgetSummary(
@@ -209,6 +258,7 @@ def _cell_budget(cell: Cell, more: int | None) -> CellBudgetSummary:
         attacker_gain_at_1_percent=true_positive_rate(mu, FALSE_ALARMS),
         more_like_last=more,
         purposes=[purpose_summary(cell, code) for code in sorted(cell.purposes)],
+        refresh=_refresh(cell, log_time),
         curve=[
             CurvePoint(delta=delta, epsilon=epsilon_of(spend.g, spend.r, order, delta))
             for delta in DELTAS

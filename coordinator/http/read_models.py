@@ -13,6 +13,7 @@ from ledger.formats.witness import quorum_size
 from ledger.rules.experiment_state import Experiment
 from ledger.rules.experiments import last_round
 from ledger.rules.finality import standing_quorum
+from ledger.rules.purposes import cell_now
 from ledger.rules.rounds import waiting_for
 from ledger.rules.state import Dataset, State
 
@@ -140,7 +141,7 @@ def _brief(found: Experiment) -> Json:
 def _dataset(state: State, found: Dataset) -> Json:
     cells = []
     for use in found.terms.cells:
-        cell = state.cells[use.cell]
+        cell = cell_now(state, use.cell)
         cells.append(
             {
                 "cell": use.cell,

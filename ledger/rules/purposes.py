@@ -82,6 +82,11 @@ def now(cell: Cell, at_ms: int) -> Cell:
     return replace(cell, spend=spend, periods=periods, purposes=purposes)
 
 
+def cell_now(state: State, name: str) -> Cell:
+    """A cell in the period of the log's time."""
+    return now(state.cells[name], state.log_time)
+
+
 def is_closed(cell: Cell, purpose: str) -> bool:
     """Whether the cell, or its part for the purpose, admits nothing more in either lane."""
     share = cell.purposes.get(purpose, NONE)

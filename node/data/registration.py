@@ -25,7 +25,6 @@ from immutables import Map
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.purposes import PurposeLimited
-from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import PlanRefused
 from ledger.experiment.plan.sites import ACTUAL_OVER_DECLARED, rows_each
 from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited, parts_said
@@ -39,16 +38,16 @@ from node.data.blocks import Calendar, declared_sizes, place_patients
 from node.data.individual import counts_one_by_one, one_by_one
 from node.data.intake import Table, identify, read_table
 from node.data.promised_cells import promised_cells
+from node.data.renewal import Asked, Renewal, renewal_for
+from node.data.said_cells import Say, check_said, say_cell
 from node.data.snapshot import split_table, take_snapshot
 from node.duties.recovery import counted_in, spend_in
+from node.duties.renewing import periods_in
 from node.errors import DatasetError, RegistrationRefused
 from node.register.accounts import DatasetRecord, PrivateCell
 from node.register.patients import Enrolment, Place, enrol
 from node.register.private import PrivateRegister
 from node.register.promises import PromiseBook
-
-Say = Callable[[Operation], str | None]
-"""Says an operation and waits until the own copy of the log has it: None, or why it is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class Prepared:
         shortened: number of its training patients with more rows than the fast engine reads; stays here.
         purposes: parts of its cells' promises to be said; new cells without any get those of the
             hospital's newest cell.
+        renewal: how the promises to its new cells renew; None where they are for ever.
     """
 
     record: DatasetRecord
@@ -75,6 +75,7 @@ class Prepared:
     left_out: int = 0
     purposes: Parts = field(default_factory=dict)
     shortened: int = 0
+    renewal: Renewal | None = None
 
 
 def prepare(
@@ -89,6 +90,7 @@ def prepare(
     calendar: Calendar | None = None,
     purposes: Parts | None = None,
     individual: bool = False,
+    renewing: Asked | None = None,
 ) -> Prepared:
     """Read and judge a file; nothing is written and nothing is said.
 
@@ -105,6 +107,7 @@ def prepare(
         purposes: how much of each cell's promise a purpose may use.
         individual: account for each training patient alone (``ledger.rules.individual``); said with
             the hospital's first dataset, and true of its later cells from then on.
+        renewing: whether its promises renew; said with the hospital's first dataset.
 
     Raises:
         DatasetError: the file does not fit its schema, or its declared size.
@@ -121,7 +124,9 @@ def prepare(
         raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
     test = split_table(table, schema, hospital_key)
     uses, new, placing = promised_cells(schema, organisation, cells, epsilon, delta, calendar)
-    if counts_one_by_one(schema, cells, individual):
+    alone = counts_one_by_one(schema, cells, individual)
+    renewal = renewal_for(schema, cells, renewing, individual=alone)
+    if alone:
         new = tuple((one_by_one(terms), percent) for terms, percent in new)
     inside = np.ones(table.rows, dtype=np.bool_)
     newcomers: Mapping[bytes, Place] = {}
@@ -174,6 +179,7 @@ def prepare(
         left_out=left_out,
         shortened=_count_shortened(table, schema, inside & ~test),
         purposes=purposes or {},
+        renewal=renewal,
     )
 
 
@@ -211,27 +217,25 @@ def register(
         _limit_purposes(name, parts, state, say)
         return register.datasets.move(known, prepared.record.path)
     for terms, _ in prepared.cells:
-        _check_known(prepared, terms, state())
+        check_said(name, prepared.organisation, terms, prepared.renewal, state())
     if book is not None:
         promised = [cell.terms for cell in register.view.cells.values()]
-        book.allot(state().federation, [*promised, *(terms for terms, _ in prepared.cells)])
+        cells = [*promised, *(terms for terms, _ in prepared.cells)]
+        renewal = prepared.renewal
+        shared = None if renewal is None else (renewal.days, renewal.from_ms)
+        book.allot(state().federation, cells, shared)
     register.datasets.note(prepared.record)
     if prepared.enrolment is not None:
         enrol(prepared.enrolment)
     publish(prepared.record.schema_document)
     for terms, test_percent in prepared.cells:
-        void = None if terms.cell in state().cells else say(terms)
-        if void is not None:
-            register.datasets.forget(prepared.record.snapshot)
-            raise RegistrationRefused(name, f"cell {terms.cell}: {EXPLANATIONS[void]}")
         try:
-            _check_known(prepared, terms, state())
+            renewal = prepared.renewal
+            say_cell(name, prepared.organisation, terms, renewal, state=state, say=say)
         except RegistrationRefused:
             register.datasets.forget(prepared.record.snapshot)
             raise
-        register.add_cell(
-            terms, test_percent, spend_in(state(), terms.cell), counted_in(state(), terms.cell)
-        )
+        _add_cell(register, state(), terms, test_percent)
     try:
         _limit_purposes(name, parts, state, say)
     except RegistrationRefused:
@@ -258,11 +262,18 @@ def finish_registrations(register: PrivateRegister, state: State) -> tuple[Datas
         for use in dataset.terms.cells:
             cell = state.cells[use.cell]
             percent = None if cell.terms.half == "both" else _percent_of(record)
-            register.add_cell(
-                cell.terms, percent, spend_in(state, use.cell), counted_in(state, use.cell)
-            )
+            _add_cell(register, state, cell.terms, percent)
         finished.append(register.datasets.finish(record.snapshot, dataset.registration))
     return tuple(finished)
+
+
+def _add_cell(
+    register: PrivateRegister, state: State, terms: CellRegistered, percent: int | None
+) -> None:
+    """Make a cell's promise here, too, with what the log has charged to it."""
+    name = terms.cell
+    periods = periods_in(state, name, register.now_ms())
+    register.add_cell(terms, percent, spend_in(state, name), counted_in(state, name), periods)
 
 
 def _parts(prepared: Prepared, state: State) -> tuple[PurposeLimited, ...]:
@@ -332,31 +343,6 @@ def _says_nothing_new(prepared: Prepared, known: DatasetRecord, state: State) ->
         and (fresh.sha256, fresh.schema_document) == (known.sha256, known.schema_document)
         and known.salt != b""
         and not (prepared.enrolment is not None and prepared.enrolment.newcomers)
-    )
-
-
-def _check_known(prepared: Prepared, terms: CellRegistered, state: State) -> None:
-    """Take a cell from the log only where it is this hospital's own, with this very promise."""
-    cell = state.cells.get(terms.cell)
-    if cell is None or (cell.organisation == prepared.organisation and cell.terms == terms):
-        return
-    name, theirs = prepared.record.name, cell.terms
-    said = (
-        f"cell {terms.cell} is in the log: {cell.organisation} promised its "
-        f"{theirs.declared_patients} patients epsilon {theirs.epsilon_micro / 10**6:g}, delta "
-        f"{theirs.delta_e15 / 10**15:g}"
-    )
-    if cell.organisation != prepared.organisation:
-        raise RegistrationRefused(
-            name,
-            f"{said}; that is not {prepared.organisation}. Do not go on before the federation's "
-            "stewards know why",
-        )
-    raise RegistrationRefused(
-        name,
-        f"{said}. A promise is for ever, and this would be epsilon {terms.epsilon_micro / 10**6:g}, "
-        f"delta {terms.delta_e15 / 10**15:g} for {terms.declared_patients}; register the cell's "
-        "first dataset again with its declared size and its --epsilon and --delta",
     )
 
 

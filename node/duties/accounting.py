@@ -80,9 +80,13 @@ class Accounting:
         )
 
     def close(self, duty: CloseAccount) -> None:
-        """Give back here, too, what the log gave back."""
-        site = site_of(self._replica.state.experiments[duty.experiment].plan, duty.dataset)
+        """Give back here, too, what the log gave back: of statistics nothing."""
         key = (duty.experiment, duty.dataset)
+        experiment = self._replica.state.experiments.get(duty.experiment)
+        if experiment is None:
+            self._private.settle(*key, ())
+            return
+        site = site_of(experiment.plan, duty.dataset)
         if site is not None:
             self._private.settle(*key, _given_back(site, duty.used), duty.used)
 

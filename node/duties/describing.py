@@ -33,6 +33,7 @@ from ledger.rules.state import State, Statistics
 from node.data.blocks import rows_of_blocks
 from node.data.holdings import Holdings
 from node.data.statistics import count_patients
+from node.duties.renewing import out_of_step
 from node.duties.told import account_for_told
 from node.errors import JobRefused
 from node.register.accounts import DatasetRecord
@@ -129,6 +130,9 @@ def _permitted(
         raise JobRefused("no quorum of hospitals has cosigned the steward's permission yet")
     if was_held_back(held.at_ms, cosigned_s, state.policy):
         raise JobRefused("the steward's permission was too old when hospitals cosigned it")
+    why = out_of_step(state, held.terms.charges, now_ms)
+    if why is not None:
+        raise JobRefused(why)
     if held.at_ms > now_ms + state.policy.skew_ms:
         raise JobRefused("the steward's permission is from the future by this node's clock")
     return record

@@ -8,7 +8,8 @@ for nothing beside it. In this order:
 2. Its steward approved, the approval holds, its conditions are met, a final checkpoint covers it, and
    a quorum of hospitals had cosigned it before it was older than the policy's ``max_delay_ms``.
 3. Local policy allows it; the plan is what the spec implies (the shell checks that once).
-4. The private register and the log's filter both admit the charge: reserve, before data is touched.
+4. The private register and the log's filter both admit the charge, and where a promise renews their clocks
+   agree on its period: reserve, before data is touched.
 5. First touch of data: the reservation is applied, under a final and fresh checkpoint, and the log's
    time is not behind this node's clock by more than the policy's skew.
 6. Each round: the same bytes again if they exist; else a new intent, if a step is left for it.
@@ -48,6 +49,7 @@ from node.duties.duty import (
     Wait,
 )
 from node.duties.masking import is_spent, masking_duties, may_send, may_still_send
+from node.duties.renewing import out_of_step, to_close
 from node.duties.situation import LocalPolicy, Memory, Standing
 from node.duties.told import unaccounted
 from node.register.accounts import Key, PrivateView
@@ -79,6 +81,7 @@ def duties(
         Adopt(identity, held.terms.dataset, held.terms.charges, Map())
         for identity, held in unaccounted(state, me, view)
     ]
+    found.extend(CloseAccount(*key, Map()) for key in to_close(state, me, view))
     for experiment in sorted(state.experiments.values(), key=lambda e: e.index):
         for site in experiment.plan.sites:
             if state.datasets[site.dataset].node == me:
@@ -249,9 +252,15 @@ class _Here:
             yield CheckPlan(experiment.id)
             return
         charges = totals(site.releases)
+        why = out_of_step(self.state, charges, self.now_ms)
+        if why is not None:
+            yield Wait(*key, why)
+            return
         paid_here = self.view.charges.get(key) == "reserved"
         refused: BudgetRefusal | None
-        refused = None if paid_here or self.view.admits(charges) else "budget_exhausted"
+        refused = (
+            None if paid_here or self.view.admits(charges, self.now_ms) else "budget_exhausted"
+        )
         for charge in charges:
             cell, cost = self.state.cells[charge.cell], Charge(charge.g, charge.r)
             paid = pay(cell, experiment.plan.purpose, cost, self.state.log_time)

@@ -26,12 +26,14 @@ from ledger.rules.budget import refunds
 from ledger.rules.experiment_state import Experiment, Reservation
 from ledger.rules.experiments import site_of
 from ledger.rules.individual import is_individual
+from ledger.rules.purposes import gate
 from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
 from node.duties.judging import is_lost, steps_of
 from node.register.accounts import Counted, PrivateView
 from node.register.private import PrivateRegister
 from privacy.filters import Spend
+from privacy.periods import closing
 
 
 def account_for_earlier_lives(
@@ -85,21 +87,26 @@ def counted_in(state: State, cell: str) -> Iterator[Counted]:
             for charge in held.charges:
                 if charge.cell == cell:
                     given = _given_back(experiment, dataset, held, cell)
-                    yield Counted(state.federation, experiment.id, dataset, charge, given)
+                    open_ = held.settled_at is None
+                    yield Counted(state.federation, experiment.id, dataset, charge, given, open_)
     for identity, told in sorted(state.statistics.items(), key=lambda item: item[1].index):
         for charge in told.terms.charges:
             if charge.cell == cell:
-                none = CellCharge(cell=cell, g=0, r=0)
-                yield Counted(state.federation, identity, told.terms.dataset, charge, none)
+                none, open_ = CellCharge(cell=cell, g=0, r=0), told.result is None
+                yield Counted(state.federation, identity, told.terms.dataset, charge, none, open_)
 
 
 def spend_in(state: State, name: str) -> Spend:
     """What a log says that a cell's patients were charged, for a register that does not know the cell.
 
     Where patients are accounted for one by one no log can say it. If anything was ever reserved of the
-    cell, or it was carried from a log before this one, all of them have spent all.
+    cell, or it was carried from a log before this one, all of them have spent all. Where a promise renews,
+    no log can say what this hospital's clock would have counted in the period under way: it is all that was
+    ever charged.
     """
     cell = state.cells[name]
+    if cell.periods is not None:
+        return closing(Spend(cell.periods.total_g, cell.periods.total_r), gate(cell))
     if not is_individual(cell.terms):
         return cell.spend
     succession = state.succession

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ledger.rules.state import State, Statistics
+from node.duties.renewing import to_close
 from node.register.accounts import PrivateView
 from node.register.private import PrivateRegister
 
@@ -28,7 +29,12 @@ def unaccounted(state: State, me: str, view: PrivateView) -> Iterator[tuple[str,
 
 
 def account_for_told(state: State, me: str, register: PrivateRegister) -> None:
-    """Count them. Nothing of statistics is ever given back, so each account is closed at once."""
+    """Count them. Nothing of statistics is ever given back, so each account is closed at once.
+
+    So are those that this register counts as open and the log as told.
+    """
     for identity, held in tuple(unaccounted(state, me, register.view)):
         terms = held.terms
         register.adopt(state.federation, identity, terms.dataset, terms.charges, ())
+    for key in tuple(to_close(state, me, register.view)):
+        register.settle(*key, ())

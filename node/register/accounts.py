@@ -7,7 +7,7 @@ here never leave the hospital.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +20,8 @@ from ledger.entries.operations.values import BlobRef
 from ledger.rules.individual import is_individual
 from privacy.errors import BudgetExceeded
 from privacy.filters import Charge, Limit, Spend, reserve, settle
+from privacy.periods import Periods, closed, closing, entered, reserved
+from privacy.periods import charged as released
 
 Key = tuple[str, str]
 """An experiment's id and a dataset's name."""
@@ -56,24 +58,33 @@ class DatasetRecord:
 
 @dataclass(frozen=True, slots=True)
 class PrivateCell:
-    """A cell's lifetime promise and its spend in the federation of this home.
+    """A cell's promise and its spend in the federation of this home.
 
     Attributes:
         terms: as registered; made once and for ever.
         test_percent: how its patients are divided into halves; None for one undivided cell.
         spend: reserved and spent; of a cell whose patients are accounted for one by one, what was
-            charged to all of them alike.
+            charged to all of them alike; of one whose promise renews, that of its period.
+        periods: of a promise that renews, by this hospital's clock; None where it is for ever.
     """
 
     terms: CellRegistered
     test_percent: int | None
     spend: Spend = Spend()
+    periods: Periods | None = None
 
     @property
     def limit(self) -> Limit:
         """The integer gates of the promise."""
         limit = self.terms.limit
         return Limit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
+
+    def now(self, at_ms: int) -> PrivateCell:
+        """The cell in the period of an instant; as it is where its promise is for ever."""
+        if self.periods is None:
+            return self
+        spend, periods = entered(self.spend, self.periods, self.limit, at_ms)
+        return replace(self, spend=spend, periods=periods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,7 @@ class Counted:
     Attributes:
         charge: what was reserved of the one cell.
         refund: what its settlement gave back, or None while it is not settled.
+        open: whether anything of it may still be released.
     """
 
     federation: str
@@ -90,6 +102,7 @@ class Counted:
     dataset: str
     charge: CellCharge
     refund: CellCharge | None
+    open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +131,18 @@ class PrivateView:
         """Steps with an intent, by purpose."""
         return self.used.get(key, Map())
 
-    def admits(self, charges: Iterable[CellCharge]) -> bool:
-        """Whether every cell can pay: the same filter that charges it."""
+    def admits(self, charges: Iterable[CellCharge], at_ms: int) -> bool:
+        """Whether every cell can pay at that time: the same filter that charges it."""
         try:
-            charged(self.cells, charges)
+            charged(self.cells, charges, at_ms)
         except (BudgetExceeded, KeyError):
             return False
         return True
 
 
-def charged(cells: Map[str, PrivateCell], charges: Iterable[CellCharge]) -> Map[str, PrivateCell]:
+def charged(
+    cells: Map[str, PrivateCell], charges: Iterable[CellCharge], at_ms: int
+) -> Map[str, PrivateCell]:
     """Charge cells with a reservation, or refuse all of it.
 
     Raises:
@@ -139,19 +154,23 @@ def charged(cells: Map[str, PrivateCell], charges: Iterable[CellCharge]) -> Map[
         if is_individual(cell.terms):
             _check_open(cell, charge)
             continue
-        spend = reserve(cell.spend, Charge(charge.g, charge.r), cell.limit)
-        cells = cells.set(charge.cell, PrivateCell(cell.terms, cell.test_percent, spend))
+        cell, cost = cell.now(at_ms), Charge(charge.g, charge.r)
+        spend = reserve(cell.spend, cost, cell.limit)
+        periods = None if cell.periods is None else reserved(cell.periods, cost)
+        cells = cells.set(charge.cell, replace(cell, spend=spend, periods=periods))
     return cells
 
 
-def reserving(view: PrivateView, key: Key, charges: Iterable[CellCharge]) -> PrivateView:
+def reserving(
+    view: PrivateView, key: Key, charges: Iterable[CellCharge], at_ms: int
+) -> PrivateView:
     """The register after a reservation was charged.
 
     Raises:
         BudgetExceeded: a cell cannot pay.
         KeyError: a cell is not this hospital's.
     """
-    cells = charged(view.cells, charges)
+    cells = charged(view.cells, charges, at_ms)
     return replace(view, cells=cells, charges=view.charges.set(key, "reserved"))
 
 
@@ -161,8 +180,12 @@ def adopting(
     charges: Iterable[CellCharge],
     refunds: Iterable[CellCharge] | None,
     counted: Mapping[str, bool],
+    at_ms: int,
+    still_open: Container[str] = frozenset(),
 ) -> PrivateView:
     """The register after it counted a reservation that the log knows better.
+
+    Where a promise renews, it counts in the period of this hospital's clock, whenever it was made.
 
     Args:
         view: before.
@@ -170,6 +193,8 @@ def adopting(
         charges: of the reservation.
         refunds: what its settlement gave back; None while it is not settled.
         counted: cells in which it is counted already, and whether with what it gave back.
+        at_ms: this hospital's clock.
+        still_open: of these, cells in which it is counted as one that may still be used.
     """
     if key in view.charges:
         cells = _charged_to_all(view.cells, charges)
@@ -185,29 +210,45 @@ def adopting(
             if charge.cell not in counted:
                 cells = charged_alike(cells, charge.cell, charge.g)
             continue
-        if charge.cell in counted:
-            spend = settle(cell.spend, Charge(refund.g, refund.r))
-        else:
-            spend = _forced(cell, Charge(charge.g - refund.g, charge.r - refund.r))
-        cells = cells.set(charge.cell, replace(cell, spend=spend))
+        if charge.cell not in counted:
+            rest = Charge(charge.g - refund.g, charge.r - refund.r)
+            cell = _forced(cell.now(at_ms), rest, still_open=refunds is None)
+        elif refunds is not None:
+            cell = _settled(cell, charge, refund, at_ms, was_open=charge.cell in still_open)
+        cells = cells.set(charge.cell, cell)
     status: ChargeStatus = "lost" if refunds is None else "settled"
     return replace(view, cells=cells, charges=view.charges.set(key, status))
 
 
-def settling(view: PrivateView, key: Key, refunds: Iterable[CellCharge]) -> PrivateView:
+def settling(
+    view: PrivateView,
+    key: Key,
+    refunds: Iterable[CellCharge],
+    held: Iterable[CellCharge],
+    at_ms: int,
+) -> PrivateView:
     """The register after a settlement gave back what it gives back.
+
+    Args:
+        view: before.
+        key: whose.
+        refunds: what is given back.
+        held: what of the reservation is open.
+        at_ms: this hospital's clock.
 
     Raises:
         RefundTooLarge: more than was charged.
     """
     cells = view.cells
-    for refund in refunds:
-        cell = cells[refund.cell]
-        spend = settle(cell.spend, Charge(refund.g, refund.r))
-        cells = cells.set(refund.cell, replace(cell, spend=spend))
+    given = {refund.cell: refund for refund in refunds}
+    opened = {charge.cell: charge for charge in held if charge.cell in cells}
+    for name in sorted({*given, *opened}):
+        nothing = CellCharge(cell=name, g=0, r=0)
+        refund, charge = given.get(name, nothing), opened.get(name, nothing)
+        cells = cells.set(name, _settled(cells[name], charge, refund, at_ms, was_open=True))
     outbox, masked_in = view.outbox, view.masked_in
-    for held in [o for o in outbox if o[:2] == key]:
-        outbox = outbox.delete(held)
+    for sent in [o for o in outbox if o[:2] == key]:
+        outbox = outbox.delete(sent)
     for left in [o for o in masked_in if o[:2] == key]:
         masked_in = masked_in.delete(left)
     used = view.used.delete(key) if key in view.used else view.used
@@ -242,15 +283,30 @@ def stated(used: Mapping[Purpose, int]) -> tuple[Used, ...]:
     return tuple(Used(purpose=p, steps=n) for p, n in sorted(used.items()) if n > 0)
 
 
-def _forced(cell: PrivateCell, charge: Charge) -> Spend:
-    """Spend after a charge that happened whatever the filter says."""
-    g, r = cell.spend.g + charge.g, cell.spend.r + charge.r
-    return Spend(
-        g,
-        r,
-        cell.spend.g_overflowed or g > cell.limit.g_max,
-        cell.spend.r_overflowed or r > cell.limit.r_max,
+def _settled(
+    cell: PrivateCell, held: CellCharge, refund: CellCharge, at_ms: int, *, was_open: bool
+) -> PrivateCell:
+    """A cell after a reservation ended; it enters its period first, where what is open counts in full."""
+    cell, back = cell.now(at_ms), Charge(refund.g, refund.r)
+    periods = cell.periods
+    if periods is not None:
+        was = Charge(held.g, held.r) if was_open else Charge(0, 0)
+        periods = closed(periods, was, back)
+    return replace(cell, spend=settle(cell.spend, back), periods=periods)
+
+
+def _forced(cell: PrivateCell, charge: Charge, *, still_open: bool) -> PrivateCell:
+    """A cell after a charge that happened whatever the filter says."""
+    spend = Spend(
+        cell.spend.g + charge.g,
+        cell.spend.r + charge.r,
+        cell.spend.g_overflowed,
+        cell.spend.r_overflowed,
     )
+    periods = cell.periods
+    if periods is not None:
+        periods = reserved(periods, charge) if still_open else released(periods, charge)
+    return replace(cell, spend=closing(spend, cell.limit), periods=periods)
 
 
 def _check_open(cell: PrivateCell, charge: CellCharge) -> None:

@@ -65,6 +65,13 @@ class Held:
         ]
         if spends:
             connection.execute(rows.SET_SPEND, spends)
+        renewing = [
+            {"renewing": name, **rows.periods_row(cell.periods)}
+            for name, cell in after.items()
+            if cell.periods is not None and before.get(name) is not cell
+        ]
+        if renewing:
+            connection.execute(rows.SET_PERIODS, renewing)
 
     def _catch_up(self) -> None:
         """Read the file again where memory may be behind it."""

@@ -4,7 +4,8 @@ Promise: every write is durable (SQLite, WAL, synchronous=FULL) when its functio
 or nothing. A reservation charges the cells by the filter that decides it, in one transaction. An
 intent is recorded before its noise is used and is never changed or deleted (triggers refuse it). A
 reservation never expires: a settlement alone releases what has no intent, once. Spend is the sum over
-the one federation of this home.
+the one federation of this home. Where a promise renews, it is summed per period of this hospital's own
+clock, whatever the log's time is, and what is open when one begins counts in it in full.
 
 Not promised: a sum over several federations; a hospital in two divides its promise between them
 beforehand (``promises.py``). Nor protection from somebody who can write the file; a restored backup is found by
@@ -16,6 +17,7 @@ One process has it open, under the lock of the member's pen (``ledger.entries.au
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +50,15 @@ from node.register.held import Held
 from node.register.outbox import Outbox
 from node.register.versions import DatasetVersions
 from privacy.filters import Spend
+from privacy.periods import Periods
 
 PRIVATE = "private.db"
 """Its file in a node's home."""
+
+
+def clock_ms() -> int:
+    """The machine's clock, POSIX milliseconds."""
+    return time.time_ns() // 10**6
 
 
 class PrivateRegister:
@@ -62,22 +70,27 @@ class PrivateRegister:
         patients: what patients spent who have accounts of their own.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._held = Held(database)
+        self._clock = clock
         self.datasets = DatasetVersions(self._held)
         self.outbox = Outbox(self._held)
         self.patients = individual.PatientRecords(self._held)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, clock: Callable[[], int] = clock_ms) -> Self:
         """Open or make the register.
+
+        Args:
+            path: its file.
+            clock: this hospital's, POSIX milliseconds: by it promises that renew enter a new period.
 
         Raises:
             StoreUnusable: it cannot be opened, or a newer release wrote it.
         """
         database = tables.open_tables(path)
         try:
-            return cls(database)
+            return cls(database, clock)
         except BaseException:
             database.close()
             raise
@@ -85,6 +98,10 @@ class PrivateRegister:
     def close(self) -> None:
         """Close the file."""
         self._held.database.close()
+
+    def now_ms(self) -> int:
+        """The hospital's clock, POSIX milliseconds."""
+        return self._clock()
 
     @property
     def view(self) -> PrivateView:
@@ -98,34 +115,23 @@ class PrivateRegister:
         test_percent: int | None,
         spend: Spend = Spend(),
         counted: Iterable[Counted] = (),
+        periods: Periods | None = None,
     ) -> None:
-        """Make a cell's lifetime promise; one that is there keeps its terms.
+        """Make a cell's promise; one that is there keeps its terms.
 
         Args:
             terms: the promise.
             test_percent: how its patients are divided; None for one undivided cell.
             spend: what a log has charged to it already, where this register was lost.
             counted: the reservations in that spend, so that `adopt` does not count them again.
+            periods: of a promise that renews, with what of that spend is open; None where it is for ever.
         """
         with self._held.current():
             if terms.cell in self._held.view.cells:
                 return
-            cell = PrivateCell(terms, test_percent, spend)
+            cell = PrivateCell(terms, test_percent, spend, periods)
             with self._held.writing() as connection:
-                connection.execute(
-                    sa.insert(tables.cells).values(
-                        cell=terms.cell,
-                        terms=canonical(terms),
-                        test_percent=test_percent,
-                        **rows.spend_row(cell.spend),
-                    )
-                )
-                for one in counted:
-                    connection.execute(
-                        sa.insert(tables.charges)
-                        .prefix_with("OR IGNORE")
-                        .values(rows.charge_row(one))
-                    )
+                rows.insert_cell(connection, cell, counted)
             self._held.view = replace(
                 self._held.view, cells=self._held.view.cells.set(terms.cell, cell)
             )
@@ -157,12 +163,15 @@ class PrivateRegister:
         with self._held.current():
             key = (experiment, dataset)
             if key not in self._held.view.charges:
-                before = self._refunded(key)
+                before = self._counted(key)
                 due = [charge for charge in charges if charge.cell not in before]
-                new = [rows.charge_row(Counted(federation, *key, charge, None)) for charge in due]
+                new = [
+                    rows.charge_row(Counted(federation, *key, charge, None, open=True))
+                    for charge in due
+                ]
                 cells = self._held.view.cells
                 self._store(
-                    reserving(self._held.view, key, due),
+                    reserving(self._held.view, key, due, self._clock()),
                     key,
                     new,
                     also=lambda connection: individual.hold(connection, key, cells, charges, steps),
@@ -191,14 +200,25 @@ class PrivateRegister:
         """
         with self._held.current():
             key = (experiment, dataset)
-            before = self._refunded(key)
+            before = self._counted(key)
             back = {refund.cell: refund for refund in refunds or ()}
             new = [
-                rows.charge_row(Counted(federation, *key, charge, back.get(charge.cell)))
+                rows.charge_row(
+                    Counted(federation, *key, charge, back.get(charge.cell), open=refunds is None)
+                )
                 for charge in charges
                 if charge.cell not in before
             ]
-            self._store(adopting(self._held.view, key, charges, refunds, before), key, new)
+            after = adopting(
+                self._held.view,
+                key,
+                charges,
+                refunds,
+                {cell: row.g_refunded > 0 or row.r_refunded > 0 for cell, row in before.items()},
+                self._clock(),
+                still_open={cell for cell, row in before.items() if row.open},
+            )
+            self._store(after, key, new)
 
     def close_intents(self, experiment: str, dataset: str) -> None:
         """No further noise for this reservation: its settlement is about to be stated."""
@@ -233,7 +253,12 @@ class PrivateRegister:
             if status == "settled":
                 return
             given = tuple(refund for refund in refunds if refund.cell in view.cells)
-            after = settling(view, key, given)
+            held = tuple(
+                CellCharge(cell=cell, g=row.g, r=row.r)
+                for cell, row in self._counted(key).items()
+                if row.open
+            )
+            after = settling(view, key, given, held, self._clock())
             unknown = used.get("train", 0) - view.used_by(key).get("train", 0)
             if status != "lost" and unknown > 0:
                 with self._held.database.read() as connection:
@@ -313,12 +338,6 @@ class PrivateRegister:
             connection.execute(sa.insert(tables.restarts).values(nonce=nonce, at_ms=at_ms))
         return nonce
 
-    def note_log(self, federation: str, at_ms: int) -> None:
-        """Note that this register came into a log, by its id; `knows_restart` tells, of a backup too."""
-        with self._held.lock, self._held.writing() as connection:
-            row = sa.insert(tables.restarts).prefix_with("OR IGNORE")
-            connection.execute(row.values(nonce=federation, at_ms=at_ms))
-
     def knows_restart(self, nonce: str) -> bool:
         """Whether this register made that nonce: if not, it has forgotten a life of this node."""
         query = sa.select(tables.restarts.c.nonce).where(tables.restarts.c.nonce == nonce)
@@ -346,17 +365,13 @@ class PrivateRegister:
             also(connection)
             rows.write_status(connection, key, after.charges[key])
             if after.charges[key] == "settled":
+                connection.execute(rows.CLOSE_CHARGES, {"at": key[0], "of": key[1]})
                 connection.execute(sa.delete(tables.masks).where(*rows.masks_of(key)))
         self._held.view = after
 
-    def _refunded(self, key: Key) -> dict[str, bool]:
-        """Cells in which a reservation is counted already: whether with what it gave back."""
-        query = sa.select(tables.charges).where(
-            tables.charges.c.experiment == key[0], tables.charges.c.dataset == key[1]
-        )
+    def _counted(self, key: Key) -> dict[str, Any]:
         with self._held.database.read() as connection:
-            found = connection.execute(query).all()
-        return {row.cell: row.g_refunded > 0 or row.r_refunded > 0 for row in found}
+            return rows.counted_rows(connection, key)
 
     def _set_status(self, key: Key, status: ChargeStatus) -> None:
         with self._held.writing() as connection:

@@ -5,7 +5,8 @@ holds the lifetime promise (epsilon, delta) to any patient, made once and for ev
 allotment of it, which is the largest promise to a cell there. A patient has one cell in a federation, so
 what all federations together release about him is (sum of epsilons, sum of deltas)-private: promises of
 interactive mechanisms that run side by side add up (Vadhan & Zhang 2023, arXiv:2207.08335). The halves and
-blocks in which the federations have a patient do not matter.
+blocks in which the federations have a patient do not matter. Where the hospital's promises renew, the sums are
+those of each period, so all federations have the same ones: as long, and with the same boundaries.
 
 Promise: the allotments never add up to more than the lifetime promise, whichever homes ask at once, and
 none is ever lowered; a write is durable when its function returns. An allotment is written before the
@@ -21,11 +22,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.rules.datasets import DELTA_MAX_E15
 from node.errors import PromiseExceeded
+from privacy.periods import DAY_MS
 
 _BUSY_TIMEOUT_S = 30.0
 _TABLES = (
@@ -33,6 +37,8 @@ _TABLES = (
     "epsilon_micro INTEGER NOT NULL, delta_e15 INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS allotments (federation TEXT PRIMARY KEY, "
     "epsilon_micro INTEGER NOT NULL, delta_e15 INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS renewal (one INTEGER PRIMARY KEY CHECK (one = 1), "
+    "days INTEGER NOT NULL, from_ms INTEGER NOT NULL)",
 )
 
 
@@ -61,6 +67,11 @@ class PromiseBook:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def named(cls, path: Path | None) -> Self | None:
+        """The book that a home's settings name, or None."""
+        return None if path is None else cls(path)
 
     def promise(self, epsilon_micro: int, delta_e15: int) -> Share:
         """Make the lifetime promise; the same again changes nothing.
@@ -91,15 +102,27 @@ class PromiseBook:
         with self._writing() as book:
             return _allotments(book)
 
-    def allot(self, federation: str, cells: Iterable[CellRegistered]) -> None:
+    def renewal(self) -> tuple[int, int] | None:
+        """Days of a period and when one begins, POSIX milliseconds; None where promises are for ever."""
+        with self._writing() as book:
+            return _renewal(book)
+
+    def allot(
+        self,
+        federation: str,
+        cells: Iterable[CellRegistered],
+        renewal: tuple[int, int] | None = None,
+    ) -> None:
         """Give a federation what it promises to its cells, or nothing.
 
         Args:
             federation: id.
             cells: all promises there, new ones included; nothing happens without any.
+            renewal: days of their periods and when one begins; None where they are for ever.
 
         Raises:
-            PromiseExceeded: no lifetime promise was made, or too little of it is left.
+            PromiseExceeded: no lifetime promise was made, or too little of it is left, or promises renew
+                otherwise than those of the federations before.
         """
         promised = tuple(cells)
         if not promised:
@@ -113,6 +136,9 @@ class PromiseBook:
                     "or put the book back from a backup",
                 )
             given = _allotments(book)
+            if not given and renewal is not None:
+                book.execute("INSERT OR REPLACE INTO renewal VALUES (1, ?, ?)", renewal)
+            self._check_renewal(_renewal(book), renewal)
             before = given.pop(federation, Share(0, 0))
             mine = Share(
                 max(before.epsilon_micro, *(cell.epsilon_micro for cell in promised)),
@@ -136,6 +162,18 @@ class PromiseBook:
                 "INSERT OR REPLACE INTO allotments VALUES (?, ?, ?)",
                 (federation, mine.epsilon_micro, mine.delta_e15),
             )
+
+    def _check_renewal(self, held: tuple[int, int] | None, wanted: tuple[int, int] | None) -> None:
+        """One length and one set of boundaries, or periods would overlap in part."""
+        if _boundaries(held) == _boundaries(wanted):
+            return
+        said = [
+            "for ever" if one is None else f"for each {one[0]} days, counted from {_day(one[1])}"
+            for one in (held, wanted)
+        ]
+        raise PromiseExceeded(
+            str(self._path), f"its promises are {said[0]}, and this federation's {said[1]}"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -166,3 +204,16 @@ def _lifetime(book: sqlite3.Connection) -> Share | None:
 def _allotments(book: sqlite3.Connection) -> dict[str, Share]:
     rows = book.execute("SELECT federation, epsilon_micro, delta_e15 FROM allotments ORDER BY 1")
     return {name: Share(epsilon, delta) for name, epsilon, delta in rows}
+
+
+def _renewal(book: sqlite3.Connection) -> tuple[int, int] | None:
+    row = book.execute("SELECT days, from_ms FROM renewal").fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def _boundaries(renewal: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if renewal is None else (renewal[0], renewal[1] % (renewal[0] * DAY_MS))
+
+
+def _day(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()

@@ -5,7 +5,8 @@ Nothing here begins or ends a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.entries.operations.values import BlobRef
-from ledger.formats.strict import parse_canonical
+from ledger.formats.strict import canonical, parse_canonical
 from node.register import tables
 from node.register.accounts import (
     ChargeStatus,
@@ -27,6 +28,7 @@ from node.register.accounts import (
     PrivateView,
 )
 from privacy.filters import Spend
+from privacy.periods import Periods
 
 # Built once: building a statement costs more than the commit that it ends in.
 _CHARGE_COLUMNS = (
@@ -38,6 +40,7 @@ _CHARGE_COLUMNS = (
     "r",
     "g_refunded",
     "r_refunded",
+    "open",
 )
 INSERT_CHARGE = sa.insert(tables.charges).values(
     {name: sa.bindparam(name) for name in _CHARGE_COLUMNS}
@@ -51,12 +54,27 @@ SET_REFUND = (
     )
     .values(g_refunded=sa.bindparam("g_back"), r_refunded=sa.bindparam("r_back"))
 )
+CLOSE_CHARGES = (
+    sa.update(tables.charges)
+    .where(
+        tables.charges.c.experiment == sa.bindparam("at"),
+        tables.charges.c.dataset == sa.bindparam("of"),
+    )
+    .values(open=False)
+)
 INSERT_INTENT = sa.insert(tables.intents)
 INSERT_OUTBOX = sa.insert(tables.outbox)
 SET_SPEND = (
     sa.update(tables.cells)
     .where(tables.cells.c.cell == sa.bindparam("charged"))
     .values({name: sa.bindparam(name) for name in ("g", "r", "g_overflowed", "r_overflowed")})
+)
+_PERIODS = tuple(field.name for field in dataclasses.fields(Periods))
+INSERT_PERIODS = sa.insert(tables.periods)
+SET_PERIODS = (
+    sa.update(tables.periods)
+    .where(tables.periods.c.cell == sa.bindparam("renewing"))
+    .values({name: sa.bindparam(name) for name in _PERIODS})
 )
 _NEW_STATUS = sqlite.insert(tables.standing)
 _SET_STATUS = _NEW_STATUS.on_conflict_do_update(
@@ -79,7 +97,14 @@ def view_of(connection: Connection) -> PrivateView:
             ),
         )
     }
-    cells = {row.cell: _cell(row) for row in connection.execute(sa.select(tables.cells))}
+    renewing = {
+        row.cell: Periods(**{name: int(getattr(row, name)) for name in _PERIODS})
+        for row in connection.execute(sa.select(tables.periods))
+    }
+    cells = {
+        row.cell: _cell(row, renewing.get(row.cell))
+        for row in connection.execute(sa.select(tables.cells))
+    }
     charges: dict[Key, ChargeStatus] = {
         (row.experiment, row.dataset): _status(row.status)
         for row in connection.execute(sa.select(tables.standing))
@@ -119,6 +144,26 @@ def view_of(connection: Connection) -> PrivateView:
     )
 
 
+def insert_cell(connection: Connection, cell: PrivateCell, counted: Iterable[Counted]) -> None:
+    """Write a new cell, and the reservations that its spend holds already."""
+    values = {"cell": cell.terms.cell, "terms": canonical(cell.terms)}
+    percent = {"test_percent": cell.test_percent}
+    connection.execute(sa.insert(tables.cells).values(**values, **percent, **spend_row(cell.spend)))
+    if cell.periods is not None:
+        connection.execute(INSERT_PERIODS, {"cell": values["cell"], **periods_row(cell.periods)})
+    for one in counted:
+        insert = sa.insert(tables.charges).prefix_with("OR IGNORE")
+        connection.execute(insert.values(charge_row(one)))
+
+
+def counted_rows(connection: Connection, key: Key) -> dict[str, Any]:
+    """A reservation's rows by cell: what was charged, given back, and whether it is open."""
+    query = sa.select(tables.charges).where(
+        tables.charges.c.experiment == key[0], tables.charges.c.dataset == key[1]
+    )
+    return {row.cell: row for row in connection.execute(query)}
+
+
 def intents_of(key: Key) -> sa.Select[Any]:
     """A reservation's intents, in their order."""
     where = (tables.intents.c.experiment == key[0], tables.intents.c.dataset == key[1])
@@ -141,10 +186,10 @@ def record_of(row: Sequence[Any]) -> DatasetRecord:
     return DatasetRecord(*row)
 
 
-def _cell(row: Any) -> PrivateCell:
+def _cell(row: Any, periods: Periods | None) -> PrivateCell:
     terms = parse_canonical(bytes(row.terms), CellRegistered)
     spend = Spend(int(row.g), int(row.r), row.g_overflowed, row.r_overflowed)
-    return PrivateCell(terms, row.test_percent, spend)
+    return PrivateCell(terms, row.test_percent, spend, periods)
 
 
 def _status(text: str) -> ChargeStatus:
@@ -162,6 +207,12 @@ def spend_row(spend: Spend) -> dict[str, Any]:
     }
 
 
+def periods_row(periods: Periods) -> dict[str, Any]:
+    """How a promise renews as columns."""
+    row = dataclasses.asdict(periods)
+    return row | {name: str(row[name]) for name in ("open_g", "open_r", "total_g", "total_r")}
+
+
 def charge_row(one: Counted) -> dict[str, Any]:
     """One cell's part of a reservation as a row."""
     return {
@@ -173,6 +224,7 @@ def charge_row(one: Counted) -> dict[str, Any]:
         "r": one.charge.r,
         "g_refunded": 0 if one.refund is None else one.refund.g,
         "r_refunded": 0 if one.refund is None else one.refund.r,
+        "open": one.open,
     }
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from ledger.copies.database import Database
 from ledger.errors import StoreUnusable
 
-VERSION = 4
+VERSION = 5
 _BUSY_TIMEOUT_MS = 30_000
 
 
@@ -62,6 +62,14 @@ charges = sa.Table(
     *_key("experiment", "dataset", "cell"),
     *_held(sa.BigInteger, "g", "r"),
     *_held(sa.BigInteger, "g_refunded", "r_refunded", default=0),
+    sa.Column("open", sa.Boolean, nullable=False, server_default=sa.false()),  # since version 5
+)
+periods = sa.Table(  # since version 5: of cells whose promise renews
+    "periods",
+    METADATA,
+    *_key("cell"),
+    *_held(sa.BigInteger, "days", "from_ms", "number", "earlier"),
+    *_held(sa.Text, "open_g", "open_r", "total_g", "total_r"),
 )
 standing = sa.Table(
     "reservations",
@@ -158,6 +166,10 @@ def _make(connection: Connection, name: str) -> None:
     if version == 3:
         held_for_patients.create(connection)
         patient_spends.create(connection)
+        version = 4
+    if version == 4:
+        periods.create(connection)
+        connection.exec_driver_sql("ALTER TABLE charges ADD COLUMN open BOOLEAN NOT NULL DEFAULT 0")
         connection.execute(sa.update(register).values(version=VERSION))
         version = VERSION
     if version != VERSION:

@@ -39,9 +39,12 @@ from ledger.rules.finality import standing_quorum
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare
+from node.data.renewal import Asked
 from node.errors import DatasetError, NodeError, PromiseExceeded, RegistrationRefused, ServiceError
 from node.register.patients import PATIENTS
+from node.register.promises import PromiseBook
 from node.service.status import INDEPENDENT, NodeStatus, Work, cells_of, datasets_of, render_metrics
+from privacy.periods import DAYS_LEAST, DAYS_MOST
 
 if TYPE_CHECKING:
     from node.service.loop import NodeService
@@ -66,6 +69,7 @@ class Offer(BaseModel):
         blocks, new_patients: see ``node.data.blocks.Calendar``.
         purposes: the epsilon, in millionths, of each cell that a purpose may use at most.
         individual: account for each training patient alone; with the hospital's first dataset.
+        refresh_days: days after which the promise renews; with the hospital's first dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +82,7 @@ class Offer(BaseModel):
     new_patients: Annotated[int | None, Field(ge=0)] = None
     purposes: dict[PurposeCode, Count] = Field(default_factory=dict)
     individual: bool = False
+    refresh_days: Annotated[int | None, Field(ge=DAYS_LEAST, le=DAYS_MOST)] = None
 
 
 def status_of(service: NodeService) -> NodeStatus:
@@ -107,7 +112,7 @@ def status_of(service: NodeService) -> NodeStatus:
         working_on=picture.working_on,
         waiting=picture.waiting,
         datasets=datasets_of(state, view, config.handle),
-        cells=cells_of(view),
+        cells=cells_of(view, service.private.now_ms()),
     )
 
 
@@ -260,6 +265,11 @@ def _register(service: NodeService, offer: Offer) -> Response:
             ),
             purposes=offer.purposes,
             individual=offer.individual,
+            renewing=Asked.of(
+                offer.refresh_days,
+                service.private.now_ms(),
+                PromiseBook.named(service.settings.promises),
+            ),
         )
         record = service.register_dataset(prepared)
     except (DatasetError, RegistrationRefused, PromiseExceeded) as error:

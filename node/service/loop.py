@@ -157,7 +157,6 @@ class NodeService:
             PromiseExceeded, RegistrationRefused, LedgerError: see ``registration.register``.
             TimeoutError: it did not come through in time.
         """
-        promises = self.settings.promises
 
         def run() -> DatasetRecord:
             return register(
@@ -166,7 +165,7 @@ class NodeService:
                 state=lambda: self._replica.state,
                 publish=self.membership.publish,
                 say=partial(say_and_follow, self.membership, heard=self._hear_own),
-                book=None if promises is None else PromiseBook(promises),
+                book=PromiseBook.named(self.settings.promises),
             )
 
         return self._inbox.call(run).result(timeout_s)

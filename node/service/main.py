@@ -46,9 +46,14 @@ def run(membership: Membership, settings: NodeSettings) -> None:
     configure_logging(settings.log_format)
     private = PrivateRegister.open(membership.home.path / PRIVATE)
     if settings.promises is not None:
-        promised = (cell.terms for cell in private.view.cells.values())
+        cells = tuple(private.view.cells.values())
+        periods = next((cell.periods for cell in cells if cell.periods is not None), None)
         try:
-            PromiseBook(settings.promises).allot(membership.replica.federation, promised)
+            PromiseBook(settings.promises).allot(
+                membership.replica.federation,
+                (cell.terms for cell in cells),
+                None if periods is None else (periods.days, periods.from_ms),
+            )
         except PromiseExceeded:
             private.close()
             raise

@@ -30,7 +30,7 @@ class DatasetStatus(BaseModel):
 
 
 class CellStatus(BaseModel):
-    """A cell's lifetime promise and what was reserved or spent of it."""
+    """A cell's promise and what was reserved or spent of it; ``refresh_days`` where it renews."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,6 +38,7 @@ class CellStatus(BaseModel):
     epsilon_promised: float
     delta: float
     epsilon_spent: float
+    refresh_days: int | None = None
 
 
 class NodeStatus(BaseModel):
@@ -97,9 +98,9 @@ def datasets_of(state: State, view: PrivateView, me: str) -> tuple[DatasetStatus
     )
 
 
-def cells_of(view: PrivateView) -> tuple[CellStatus, ...]:
-    """The hospital's cells, by name."""
-    return tuple(_cell(cell) for _, cell in sorted(view.cells.items()))
+def cells_of(view: PrivateView, now_ms: int) -> tuple[CellStatus, ...]:
+    """The hospital's cells, by name; where a promise renews, in the period of this hospital's clock."""
+    return tuple(_cell(cell.now(now_ms)) for _, cell in sorted(view.cells.items()))
 
 
 def render_metrics(status: NodeStatus, work: Work) -> str:
@@ -151,6 +152,7 @@ def _cell(cell: PrivateCell) -> CellStatus:
         epsilon_promised=terms.epsilon_micro / 10**6,
         delta=delta,
         epsilon_spent=round(spent, 6),
+        refresh_days=None if cell.periods is None else cell.periods.days,
     )
 
 

@@ -208,7 +208,7 @@ class Hospital:
 
     def _open(self, store: LogStore, replica: Replica) -> None:
         self.store, self.replica = store, replica
-        self.register = PrivateRegister.open(self.directory / "private.db")
+        self.register = PrivateRegister.open(self.directory / "private.db", lambda: self.now_ms)
         self.witness = Witness(self.ring.witness, self.handle, replica)
         self.receipts = ReceiptBook(
             self.directory / "receipts",

@@ -23,7 +23,7 @@ class Hospital:
         self.federation = federation
         self.name = name
         self.path = directory / f"{name}.db"
-        self.register = PrivateRegister.open(self.path)
+        self.register = PrivateRegister.open(self.path, lambda: self.federation.now_ms)
         self.memory = Memory()
 
     def own(self, dataset: str) -> None:
@@ -121,10 +121,10 @@ class Hospital:
         """Put an older file in its place."""
         self.register.close()
         self.path.write_bytes(backup)
-        self.register = PrivateRegister.open(self.path)
+        self.register = PrivateRegister.open(self.path, lambda: self.federation.now_ms)
 
     def restart(self) -> None:
         """Open the register anew, as a restarted process does."""
         self.register.close()
-        self.register = PrivateRegister.open(self.path)
+        self.register = PrivateRegister.open(self.path, lambda: self.federation.now_ms)
         self.memory = Memory(plans=Map(self.memory.plans))

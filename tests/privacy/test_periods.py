@@ -189,5 +189,7 @@ def test_k_periods_promise_no_more_than_k_promises_and_no_less_than_their_gaussi
             before = most
             # what lane G alone admits in all of them, exactly
             assert most >= gaussian_epsilon((k * limit.g_max / CHARGE_UNIT) ** 0.5, delta)
-    assert together(limit_for(1.0, 1e-5), 1.0, 1e-5, 100)[0] < 60
+    one = limit_for(1.0, 1e-5)
+    assert together(one, 1.0, 1e-5, 10) == pytest.approx((6.22, 1e-4), rel=1e-3)  # docs/privacy.md
+    assert together(one, 1.0, 1e-5, 100) == pytest.approx((59.2, 1e-3), rel=1e-3)
     assert closing(Spend(1001, 1), LIMIT) == Spend(1001, 1, True, False)

@@ -47,7 +47,7 @@ class MemoryRegister:
 
     def reserve(self, key: Key, charges: Sequence[CellCharge]) -> None:
         if key not in self.view.charges:
-            view = reserving(self.view, key, charges)
+            view = reserving(self.view, key, charges, 0)
             counted = self.disk.counted.update({(key, c.cell): False for c in charges})
             self.disk = replace(self.disk, view=view, counted=counted)
 
@@ -62,7 +62,7 @@ class MemoryRegister:
         key = (experiment, dataset)
         before = {cell: back for (k, cell), back in self.disk.counted.items() if k == key}
         given = None if refunds is None else tuple(refunds)
-        view = adopting(self.view, key, charges, given, before)
+        view = adopting(self.view, key, charges, given, before, 0)
         back = {refund.cell: refund.g > 0 or refund.r > 0 for refund in given or ()}
         new = {(key, c.cell): back.get(c.cell, False) for c in charges if c.cell not in before}
         self.disk = replace(self.disk, view=view, counted=self.disk.counted.update(new))
@@ -77,7 +77,7 @@ class MemoryRegister:
             return
         given = tuple(refunds)
         counted = self.disk.counted.update({(key, r.cell): True for r in given if r.g or r.r})
-        self.disk = replace(self.disk, view=settling(self.view, key, given), counted=counted)
+        self.disk = replace(self.disk, view=settling(self.view, key, given, (), 0), counted=counted)
 
     def record_intent(
         self,

@@ -25,6 +25,7 @@ from ledger.rules.datasets import DELTA_MAX_E15
 from node.data import registration, saying
 from node.data.blocks import Calendar
 from node.data.hospital_key import ensure_hospital_key
+from node.data.renewal import Asked
 from node.register.patients import PATIENTS
 from node.register.private import PRIVATE, PrivateRegister
 from node.register.promises import PromiseBook
@@ -67,6 +68,7 @@ class Registered(TypedDict):
     registration: str
     left_out: int
     shortened: int
+    refresh_days: int | None
 
 
 def check_file(data: Path, schema: Path) -> LocalCounts:
@@ -109,6 +111,7 @@ def register_file(
     lifetime: float | None = None,
     purposes: Sequence[str] = (),
     individual: bool = False,
+    refresh_days: int | None = None,
 ) -> Registered:
     """Register a file as one of this hospital's datasets.
 
@@ -124,6 +127,7 @@ def register_file(
         purposes: as ``research=2``: how much of each cell's promise a purpose may use.
         new_patients: opens today's block for so many, see ``node.data.blocks.Calendar``.
         individual: account for each training patient alone; said with a hospital's first dataset.
+        refresh_days: days after which the promise renews; said with a hospital's first dataset.
 
     Raises:
         InputError, DatasetError, RegistrationRefused: why not; nothing is registered.
@@ -167,6 +171,7 @@ def register_file(
                 ),
                 purposes=parts,
                 individual=individual,
+                renewing=Asked.of(refresh_days, private.now_ms(), book),
             )
             if sealed is not None:
                 prepared = _with_card(prepared, sealed)
@@ -182,6 +187,7 @@ def register_file(
         state = member.replica.state
         dataset = state.datasets[declared.dataset]
         promises = [state.cells[use.cell].terms for use in dataset.terms.cells]
+        held = state.cells[promises[0].cell].periods
         return Registered(
             dataset=declared.dataset,
             unit=dataset.terms.unit,
@@ -193,6 +199,7 @@ def register_file(
             registration=dataset.registration,
             left_out=prepared.left_out,
             shortened=prepared.shortened,
+            refresh_days=None if held is None else held.days,
         )
 
 

@@ -22,7 +22,7 @@ from ledger.formats.documents import parse_document
 from ledger.rules.experiment_state import Experiment
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.individual import is_individual, shown
-from ledger.rules.purposes import give_back, pay
+from ledger.rules.purposes import cell_now, give_back, now, pay
 from ledger.rules.state import Cell, State
 from privacy.filters import Charge
 
@@ -112,7 +112,7 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
     held = name in experiment.reservations
     costs = []
     for charge in totals(site.releases):
-        cell = shown(state, charge.cell)
+        cell = now(shown(state, charge.cell), state.log_time)
         before = epsilon_spent(cell)
         after = before if held else epsilon_after(cell, charge.g, charge.r)
         promised = cell.terms.epsilon_micro / 1e6
@@ -156,7 +156,7 @@ def unaffordable(state: State, purpose: PurposeCode, sites: Iterable[SitePlan]) 
     lines = []
     for site in sites:
         for charge in totals(site.releases):
-            cell = state.cells[charge.cell]
+            cell = cell_now(state, charge.cell)
             for other, held in _open_charges(state, charge.cell):
                 cell = give_back(cell, other, held, held, state.log_time)
             paid = pay(cell, purpose, Charge(charge.g, charge.r), state.log_time)

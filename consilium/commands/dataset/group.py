@@ -57,6 +57,7 @@ def check(data: DataOption, schema: SchemaOption, as_json: JsonOption = False) -
         "consilium dataset register --data a.csv --schema a.yaml --epsilon 8 "
         "--purpose-budget research=6 --purpose-budget development=0",
         "consilium dataset register --data b.csv --schema a.yaml --new-patients 400   # a year later",
+        "consilium dataset register --data a.csv --schema a.yaml --epsilon 1 --refresh-days 365",
     )
 )
 def register(
@@ -66,7 +67,8 @@ def register(
         float | None,
         typer.Option(
             "--epsilon",
-            help="What your patients are promised for ever; said when a cell of them is opened.",
+            help="What your patients are promised for ever (or for each period, --refresh-days); said "
+            "when a cell of them is opened.",
         ),
     ] = None,
     delta: Annotated[
@@ -111,6 +113,16 @@ def register(
             "dataset; read docs/privacy.md before.",
         ),
     ] = False,
+    refresh_days: Annotated[
+        int | None,
+        typer.Option(
+            "--refresh-days",
+            min=30,
+            max=36_525,
+            help="The promise holds for each period of so many days, and not for ever. Said with your "
+            "first dataset; read docs/privacy.md before.",
+        ),
+    ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -135,6 +147,7 @@ def register(
         lifetime=lifetime,
         purposes=purpose_budget or (),
         individual=individual,
+        refresh_days=refresh_days,
     )
     if as_json:
         show_json(found)
@@ -206,7 +219,7 @@ def budget(
     from consilium.actions.reading import open_view
     from consilium.naming import the_dataset
     from consilium.settings import load_settings
-    from consilium.summaries.datasets import dataset_budget_summary
+    from consilium.summaries.datasets import dataset_budget_summary, refresh_lines
     from consilium.terminal import say_line, show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -215,13 +228,17 @@ def budget(
     if as_json:
         show_json(found)
         return
-    apart = ("curve", "purposes")
+    apart = ("curve", "purposes", "refresh")
     shown = [{k: v for k, v in cell.items() if k not in apart} for cell in found["cells"]]
     show_table("cells", shown)
     if any(cell["purposes"] for cell in found["cells"]):
         parts = [{"cell": cell["cell"], **p} for cell in found["cells"] for p in cell["purposes"]]
         say_line("")
         show_table("by purpose", parts)
+    for cell in found["cells"]:
+        for line in refresh_lines(cell):
+            say_line("")
+            say_line(line)
     say_line("")
     say_line("epsilon of what is spent, at each delta:")
     for cell in found["cells"]:
