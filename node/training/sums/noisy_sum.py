@@ -6,6 +6,8 @@ independent rounded Gaussian integer is added to each coordinate. Millions of co
 some at a time, so that what lies between two steps stays in a processor's cache, and in the memory of
 the sum itself.
 
+A patient over whose rows the engine fails, or gives no finite number, adds zeros (``isolation``).
+
 Promise: one patient moves what noise is added to by at most ``sensitivity`` in L2 norm (zero-out relation),
 as far as ``node.training.sums.bookkeeping`` promises it. Without noise the sum is private to this room.
 """
@@ -20,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from node.training.sums.blocks import ClippedSum
+from node.training.sums.isolation import Units, sum_without_failing
 from privacy.events import GRID
 from privacy.noise import Randomness
 
@@ -27,6 +30,7 @@ _AT_ONCE = 2**15
 """Coordinates; of 8 bytes, three times over, in a processor's cache."""
 
 IntVector = npt.NDArray[np.int64]
+FloatVector = npt.NDArray[np.float64]
 
 
 def clipped_sum(
@@ -105,7 +109,25 @@ def _sum(
     if count > most_patients:
         raise ValueError("more patients than were declared: count the whole table before any batch")
     bound = engine.clip_norm(sensitivity, most_patients) / GRID
-    total = engine.float_sum(inputs, targets, bound, patients, into=room).numpy()
+
+    def sum_of(units: Units) -> FloatVector:
+        if len(units) == count:
+            total = engine.float_sum(inputs, targets, bound, patients, into=room).numpy()
+        else:  # neighbours
+            rows = slice(int(units[0]), int(units[-1]) + 1)
+            part = None
+            if patients is not None:
+                rows = slice(*np.searchsorted(patients, (rows.start, rows.stop)))
+                part = patients[rows] - units[0]
+            total = engine.float_sum(inputs[rows], targets[rows], bound, part).numpy()
+        if not np.isfinite(total).all():
+            raise FloatingPointError("a sum is not finite")
+        return total
+
+    total = sum_without_failing(np.arange(count), sum_of, lambda: np.zeros(engine.parameters))
+    if room is not None and not np.may_share_memory(total, room.numpy()):
+        room.copy_(torch.from_numpy(total))
+        total = room.numpy()
     result = total.view(np.int64)  # written where what it is made of was read before
     for low in range(0, len(total), _AT_ONCE):
         part = total[low : low + _AT_ONCE]

@@ -23,14 +23,17 @@ from node.training.rounds import evaluate
 from node.training.rounds.evaluate import noisy_histogram
 from node.training.rounds.individual import individual_round
 from node.training.rounds.train import Training, fedavg_round, noisy_gradient_sum, start_torch
+from node.training.sums.bookkeeping import clipped_sum_of
 from node.training.sums.dense import DenseSum
 from node.training.sums.exact import exact_sum, loss_of
 from node.training.sums.isolation import sum_without_failing
 from node.training.sums.layerwise import LayerwiseSum
+from node.training.sums.noisy_sum import noisy_sum
 from privacy.events import FULL_BATCH, GRID
 from privacy.filters import g_step
 from privacy.noise import TestRng
 from tests.node.cases import CLIP, NOISE, heart_spec, random_examples, release
+from tests.node.training.test_bookkeeping import case, loss, owners
 from tests.node.training.test_train import BINARY, TREES, WIDTH, engine_of
 
 start_torch()
@@ -247,3 +250,48 @@ def test_a_patient_that_breaks_an_individual_sum_pays_in_full_and_others_their_o
     assert together.pop(bytes([65 + ODD]) * 32) == step
     assert together == without
     assert planned.sampling == FULL_BATCH
+
+
+@pytest.mark.parametrize("name", ["linear and layer norm", "gru", "shared"])
+@pytest.mark.parametrize("patients", [None, 60])
+@pytest.mark.parametrize("fails", ["by raising", "by numbers that are none"])
+def test_a_patient_that_breaks_an_engine_for_any_module_is_left_out(
+    name: str, patients: int | None, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, inputs, targets = case(name, 150)
+    owner = np.arange(150) if patients is None else owners(150, patients)
+    theirs = torch.from_numpy(owner == ODD)
+    inputs[theirs] = 0.123456
+    engine: Any = clipped_sum_of(module, loss, inputs[:64])
+
+    def summed(rows: torch.Tensor, room: torch.Tensor | None = None) -> Any:
+        chosen = np.unique(owner[rows.numpy()], return_inverse=True)[1].astype(np.int64)
+        return noisy_sum(
+            engine,
+            inputs[rows],
+            targets[rows],
+            GRID // 4,
+            most_patients=300,
+            noise_sd=1,
+            rng=Silent(1),
+            patients=chosen,
+            room=room,
+        )
+
+    expected = summed(~theirs)
+    for way in ("_add_block", "_add_long"):
+        add = getattr(engine, way)
+
+        def broken(*given: Any, add: Callable[..., None] = add) -> None:
+            add(*given)
+            if (given[0] == 0.123456).flatten(1).all(dim=1).any():
+                given[-1].fill_(3.0 if fails == "by raising" else torch.nan)
+                if fails == "by raising":
+                    raise RuntimeError("half of the sum is written")
+
+        monkeypatch.setattr(engine, way, broken)
+    room = torch.zeros(engine.parameters, dtype=torch.float64)
+    found = summed(torch.ones(150, dtype=torch.bool), room)
+    np.testing.assert_array_equal(found, room.view(torch.int64).numpy())
+    assert np.abs(found - expected).max() <= 2 + 1e-5 * GRID // 4
+    assert expected.any()
