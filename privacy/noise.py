@@ -35,6 +35,10 @@ _MOST_AHEAD: Final = 2**17
 so that at most about as many are drawn in vain as were asked for."""
 _NONE: Final = np.empty(0, dtype=np.int64)
 _CLOSED: Final = "this generator was closed and its key dropped; open a new one for each purpose"
+_FORKED: Final = (
+    "this process is a copy of the one that opened this generator, and the two would share their noise; "
+    "open a new one"
+)
 _ZEROS: Final = bytes(2**16)
 """What the key stream is added to, at most so many bytes of it a call."""
 
@@ -69,8 +73,10 @@ class _Draws:
 
     def __init__(self, key: bytes) -> None:
         self._stream: CipherContext | None = keystream(key)
+        self._process = os.getpid()
         self._deviation = 0
-        self._ahead = _NONE
+        self._sampler: rounded_gaussian.Sampler | None = None
+        self._room = self._ahead = _NONE
         self._next = _FIRST_AHEAD
 
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
@@ -88,23 +94,37 @@ class _Draws:
 
         Raises:
             InvalidEvent: an argument is out of range.
-            RandomnessClosed: the key was dropped.
+            RandomnessClosed: the key was dropped, or the process is a fork of the one that has it.
         """
         require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
         require_int("size", size, 0, _MAX_DRAW)
+        self._open_stream()
         if noise_sd != self._deviation:
-            self._deviation, self._ahead, self._next = noise_sd, _NONE, _FIRST_AHEAD
+            self._deviation, self._sampler = noise_sd, None
+            self._ahead, self._next = _NONE, _FIRST_AHEAD
             return rounded_gaussian.sample(self._bytes, noise_sd, size)
+        if self._sampler is None:
+            self._sampler = rounded_gaussian.Sampler(self._bytes, noise_sd)
+        drawn = np.empty(size, dtype=np.int64)
         if size > _FEW:
-            return rounded_gaussian.sample(self._bytes, noise_sd, size)
-        if self._stream is None:
-            raise RandomnessClosed(_CLOSED)
+            self._sampler.fill(drawn)
+            return drawn
         if size > len(self._ahead):
-            more = rounded_gaussian.sample(self._bytes, noise_sd, max(size, self._next))
-            self._ahead = np.concatenate([self._ahead, more])
+            self._draw_ahead(self._sampler, max(size, self._next))
             self._next = min(2 * self._next, _MOST_AHEAD)
-        drawn, self._ahead = self._ahead[:size].copy(), self._ahead[size:]
+        drawn[:], self._ahead = self._ahead[:size], self._ahead[size:]
         return drawn
+
+    def _draw_ahead(self, sampler: rounded_gaussian.Sampler, more: int) -> None:
+        """Draw so many behind those that are left, in the memory of those that are used."""
+        left = len(self._ahead)
+        if left + more > len(self._room):
+            room = np.empty(more + _FEW, dtype=np.int64)
+            room[:left], self._room = self._ahead, room
+        else:
+            self._room[:left] = self._ahead  # few, and far behind
+        sampler.fill(self._room[left : left + more])
+        self._ahead = self._room[: left + more]
 
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         """Take each of ``size`` patients independently with probability exactly sampling / 2^32.
@@ -143,7 +163,8 @@ class _Draws:
     def close(self) -> None:
         """Drop the key, and what was drawn ahead. Closing twice is harmless."""
         self._stream = None
-        self._ahead = _NONE
+        self._sampler = None
+        self._room = self._ahead = _NONE
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +181,16 @@ class _Draws:
         raise TypeError("a generator is not copied or stored: two copies would share their noise")
 
     def _bytes(self, count: int) -> bytes:
+        stream = self._open_stream()
+        zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
+        return stream.update(zeros)
+
+    def _open_stream(self) -> CipherContext:
+        if self._process != os.getpid():
+            raise RandomnessClosed(_FORKED)
         if self._stream is None:
             raise RandomnessClosed(_CLOSED)
-        zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
-        return self._stream.update(zeros)
+        return self._stream
 
 
 class SecureRandom(_Draws):

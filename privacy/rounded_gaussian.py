@@ -85,13 +85,32 @@ def sample(bits: Bits, sd: int, size: int) -> npt.NDArray[np.int64]:
         int64 array of shape [size].
     """
     result = np.empty(size, dtype=np.int64)
-    level = _Table(sd, min(size, _CHUNK))
-    for low in range(0, size, _CHUNK):
-        part = result[low : low + _CHUNK]
-        words = np.frombuffer(bits(8 * len(part)), dtype="<u8").astype(np.uint64, copy=False)
-        for index in level.round(words, part):
-            part[index] = _round_alone(bits, sd, int(words[index]))
+    Sampler(bits, sd, size).fill(result)
     return result
+
+
+class Sampler:
+    """What draws of one deviation need, made once.
+
+    Args:
+        bits: as in ``sample``.
+        sd: as in ``sample``.
+        most: how many are drawn at once where fewer than some thousands are ever asked for.
+    """
+
+    def __init__(self, bits: Bits, sd: int, most: int = _CHUNK) -> None:
+        self._bits = bits
+        self._sd = sd
+        self._chunk = max(1, min(most, _CHUNK))
+        self._level = _Table(sd, self._chunk)
+
+    def fill(self, result: npt.NDArray[np.int64]) -> None:
+        """Write draws over all of ``result``."""
+        for low in range(0, len(result), self._chunk):
+            part = result[low : low + self._chunk]
+            words = np.frombuffer(self._bits(8 * len(part)), dtype="<u8")
+            for index in self._level.round(words.astype(np.uint64, copy=False), part):
+                part[index] = _round_alone(self._bits, self._sd, int(words[index]))
 
 
 class _Table:
@@ -103,14 +122,13 @@ class _Table:
         self._cubic = np.empty((size, 4))
         self._cells, self._values, self._rounded = np.empty((3, size))
         self._whole, self._rows = np.empty((2, size), dtype=np.int64)
-        self._decided = np.empty(size, dtype=np.bool_)
 
     def round(
         self, words: npt.NDArray[np.uint64], result: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.intp]:
         """Write the draws that the table decides, and say where it decides nothing."""
         size = len(words)
-        cubic, decided = self._cubic[:size], self._decided[:size]
+        cubic = self._cubic[:size]
         whole, rows = self._whole[:size], self._rows[:size]
         cells, values, rounded = self._cells[:size], self._values[:size], self._rounded[:size]
         signed = words.view(np.int64)
@@ -127,11 +145,10 @@ class _Table:
         values += cubic[:, 0]
         np.rint(values, out=rounded)
         values -= rounded
-        np.abs(values, out=values)
-        np.less(values, self._near, out=decided)  # False where the table has no number
         undecided = _NONE
-        if np.count_nonzero(decided) < size:
-            undecided = np.flatnonzero(~decided)
+        if not (values.max() < self._near and values.min() > -self._near):
+            # Also where the table has no number.
+            undecided = np.flatnonzero(~(np.abs(values) < self._near))
             rounded[undecided] = 0.0
         np.bitwise_and(signed, _SIGN, out=whole)
         whole |= rounded.view(np.int64)

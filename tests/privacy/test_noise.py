@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from typing import Any
 
@@ -82,6 +83,30 @@ def test_what_is_drawn_ahead_is_the_same_noise_and_never_given_twice() -> None:
     found, counts = np.unique(pieces, return_counts=True)
     most = dict(zip(*np.unique(spent, return_counts=True), strict=True))
     assert all(count <= most.get(value, 0) for value, count in zip(found, counts, strict=True))
+
+
+def test_no_draw_is_given_twice_in_the_memory_that_draws_share() -> None:
+    rng = TestRng(8)  # of a deviation too wide for two draws to be the same
+    given = np.concatenate([rng.gaussian_integers(2**34, 1 + 997 * i % 8192) for i in range(16)])
+    assert len(np.unique(given)) == len(given) > 2**15
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_a_forked_process_is_refused_its_copy_of_the_noise(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = make()
+    for _ in range(3):  # some are drawn ahead
+        rng.gaussian_integers(2**20, 10)
+    here = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: here + 1)
+    for draw, arguments in (
+        (rng.below, (5,)),
+        (rng.gaussian_integers, (2**20, 10)),
+        (rng.poisson_mask, (1, 1)),
+    ):
+        with pytest.raises(RandomnessClosed, match="would share their noise; open a new one"):
+            draw(*arguments)
 
 
 def test_noise_drawn_ahead_serves_its_own_deviation_and_goes_with_the_key() -> None:

@@ -20,17 +20,37 @@ Pieces = list[npt.NDArray[Any]]
 """A layer's parameters, or the like of them, one array each."""
 
 
-def room_for(layer: Linear | LayerNorm | Activation, dtype: torch.dtype) -> torch.Tensor:
-    """Room for a layer's parameters: [W b] of a linear layer, [w; b] of a norm, nothing otherwise."""
+def rooms_for(tree: Sequential, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Room for a network's parameters, zeros: all of it, [d], and each layer's part as a matrix.
+
+    That is [W b] of a linear layer, [w; b] of a norm, nothing otherwise.
+    """
+    shapes = [_shape_of(layer) for layer in tree.layers]
+    flat = torch.zeros(sum(map(math.prod, shapes)), dtype=dtype)
+    parts = torch.split(flat, [math.prod(shape) for shape in shapes])
+    return flat, [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def order_of(tree: Sequential) -> npt.NDArray[np.intp]:
+    """Say where each number of ``rooms_for`` stands in the flat vector of torch's order: [d]."""
+    flat, matrices = rooms_for(tree, torch.float64)
+    pieces = pieces_of(tree, np.arange(len(flat), dtype=np.float64))
+    for layer, own, matrix in zip(tree.layers, pieces, matrices, strict=True):
+        for piece, place in zip(own, _places_in(layer, matrix.numpy()), strict=True):
+            place[...] = piece
+    return flat.numpy().astype(np.intp)
+
+
+def _shape_of(layer: Linear | LayerNorm | Activation) -> tuple[int, int]:
     if isinstance(layer, Linear):
-        return torch.zeros((layer.out_features, layer.in_features + layer.bias), dtype=dtype)
+        return layer.out_features, layer.in_features + layer.bias
     if isinstance(layer, LayerNorm):
-        return torch.zeros((2, layer.normalized_shape), dtype=dtype)
-    return torch.zeros((0, 1), dtype=dtype)
+        return 2, layer.normalized_shape
+    return 0, 1
 
 
-def places_in(layer: Linear | LayerNorm | Activation, matrix: npt.NDArray[Any]) -> Pieces:
-    """Where a layer's parameters lie in ``room_for``, one place each, in torch's order."""
+def _places_in(layer: Linear | LayerNorm | Activation, matrix: npt.NDArray[Any]) -> Pieces:
+    """Where a layer's parameters lie in its matrix, one place each, in torch's order."""
     if isinstance(layer, Linear):
         weights = matrix[:, : layer.in_features]
         return [weights, matrix[:, layer.in_features]] if layer.bias else [weights]

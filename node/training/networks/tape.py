@@ -2,7 +2,7 @@
 
 Everything lies in arrays that are made once, one column a row of the dataset, so that a block's
 passes allocate nothing. Two precisions: values and gradients are computed in the tape's dtype (float32
-as a rule: half the time), by torch; then they are copied to float64, and norms, inner products and
+as a rule: half the time); then they are copied to float64, and norms, inner products and
 sums are made of the copies. What float32 has rounded belongs to the row; what the sums round is
 float64's, and charged (``privacy.rounding``).
 
@@ -23,8 +23,9 @@ import torch
 from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
 from node.training.networks.elementwise import FUNCTIONS, IN_PLACE
 from node.training.networks.parameters import Pieces, width_in
+from node.training.networks.products import Product
+from node.training.networks.tape_room import FloatMatrix, TapeRoom
 
-FloatMatrix = npt.NDArray[np.float64]
 FloatVector = npt.NDArray[np.float64]
 
 Tensor = tuple[FloatMatrix, FloatMatrix | None]
@@ -33,6 +34,8 @@ Tensor = tuple[FloatMatrix, FloatMatrix | None]
 _BOUND = 2.0**400
 """On squares of norms: products of two of them, and sums of such products, are finite in float64."""
 _NORM_EPSILON = 1e-5
+_FEW_COLUMNS = 128
+"""Up to here a call costs more than what it adds, and one product makes all squared norms."""
 
 
 class Tape:
@@ -42,6 +45,7 @@ class Tape:
         tree: the model.
         weights: one matrix a layer, as ``parameters.room_for`` makes them; read at each pass.
         size: columns.
+        product: how it multiplies, in the dtype of the weights.
         input_squares: whether the caller writes the squared norm of what a first linear layer reads,
             its ones included, to ``input_squares`` before ``norms``.
     """
@@ -51,11 +55,12 @@ class Tape:
         tree: Sequential,
         weights: Sequence[torch.Tensor],
         size: int,
+        product: Product,
         *,
         input_squares: bool = False,
     ) -> None:
         self.size = size
-        room = _Room(tree, size, weights[0].dtype)
+        room = TapeRoom(tree, size, weights[0].dtype)
         self._steps: list[_LinearStep | _NormStep | _ActivationStep] = []
         width = width_in(tree)
         values = room.values(width, _reader(tree, 0))
@@ -73,9 +78,12 @@ class Tape:
                 results = room.values(width, _reader(tree, index + 1))
                 step = _NormStep(room, matrix, values[:width], results[:width], gradient)
             else:
-                results = room.values(layer.out_features, _reader(tree, index + 1))
-                products = results[: layer.out_features]
-                step = _LinearStep(room, matrix, width, values, products, gradient)
+                reader = _reader(tree, index + 1)
+                results = room.values(layer.out_features, reader)
+                if reader is None:  # outputs are read in the tape's own precision alone
+                    results = torch.zeros_like(room.give_back(results))
+                made = results[: layer.out_features]
+                step = _LinearStep(room, product, matrix, width, values, made, gradient)
                 width = layer.out_features
             self._steps.append(step)
             values, gradient = results, step.gradient
@@ -91,8 +99,11 @@ class Tape:
         self._squares = np.empty((2, len(self._trained), size))
         self.input_squares = np.zeros(size)
         first = self._steps[0]
+        self._knows_inputs = input_squares and isinstance(first, _LinearStep)
         if input_squares and isinstance(first, _LinearStep):
             first.known_squares = self.input_squares
+        self._chosen = self._lines_of_each() if size <= _FEW_COLUMNS else None
+        self._every_square = np.empty_like(room.used()[: 0 if self._chosen is None else None])
 
     def forward(self) -> None:
         """From ``inputs`` to ``outputs``."""
@@ -111,8 +122,15 @@ class Tape:
     def norms(self) -> FloatVector:
         """Each column's gradient norm, [size]; columns that are not finite become zeros first."""
         squares = self._squares
-        for place, (_, step) in enumerate(self._trained):
-            step.squares(squares[0, place], squares[1, place])
+        if self._chosen is None:
+            for place, (_, step) in enumerate(self._trained):
+                step.squares(squares[0, place], squares[1, place])
+        else:
+            lines = self._room.used()
+            np.multiply(lines, lines, out=self._every_square)
+            np.matmul(self._chosen, self._every_square, out=squares.reshape(-1, self.size))
+            if self._knows_inputs:
+                squares[0, 0] = self.input_squares
         if not squares.max() < _BOUND:
             broken = np.asarray(~(squares < _BOUND).all(axis=(0, 1)))
             for _, step in self._trained:
@@ -151,6 +169,23 @@ class Tape:
         for _, step in self._trained:
             yield from step.tensors()
 
+    def _lines_of_each(self) -> FloatMatrix | None:
+        """Which lines of the room the squared norms of each layer add up, for all layers at once.
+
+        Only where layers own all lines, and float32 keeps every square finite that is one: then a column
+        that is broken for one way to add is broken for the other.
+        """
+        steps = [step for _, step in self._trained if isinstance(step, _LinearStep)]
+        lines = len(self._room.used())
+        chosen = np.zeros((2, len(self._trained), lines))
+        for place, step in enumerate(steps):
+            chosen[0, place, self._room.lines(step.values)] = 1.0
+            chosen[1, place, self._room.lines(step.gradient)] = 1.0
+        owned = bool((chosen.sum(axis=(0, 1)) == 1.0).all())
+        if len(steps) < len(self._trained) or not owned or self._room.exact:
+            return None
+        return chosen.reshape(-1, lines)
+
     def everything(self) -> list[npt.NDArray[np.floating]]:
         """All values and gradients, for a check of places."""
         found = [self.outputs, self.gradient]
@@ -159,53 +194,13 @@ class Tape:
         return [tensor.numpy() for tensor in found]
 
 
-class _Room:
-    """Where all values and gradients of a tape lie side by side, and their float64 copies likewise.
-
-    So that one pass copies them all: at 64 rows the calls cost more than the numbers.
-    """
-
-    def __init__(self, tree: Sequential, size: int, dtype: torch.dtype) -> None:
-        width = width_in(tree)
-        lines = width + 1
-        for layer in tree.layers:
-            width = layer.out_features if isinstance(layer, Linear) else width
-            lines += 3 * width + 1  # at most: what a norm keeps, a gradient, and results with ones
-        self._narrow = torch.zeros((lines, size), dtype=dtype)
-        exact = dtype == torch.float64
-        self._wide: FloatMatrix = self._narrow.numpy() if exact else np.zeros((lines, size))
-        self._used = 0
-
-    def take(self, lines: int) -> torch.Tensor:
-        """Give away so many lines, [lines, size]."""
-        low, self._used = self._used, self._used + lines
-        return self._narrow[low : self._used]
-
-    def values(self, width: int, reader: Linear | LayerNorm | Activation | None) -> torch.Tensor:
-        """Give what a layer reads: with a row of ones below, where it is linear with a bias."""
-        extra = isinstance(reader, Linear) and reader.bias
-        values = self.take(width + extra)
-        if extra:
-            values[-1] = 1.0
-        return values
-
-    def wide(self, narrow: torch.Tensor) -> FloatMatrix:
-        """The float64 copy of lines of this room."""
-        low = narrow.storage_offset() // self._narrow.shape[1]
-        return self._wide[low : low + len(narrow)]
-
-    def widen(self) -> None:
-        """Copy all lines."""
-        if self._narrow.dtype != torch.float64:
-            np.copyto(self._wide[: self._used], self._narrow[: self._used].numpy())
-
-
 class _LinearStep:
     """z = W a; ``values`` is a with a row of ones below where there is a bias."""
 
     def __init__(
         self,
-        room: _Room,
+        room: TapeRoom,
+        product: Product,
         matrix: torch.Tensor,
         width: int,
         values: torch.Tensor,
@@ -216,21 +211,20 @@ class _LinearStep:
         self.gradient = room.take(len(results))
         self.parameters = matrix.numel()
         self.known_squares: FloatVector | None = None
-        self._matrix = matrix
         self._width = width
-        self._results = results
-        self._below = below
-        self._turned = matrix[:, :width].t()
+        self._forward = product.bind(matrix, values, results)
+        turned = matrix[:, :width].t()
+        self._backward = None if below is None else product.bind(turned, self.gradient, below)
         self._wide_values = room.wide(values)
         self._wide_gradient = room.wide(self.gradient)
         self._scaled = np.empty_like(self._wide_values[:width])
 
     def forward(self) -> None:
-        _multiply(self._matrix, self.values, self._results)
+        self._forward()
 
     def backward(self) -> None:
-        if self._below is not None:
-            _multiply(self._turned, self.gradient, self._below)
+        if self._backward is not None:
+            self._backward()
 
     def squares(self, a: FloatVector, g: FloatVector) -> None:
         if self.known_squares is None:
@@ -276,7 +270,7 @@ class _NormStep:
 
     def __init__(
         self,
-        room: _Room,
+        room: TapeRoom,
         matrix: torch.Tensor,
         source: torch.Tensor,
         results: torch.Tensor,
@@ -360,14 +354,6 @@ def _sum_into(a: FloatMatrix, b: npt.NDArray[Any], into: npt.NDArray[Any], anew:
         np.matmul(a, b, out=into)
     else:
         into += a @ b
-
-
-def _multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """Multiply by torch in float32, by numpy in float64: of those, most machines' round alike everywhere."""
-    if out.dtype == torch.float32:
-        torch.mm(a, b, out=out)
-    else:
-        np.matmul(a.numpy(), b.numpy(), out=out.numpy())
 
 
 def _column_sums(matrix: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,8 @@ Promise: one patient moves the sum by at most ``sensitivity`` in L2 norm (zero-o
 row's activations and gradients must be the same bits wherever it stands; how they were rounded is then
 a matter of the row alone. A matrix product computes each column by a fixed sequence of instructions that
 no value changes; that the sequence is one for all places and block sizes is checked on this machine when
-the engine is made, by the same row in every place. Where torch's float32 product fails, numpy's float64
-product is taken, at twice the time; where that fails too, the engine refuses to exist.
+the engine is made, by the same row in every place. Of ``networks.products`` the first is taken that passes, the
+last of them in float64, at twice the time; where all fail, the engine refuses to exist.
 
 Not promised: the same bits as another machine or the exact engine; both agree to about 1e-6.
 """
@@ -40,7 +40,8 @@ from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training.networks.elementwise import Task, loss_slope
 from node.training.networks.modules import FloatVector
-from node.training.networks.parameters import count_outputs, pieces_of, places_in, room_for
+from node.training.networks.parameters import count_outputs, order_of, pieces_of, rooms_for
+from node.training.networks.products import PRODUCTS
 from node.training.networks.tape import Tape
 from node.training.sums.isolation import Units, sum_without_failing
 from privacy.events import GRID
@@ -52,8 +53,6 @@ FILLED_ROWS = 512
 """Up to here a block has any multiple of ``_LANES``; beyond, a power of two, for narrow networks."""
 _CACHED_VALUES = 2**16
 """Of a block's columns, that a processor's cache holds."""
-_PRECISIONS = (torch.float32, torch.float64)
-"""Of a row's values and gradients: the first in which this machine rounds a row alike everywhere."""
 _PROBES = 2
 
 IntVector = npt.NDArray[np.int64]
@@ -103,6 +102,8 @@ class DenseSum:
         width = examples.features.shape[1] + sum(len(p[0]) for p in self._sums if p)
         while 2 * self._sizes[-1] <= BLOCK_ROWS and 2 * self._sizes[-1] * width <= _CACHED_VALUES:
             self._sizes.append(2 * self._sizes[-1])
+        self._order = order_of(tree)
+        self._ordered = np.empty(self.parameters)
         self._take_precision(examples)
 
     def load(self, weights: FloatVector) -> None:
@@ -115,9 +116,8 @@ class DenseSum:
             raise JobRefused(
                 f"the model has {self.parameters} parameters, the weights {weights.shape}"
             )
-        for pieces, matrix in zip(pieces_of(self._tree, weights), self._places, strict=True):
-            for piece, place in zip(pieces, matrix, strict=True):
-                place[...] = piece
+        np.take(weights, self._order, out=self._ordered, mode="clip")
+        np.copyto(self._flat.numpy(), self._ordered)
 
     def clipped_sum(self, taken: npt.NDArray[np.bool_] | None, sensitivity: int) -> IntVector:
         """Sum the clipped gradients of the units that ``taken`` says, WITHOUT noise.
@@ -241,20 +241,17 @@ class DenseSum:
     def _tape(self, size: int) -> Tape:
         tape = self._tapes.get(size)
         if tape is None:
-            tape = Tape(self._tree, self._weights, size, input_squares=True)
+            tape = Tape(self._tree, self._weights, size, self._product, input_squares=True)
             self._tapes[size] = tape
         return tape
 
     def _take_precision(self, examples: Examples) -> None:
-        """Lay everything out in the first precision that passes the check of places."""
-        for dtype in _PRECISIONS:
+        """Lay everything out for the first product that passes the check of places."""
+        for self._product in PRODUCTS:
+            dtype = self._product.dtype
             self._tapes: dict[int, Tape] = {}
-            self._weights = [room_for(layer, dtype) for layer in self._tree.layers]
+            self._flat, self._weights = rooms_for(self._tree, dtype)
             self._matrices = [matrix.numpy() for matrix in self._weights]
-            self._places = [
-                places_in(layer, matrix)
-                for layer, matrix in zip(self._tree.layers, self._matrices, strict=True)
-            ]
             if self._places_agree(examples.features.shape[1], dtype):
                 break
         else:
@@ -262,8 +259,7 @@ class DenseSum:
                 "this machine's matrix product rounds a row by its place in a block, so the "
                 "fast engine cannot bound what one patient changes; use privacy.engine: exact"
             )
-        for matrix in self._matrices:
-            matrix[...] = 0.0
+        self._flat.zero_()
         rows = len(examples.features)
         room = -(-(rows + 1) // _LANES) * _LANES
         columns = np.zeros((examples.features.shape[1], room), dtype=np.float32)

@@ -23,7 +23,8 @@ from ledger.experiment.network_spec import Sequential, parameter_shapes
 from node.data.encode import Examples
 from node.training.networks.elementwise import Task
 from node.training.networks.modules import FloatVector
-from node.training.networks.tape import FloatMatrix, Tape, Tensor
+from node.training.networks.tape import Tape, Tensor
+from node.training.networks.tape_room import FloatMatrix
 from node.training.sums.dense import FILLED_ROWS, DenseSum, blocks_of, factors_of, rows_of
 from node.training.sums.isolation import Units
 

@@ -17,8 +17,9 @@ from ledger.experiment.network_spec import LogisticRegression, Sequential, expan
 from ledger.experiment.spec import RegressionTask
 from node.data.encode import Examples
 from node.errors import JobRefused
-from node.training.networks import elementwise, tape
+from node.training.networks import elementwise
 from node.training.networks.modules import load_flat
+from node.training.networks.products import PRODUCTS, Product
 from node.training.rounds.train import (
     Training,
     fedavg_round,
@@ -26,6 +27,7 @@ from node.training.rounds.train import (
     noisy_gradient_sum,
     rehearse,
 )
+from node.training.sums import dense
 from node.training.sums.dense import DenseSum
 from node.training.sums.exact import loss_of, patient_gradients, per_sample
 from privacy.errors import InvalidParameter
@@ -189,23 +191,33 @@ def test_a_machine_that_rounds_by_place_is_refused(monkeypatch: pytest.MonkeyPat
         DenseSum(TREES["mlp"], BINARY, random_examples(7, 5, WIDTH), LIMITS)
 
 
-def test_a_machine_whose_float32_product_rounds_by_place_computes_in_float64(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("spoilt_products", [1, 2])
+def test_a_machine_whose_product_rounds_by_place_takes_the_next_one(
+    spoilt_products: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    multiply = tape._multiply
+    def by_place(product: Product) -> Product:
+        def bind(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Any:
+            multiply = product.bind(a, b, out)
 
-    def by_place(a: Any, b: Any, out: Any) -> None:
-        multiply(a, b, out)
-        if out.dtype == torch.float32:
-            out[:, 1] *= 1.0 + torch.finfo(out.dtype).eps
+            def spoilt() -> None:
+                multiply()
+                out[:, 1] *= 1.0 + torch.finfo(out.dtype).eps
+
+            return spoilt
+
+        return Product(product.dtype, bind)
 
     batch = random_examples(7, 200, WIDTH)
     expected = fast_of(TREES["mlp"], batch).float_sum(None, 0.5)
-    monkeypatch.setattr(tape, "_multiply", by_place)
+    spoilt = [by_place(product) for product in PRODUCTS[:spoilt_products]]
+    monkeypatch.setattr(dense, "PRODUCTS", (*spoilt, *PRODUCTS[spoilt_products:]))
     fast = fast_of(TREES["mlp"], batch)
-    assert {a.dtype for a in fast._run(slice(0, 64), None).everything()} == {np.dtype(np.float64)}
+    taken = PRODUCTS[spoilt_products].dtype
+    assert {torch.from_numpy(a).dtype for a in fast._run(slice(0, 64), None).everything()} == {
+        taken
+    }
     total = fast.float_sum(None, 0.5)
-    assert 0 < np.linalg.norm(total - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert np.linalg.norm(total - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from ledger.experiment.network_spec import Linear, parameter_count
 from ledger.experiment.spec import RegressionTask
 from node.data.encode import Examples
+from node.training.networks.products import PRODUCTS
 from node.training.rounds.train import start_torch
 from node.training.sums import dense
 from node.training.sums.dense import DenseSum
@@ -31,7 +31,7 @@ TREE = TREES["mlp"].model_copy(
 def test_no_patients_rows_make_the_sum_of_all_no_number(
     engine: type[DenseSum], power: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "_PRECISIONS", (torch.float64,))
+    monkeypatch.setattr(dense, "PRODUCTS", PRODUCTS[-1:])
     made = random_examples(1, 12, WIDTH)
     pairs = Examples(made.features, made.targets, np.repeat(np.arange(6), 2), 6)
     task = RegressionTask(kind="regression", target="y")
