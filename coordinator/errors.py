@@ -8,6 +8,8 @@
     ├── BehindItsLog        a follower has more than we do (held, asked)
     ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
     ├── StorageExceeded     a member brings too many bytes that no entry names (handle, limit)
+    ├── DiskFull            the disk has no room beside what the log needs (kept)
+    ├── Overloaded          more waits than is held at once
     ├── AccessDenied        a member may not read this (where, reason)
     ├── BodyTooLarge        a request's body is over its limit (limit)
     ├── RefillRefused       a copy cannot fill the database, or not yet (where, reason)
@@ -22,6 +24,7 @@ Callers catch types and read fields; the messages are for people and may change.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 
 class CoordinatorError(Exception):
@@ -77,15 +80,17 @@ class BehindItsLog(CoordinatorError):
 
 
 class QuotaExceeded(CoordinatorError):
-    """A member says more than its quota.
+    """A member says or brings more than its quota.
 
     Attributes:
         handle: the member.
-        retry_after_s: when there is room for one entry again, seconds.
+        retry_after_s: when there is room for it again, seconds.
     """
 
-    def __init__(self, handle: str, *, retry_after_s: float) -> None:
-        super().__init__(f"{handle} sends too many entries; wait {retry_after_s:.1f} s")
+    def __init__(
+        self, handle: str, *, retry_after_s: float, what: Literal["entries", "bytes"] = "entries"
+    ) -> None:
+        super().__init__(f"{handle} sends too many {what}; wait {retry_after_s:.1f} s")
         self.handle = handle
         self.retry_after_s = retry_after_s
 
@@ -107,6 +112,28 @@ class StorageExceeded(CoordinatorError):
         self.handle = handle
         self.limit = limit
         self.most = most
+
+
+class DiskFull(CoordinatorError):
+    """The disk has no room for blobs beside what is kept for the log.
+
+    Attributes:
+        kept: bytes that are kept for it.
+    """
+
+    def __init__(self, kept: int) -> None:
+        super().__init__(
+            f"the coordinator's disk is full but for the {kept} bytes that are kept for the log; tell "
+            "its operator, and bring it later"
+        )
+        self.kept = kept
+
+
+class Overloaded(CoordinatorError):
+    """More waits for the coordinator than it holds at once."""
+
+    def __init__(self) -> None:
+        super().__init__("too much waits to be judged; nothing of this was taken, send it again")
 
 
 class AccessDenied(CoordinatorError):

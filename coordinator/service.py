@@ -26,14 +26,15 @@ from fastapi import FastAPI
 from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
-from coordinator.http.uploads import Uploads
+from coordinator.http.upload_journal import UploadJournal
+from coordinator.http.uploads import Uploads, free_bytes
 from coordinator.refilling.home import require_no_refill
 from coordinator.renewing import settle, snapshot_file
 from coordinator.rounds.aggregate import Aggregator
 from coordinator.rounds.conduct import Conductor
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker
-from coordinator.settings import BLOBS, HEAD, CoordinatorSettings
+from coordinator.settings import BLOBS, HEAD, UPLOADS, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import CardEraser
 from ledger.copies.store import LogStore, exclusive_lock
@@ -96,6 +97,13 @@ class Coordinator:
             self._undo = undo.pop_all()
         self.waker = Waker()
         aggregator = Aggregator(self.blobs, self.sequencer.history)
+        uploads = Uploads(
+            settings.upload_limits,
+            self._names,
+            free=lambda: free_bytes(settings.home),
+            journal=UploadJournal(settings.home / UPLOADS),
+        )
+        uploads.resume(self.blobs)
         self.conductor = Conductor(self.sequencer, aggregator)
         self.app: FastAPI = create_app(
             Services(
@@ -104,7 +112,7 @@ class Coordinator:
                 self.waker,
                 Metrics(),
                 NonceCache(),
-                Uploads(settings.unnamed_limit, self._names),
+                uploads,
                 self.tiles,
             )
         )

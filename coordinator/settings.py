@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from coordinator.errors import HomeUnusable
+from coordinator.http.uploads import UploadLimits
 from coordinator.sequencing.quota import Quota
 from ledger.copies.blobs import MAX_BLOB
 from ledger.entries.operations.values import Hash
@@ -33,6 +34,7 @@ BLOBS = "blobs"
 GENESIS = "genesis.leaf"
 HEAD = "head.note"
 REFILL = "refill.json"
+UPLOADS = "uploads.log"
 
 
 class CoordinatorSettings(BaseSettings):
@@ -47,6 +49,8 @@ class CoordinatorSettings(BaseSettings):
         quota_per_s, quota_burst: entries that one member may add.
         blob_limit: bytes of the largest blob.
         unnamed_limit: bytes that one member may bring before entries name them.
+        daily_limit: bytes that one member may bring a day.
+        keep_free: bytes of the disk that uploads leave to the log.
         final_interval_s: seconds between final checkpoints that nobody waits for.
         merge_delay_s: seconds within which a receipt promises an entry under a checkpoint.
         upload_days: days after which an unfinished upload is dropped.
@@ -67,6 +71,8 @@ class CoordinatorSettings(BaseSettings):
     quota_burst: float = Field(1000.0, ge=1)
     blob_limit: int = Field(MAX_BLOB, ge=1024, le=MAX_BLOB)
     unnamed_limit: int = Field(4 * 2**30, ge=1024)
+    daily_limit: int = Field(256 * 2**30, ge=1024)
+    keep_free: int = Field(2**30, ge=0)
     final_interval_s: float = Field(0.5, ge=0)
     merge_delay_s: float = Field(60.0, ge=1, le=3000)
     upload_days: float = Field(7.0, gt=0)
@@ -80,6 +86,11 @@ class CoordinatorSettings(BaseSettings):
     def quota(self) -> Quota:
         """What each member may add."""
         return Quota(self.quota_per_s, self.quota_burst)
+
+    @property
+    def upload_limits(self) -> UploadLimits:
+        """What each member may bring."""
+        return UploadLimits(self.unnamed_limit, self.daily_limit, self.keep_free)
 
 
 def load_settings(home: Path, **flags: Any) -> CoordinatorSettings:

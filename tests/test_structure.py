@@ -23,6 +23,7 @@ FLUSH = {
     "ledger/entries/author.py": "the entry that is sent next",
     "ledger/formats/key_file.py": "a private key, which is never overwritten",
     "ledger/formats/tile_folder.py": "tiles, in a folder that is held open",
+    "coordinator/http/upload_journal.py": "what only counts, and a power loss may forget",
     "consilium/rehearsal.py": "made-up rows in a folder that is thrown away",
     "consilium/demo/data.py": "made-up rows",
     "consilium/demo/processes.py": "logs of a demo",

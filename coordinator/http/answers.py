@@ -19,7 +19,9 @@ from coordinator.errors import (
     BehindItsLog,
     BodyTooLarge,
     CoordinatorError,
+    DiskFull,
     NotSequencing,
+    Overloaded,
     QuotaExceeded,
     Refilling,
     RefillRefused,
@@ -59,6 +61,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (QuotaExceeded, 429),
     (StorageExceeded, 429),
     (NotSequencing, 503),
+    (Overloaded, 503),
+    (DiskFull, 503),
     (Refilling, 503),
     (Refused, 400),
 )
@@ -120,6 +124,8 @@ def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, StorageExceeded):
         where = error.handle
         headers["retry-after"] = "60"
+    if isinstance(error, Overloaded | DiskFull):
+        headers["retry-after"] = "1" if isinstance(error, Overloaded) else "300"
     if status == 500:
         _log.error("request failed", path=request.url.path, exc_info=error)
         reason = "the coordinator cannot answer now; see its log"

@@ -1,36 +1,91 @@
-"""How much a member may bring before entries name it.
+"""How much a member may bring, and how full the disk may become by it.
 
 A blob that no entry names can be read by nobody, so it is of no use and only fills the disk. What has
-arrived whole and an entry has named costs nothing here: entries have their own quota. What has begun to
-arrive counts until it is whole or gone, named or not: whether its bytes are what they are called is not
-known before. Counted in memory, from the start of the process on. Owned by the event loop's thread.
+arrived whole and an entry has named no longer counts as such. What has begun to arrive counts until it is
+whole or gone, named or not: whether its bytes are what they are called is not known before. A journal keeps it
+over a restart, and what lies on the disk decides then.
+
+Named or not, a member brings at most so many bytes a day, and nobody anything that would leave the disk
+without the room that the log itself needs. The day's bytes are counted in memory, from the start of the
+process on. Owned by the event loop's thread.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from coordinator.errors import StorageExceeded
+from coordinator.errors import DiskFull, QuotaExceeded, StorageExceeded
+from coordinator.http.upload_journal import UploadJournal
+from ledger.copies.blobs import BlobStore
 
 MAX_BLOBS = 4096
 """Blobs of one member, however small: each is a file, and is looked at for each that follows."""
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What members may bring.
+
+    Attributes:
+        unnamed: bytes of one member that no entry names.
+        daily: bytes of one member a day, named or not; as many at once.
+        keep_free: bytes of the disk that are left for the log.
+        blobs: of one member, that no entry names.
+    """
+
+    unnamed: int
+    daily: int = 2**62
+    keep_free: int = 0
+    blobs: int = MAX_BLOBS
 
 
 class Uploads:
-    """Bytes of each member that nobody has named yet.
+    """Bytes that each member has brought.
 
     Args:
-        limit: bytes of one member.
+        limits: of one member, and of the disk.
         named: whether an entry names a blob.
-        most: blobs of one member.
+        free: bytes that the disk has.
+        journal: keeps what is not named over a restart; None keeps nothing.
+        now_s: a steady clock.
     """
 
-    def __init__(self, limit: int, named: Callable[[str], bool], most: int = MAX_BLOBS) -> None:
-        self._limit = limit
+    def __init__(
+        self,
+        limits: UploadLimits,
+        named: Callable[[str], bool],
+        *,
+        free: Callable[[], int] = lambda: 2**62,
+        journal: UploadJournal | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
         self._named = named
-        self._most = most
+        self._free = free
+        self._journal = journal
+        self._now_s = now_s
         self._coming: dict[str, dict[str, int]] = {}
         self._whole: dict[str, dict[str, int]] = {}
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def resume(self, blobs: BlobStore) -> None:
+        """Count again what was brought before this process, as far as it is here and not named."""
+        if self._journal is None:
+            return
+        for handle, brought in self._journal.read().items():
+            coming, whole = self._of(handle)
+            for sha256, total in brought.items():
+                size = blobs.size(sha256)
+                if size is not None and not self._named(sha256):
+                    whole[sha256] = size
+                elif size is None and blobs.open_upload(sha256).offset:
+                    coming[sha256] = total
+        self._journal.rewrite(self._held())
 
     def claim(self, handle: str, sha256: str, total: int) -> None:
         """Count a blob that a member begins to bring, or goes on with.
@@ -42,7 +97,9 @@ class Uploads:
                 before holds too: those bytes may be here.
 
         Raises:
-            StorageExceeded: there is no room for it.
+            StorageExceeded: it holds too much that no entry names.
+            QuotaExceeded: it has brought too much today.
+            DiskFull: there is no room for anybody's.
         """
         coming, whole = self._of(handle)
         for name in [name for name in whole if self._named(name)]:
@@ -50,16 +107,26 @@ class Uploads:
         known = max(coming.get(sha256, 0), whole.get(sha256, 0))
         held = sum(coming.values()) + sum(whole.values()) - known
         new = sha256 not in coming and sha256 not in whole
-        if held + max(known, total) > self._limit or (
-            new and len(coming) + len(whole) >= self._most
+        limits = self._limits
+        if held + max(known, total) > limits.unnamed or (
+            new and len(coming) + len(whole) >= limits.blobs
         ):
-            raise StorageExceeded(handle, limit=self._limit, most=self._most)
+            raise StorageExceeded(handle, limit=limits.unnamed, most=limits.blobs)
+        if self._free() - total < limits.keep_free:
+            raise DiskFull(limits.keep_free)
+        self._charge(handle, max(0, total - known))
         self.hold(handle, sha256, total)
 
     def hold(self, handle: str, sha256: str, total: int) -> None:
         """Count a blob of which a part was taken, whether or not there is room."""
         coming, whole = self._of(handle)
-        coming[sha256] = max(coming.get(sha256, 0), whole.pop(sha256, 0), total)
+        before = coming.get(sha256)
+        coming[sha256] = max(before or 0, whole.pop(sha256, 0), total)
+        if self._journal is not None and before != coming[sha256]:
+            self._journal.add(handle, sha256, coming[sha256])
+            held = self._held()
+            if self._journal.is_long(sum(map(len, held.values()))):
+                self._journal.rewrite(held)
 
     def arrived(self, sha256: str) -> None:
         """A blob is whole: nothing else is kept of it, whoever had begun to bring it."""
@@ -73,5 +140,22 @@ class Uploads:
         coming.pop(sha256, None)
         whole.pop(sha256, None)
 
+    def _charge(self, handle: str, new: int) -> None:
+        daily, now_s = self._limits.daily, self._now_s()
+        left, since_s = self._left.get(handle, (float(daily), now_s))
+        left = min(float(daily), left + (now_s - since_s) * daily / _DAY_S)
+        if new > left:
+            wait_s = (new - left) * _DAY_S / daily
+            raise QuotaExceeded(handle, what="bytes", retry_after_s=wait_s)
+        self._left[handle] = left - new, now_s
+
+    def _held(self) -> dict[str, dict[str, int]]:
+        return {who: coming | self._whole[who] for who, coming in self._coming.items()}
+
     def _of(self, handle: str) -> tuple[dict[str, int], dict[str, int]]:
         return self._coming.setdefault(handle, {}), self._whole.setdefault(handle, {})
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that the disk of a folder has for this process."""
+    return shutil.disk_usage(folder).free

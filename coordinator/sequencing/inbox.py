@@ -11,14 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from coordinator.errors import CoordinatorError, NotSequencing
+from coordinator.errors import CoordinatorError, NotSequencing, Overloaded
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import LedgerError
 from ledger.exchange.messages import Receipt
+from ledger.formats.witness import MAX_REQUEST
 
 MAX_BATCH = 512
 """Submissions in one transaction."""
 MAX_BATCH_BYTES = 1024 * 1024
+MAX_WAITING = 16 * 1024
+"""Entries, cosignatures and checkpoints that wait: whoever sends them, for none has been judged yet."""
+MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Inbox:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._door = threading.Lock()
         self._closed = False
+        self._waiting = self._waiting_bytes = 0
 
     def submit(self, leaf: bytes) -> Future[Receipt]:
         """Hand in an entry."""
@@ -84,12 +89,18 @@ class Inbox:
         return future
 
     def _put(self, item: Work) -> None:
-        """Let something wait, or refuse it when the door is closed."""
+        """Let something wait, or refuse it when the door is closed or too much waits already."""
+        refusal: CoordinatorError = NotSequencing("the coordinator has stopped")
         with self._door:
-            if not self._closed:
+            full = self._waiting >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES
+            if not self._closed and full and not isinstance(item, Say):
+                refusal = Overloaded()
+            elif not self._closed:
+                self._waiting += 1
+                self._waiting_bytes += _length(item)
                 self._queue.put(item)
                 return
-        item.future.set_exception(NotSequencing("the coordinator has stopped"))
+        item.future.set_exception(refusal)
 
     def take(self, timeout: float | None) -> tuple[list[Work], bool]:
         """Wait for work and take all that is there, up to a batch; whether the end was reached.
@@ -97,6 +108,13 @@ class Inbox:
         Args:
             timeout: seconds after which nothing is taken, or None to wait for ever.
         """
+        work, ended = self._taken(timeout)
+        with self._door:
+            self._waiting -= len(work)
+            self._waiting_bytes -= sum(map(_length, work))
+        return work, ended
+
+    def _taken(self, timeout: float | None) -> tuple[list[Work], bool]:
         work: list[Work] = []
         length = 0
         try:
@@ -125,3 +143,10 @@ class Inbox:
             left = self._queue.get()
             if left is not None:
                 left.future.set_exception(NotSequencing("the coordinator has stopped"))
+
+
+def _length(item: Work) -> int:
+    """Bytes that something holds; a checkpoint or cosignatures hold as much as a request may have."""
+    if isinstance(item, Submit):
+        return len(item.leaf)
+    return MAX_REQUEST if isinstance(item, Call) else 1024

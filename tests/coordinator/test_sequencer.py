@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.errors import NotSequencing, QuotaExceeded, RolledBack
+from coordinator.errors import NotSequencing, Overloaded, QuotaExceeded, RolledBack
 from coordinator.sequencing.head import read_head
+from coordinator.sequencing.inbox import Inbox
 from coordinator.sequencing.quota import Quota
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.evidence import frame, judge_equivocation, split
@@ -376,6 +377,28 @@ def test_a_member_that_says_too_much_waits_and_others_do_not(
         assert caught.value.retry_after_s > 0
         other = federation.entry(steward_of("bern"), reviewed(federation))
         assert sequencer.submit(other.leaf).result(WAIT_S).applied
+
+
+def test_what_anybody_sends_waits_within_bounds_and_the_coordinators_own_word_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood of forged entries, which nobody has judged yet, fills no memory."""
+    monkeypatch.setattr("coordinator.sequencing.inbox.MAX_WAITING", 3)
+    monkeypatch.setattr("coordinator.sequencing.inbox.MAX_WAITING_BYTES", 1000)
+    inbox = Inbox()
+    taken = [inbox.submit(bytes(10)) for _ in range(3)]
+    with pytest.raises(Overloaded, match="nothing of this was taken, send it again"):
+        inbox.submit(b"").result(0)
+    with pytest.raises(Overloaded):
+        inbox.call(lambda: None).result(0)
+    said = inbox.say((TimeNoted(type="time.noted"),))
+    work, _ = inbox.take(0)
+    assert [item.future for item in work] == [*taken, said]
+    inbox.submit(bytes(1000))
+    with pytest.raises(Overloaded):
+        inbox.submit(b"").result(0)
+    inbox.take(0)
+    assert not inbox.submit(b"").done()
 
 
 # --- finality -----------------------------------------------------------------------------------

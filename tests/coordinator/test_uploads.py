@@ -8,21 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.errors import StorageExceeded
-from coordinator.http.uploads import Uploads
-from ledger.copies.blobs import blob_ref
+from coordinator.errors import DiskFull, QuotaExceeded, StorageExceeded
+from coordinator.http.upload_journal import UploadJournal
+from coordinator.http.uploads import UploadLimits, Uploads
+from coordinator.settings import UPLOADS
+from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.cards import DatasetCard, seal_card
 from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.errors import RequestRefused
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.messages import LEAF_TYPE
+from tests.adversary.changes import weak_policy
 from tests.coordinator.serving import Serving
-from tests.federation import Federation, node_of
+from tests.federation import Federation, node_of, steward_of
 
 
 def test_what_entries_name_costs_nothing_and_members_do_not_crowd_one_another() -> None:
     named: set[str] = set()
-    uploads = Uploads(10, named.__contains__)
+    uploads = Uploads(UploadLimits(10), named.__contains__)
     uploads.claim("basel", "a", 6)
     uploads.claim("basel", "a", 6)  # its next part
     with pytest.raises(StorageExceeded, match="say the entries that name them first"):
@@ -38,7 +41,7 @@ def test_what_entries_name_costs_nothing_and_members_do_not_crowd_one_another() 
 
 
 def test_what_was_stated_once_of_an_unfinished_upload_holds() -> None:
-    uploads = Uploads(10, lambda _: False)
+    uploads = Uploads(UploadLimits(10), lambda _: False)
     uploads.claim("basel", "a", 8)
     uploads.claim("basel", "a", 1)
     with pytest.raises(StorageExceeded):
@@ -50,7 +53,7 @@ def test_what_was_stated_once_of_an_unfinished_upload_holds() -> None:
 
 
 def test_many_small_blobs_are_bounded_by_their_number() -> None:
-    uploads = Uploads(2**32, lambda _: False, most=3)
+    uploads = Uploads(UploadLimits(2**32, blobs=3), lambda _: False)
     for name in "abc":
         uploads.claim("basel", name, 1)
     with pytest.raises(StorageExceeded, match="3 blobs"):
@@ -111,6 +114,110 @@ def test_a_blob_that_is_here_takes_no_parts_that_nobody_counts(tmp_path: Path) -
         with pytest.raises(RequestRefused) as refused:
             put(client, schema.sha256, 0, 2001, bytes(1900))
         assert refused.value.status == 429
+
+
+def test_a_restart_gives_nobody_new_room_for_what_no_entry_names(tmp_path: Path) -> None:
+    federation = Federation.found(("basel", "bern"))
+    held: list[bytes] = []
+    for _ in range(3):  # a member that brings junk, and waits for restarts
+        with (
+            Serving(federation, tmp_path, unnamed_limit=2000) as serving,
+            serving.client(node_of("basel")) as client,
+            serving.client(node_of("bern")) as other,
+        ):
+            for _ in range(2):
+                junk = os.urandom(700)
+                with suppress(RequestRefused):
+                    client.put_blob(junk)
+                    held.append(junk)
+            begun = os.urandom(32).hex()
+            with suppress(RequestRefused):
+                put(client, begun, 0, 600, bytes(100))
+            assert other.put_blob(b"mine" + os.urandom(4)), "others are not crowded by it"
+            blobs = serving.coordinator.blobs
+    assert len(held) == 2
+    assert sum(blobs.size(blob_ref(junk).sha256) or 0 for junk in held) == 1400
+
+
+def test_what_was_named_or_has_gone_meanwhile_counts_no_more_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    blobs, journal = BlobStore(tmp_path / "blobs"), UploadJournal(tmp_path / UPLOADS)
+    gone = blob_ref(os.urandom(40))
+    named, kept = blobs.put(os.urandom(40)), blobs.put(os.urandom(40))
+    uploads = Uploads(UploadLimits(150), lambda _: False, journal=journal)
+    for ref in (named, kept, gone):
+        uploads.claim("basel", ref.sha256, ref.bytes)
+        uploads.arrived(ref.sha256)
+    again = Uploads(UploadLimits(150), {named.sha256}.__contains__, journal=journal)
+    again.resume(blobs)
+    assert journal.read() == {"basel": {kept.sha256: 40}}
+    again.claim("basel", "d" * 64, 110)
+    with pytest.raises(StorageExceeded):
+        again.claim("basel", "e" * 64, 1)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"\n\n",
+        b"basel " + b"a" * 64,
+        b"basel " + b"a" * 64 + b" -5\n",
+        b"\xff\x00" * 50,
+        b"basel ../../x 5\n",
+        b"basel " + b"a" * 64 + b" 9999999999999999999999\n",
+    ],
+)
+def test_a_journal_that_was_cut_short_or_damaged_counts_what_is_whole_in_it(
+    tmp_path: Path, junk: bytes
+) -> None:
+    journal = UploadJournal(tmp_path / UPLOADS)
+    journal.add("bern", "b" * 64, 7)
+    with (tmp_path / UPLOADS).open("ab") as file:
+        file.write(junk)
+    assert journal.read() == {"bern": {"b" * 64: 7}}
+
+
+def test_a_journal_does_not_grow_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.http.upload_journal.SPARE_LINES", 20)
+    journal = UploadJournal(tmp_path / UPLOADS)
+    uploads = Uploads(UploadLimits(100), lambda _: False, journal=journal)
+    for number in range(200):
+        name = f"{number:064x}"
+        uploads.claim("basel", name, 10)
+        uploads.release("basel", name)
+    assert len((tmp_path / UPLOADS).read_bytes().splitlines()) <= 22
+
+
+def test_a_member_brings_so_much_a_day_and_no_more_named_or_not() -> None:
+    now_s = [0.0]
+    uploads = Uploads(UploadLimits(2**40, daily=864), lambda _: True, now_s=lambda: now_s[0])
+    for name in "ab":
+        uploads.claim("basel", name, 432)
+        uploads.arrived(name)
+    with pytest.raises(QuotaExceeded, match="basel sends too many bytes") as caught:
+        uploads.claim("basel", "c", 10)
+    assert caught.value.retry_after_s == pytest.approx(1000)
+    uploads.claim("bern", "c", 864)
+    now_s[0] = 1001.0
+    uploads.claim("basel", "c", 10)
+
+
+def test_uploads_leave_the_log_its_room_on_the_disk(tmp_path: Path) -> None:
+    uploads = Uploads(UploadLimits(2**40, keep_free=100), lambda _: False, free=lambda: 150)
+    uploads.claim("basel", "a", 50)
+    with pytest.raises(DiskFull, match="the 100 bytes that are kept for the log"):
+        uploads.claim("bern", "b", 51)
+    federation = Federation.found(("basel", "bern"))
+    with Serving(federation, tmp_path, keep_free=2**62) as serving:
+        with serving.client(node_of("basel")) as client:
+            with pytest.raises(RequestRefused, match="disk is full but for") as refused:
+                client.put_blob(os.urandom(100))
+            assert (refused.value.status, refused.value.error) == (503, "DiskFull")
+        assert serving.say(steward_of("basel"), weak_policy()).applied, "the log goes on"
 
 
 def put(client: CoordinatorClient, sha256: str, offset: int, total: int, data: bytes) -> None:
