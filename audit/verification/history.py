@@ -82,6 +82,8 @@ class History:
         chains: index of each entry of a key's chain, by key id.
         log_times: the log's time after each entry.
         keys: index at which each entry key was admitted, by key id.
+        cosigned: sizes of finals and the POSIX seconds by which a quorum had cosigned each, once they are
+            judged.
         witness_keys: every witness key that was ever enrolled, in hex.
         policies: each policy, and the entry after which it was in force.
         carried_spend: what cells had spent in the log that this one took over from.
@@ -104,6 +106,7 @@ class History:
     voids: dict[int, VoidRecord] = field(default_factory=dict)
     chains: dict[str, array[int]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    cosigned: tuple[tuple[int, int], ...] = ()
     witness_keys: set[str] = field(default_factory=set)
     log_times: array[int] = field(default_factory=lambda: array("q"))
     policies: list[tuple[int, Policy]] = field(default_factory=list)
@@ -151,14 +154,16 @@ class History:
 
     def _dispute(self, said: Said, op: KeyRevoked) -> Dispute:
         since = op.compromised_since_ms or 0
-        # The clock of a thief is the thief's. Log time is not; but it only says "not before".
+        # The clock of a thief is the thief's. Log time is not; but it only says "not before", and stands
+        # still while the coordinator says nothing. A quorum that had cosigned an entry by then saw it.
         times = self.log_times
+        seen = max((size for size, at_s in self.cosigned if at_s * 1000 < since), default=0)
         doubtful = []
         for kid in self.members[op.member].keys:
             for index in self.chains.get(kid, ()):
                 after = bisect_right(times, times[index])
                 until = times[after] if after < len(times) else since
-                if index <= said.index and until >= since:
+                if seen <= index <= said.index and until >= since:
                     doubtful.append(index)
         return Dispute(said, op.member, since, tuple(sorted(doubtful)))
 

@@ -118,8 +118,9 @@ def verify(
     checks.append(_anchor(done, trust))  # 2
     checks += check_succession(done, copy, predecessor)
     checks += done.checks  # 3, 4, 5, 8
-    checks += _disputes(done)  # 5
     notes = check_notes(done, copy)
+    done.history.cosigned = notes.cosigned
+    checks += _disputes(done)  # 5
     checks += notes.checks  # 6, 7, 14
     documents = Documents(copy, erased_cards(done.log.state) if done.size else frozenset())
     if done.size:

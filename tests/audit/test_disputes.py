@@ -136,3 +136,48 @@ def _check_console(client: TestClient, within: int, after: int) -> None:
     assert "disputed since" in page
     assert ">expelled<" in page
     assert "key ended by evidence" in page
+
+
+def test_what_hospitals_had_cosigned_before_the_date_is_not_disputed_however_still_log_time_stood(
+    tmp_path: Path,
+) -> None:
+    federation = Federation.found()
+    tick(federation)
+    seen = federation.say(NODE, resumed("1")).index  # log time stands still from here on
+    federation.finalize()
+    federation.now_ms += 3_600_000
+    since = federation.now_ms
+    federation.now_ms += 1000
+    late = federation.say(NODE, resumed("2")).index
+    revoke = KeyRevoked(type="key.revoked", member=NODE, compromised_since_ms=since)
+    federation.say(steward_of("basel"), revoke)
+    federation.finalize()
+    (copy,) = open_copies(str(write(federation, "", tmp_path).home))
+    found = verify(copy, trust=federation.id)
+    copy.close()
+    assert found.report.refuted == ()
+    (dispute,) = found.history.disputes()
+    assert seen not in dispute.entries
+    assert late in dispute.entries, (
+        "signed within the silence, and by nobody's clock before the date"
+    )
+
+
+def test_cosignatures_of_too_few_hospitals_or_of_after_the_date_clear_nothing(
+    tmp_path: Path,
+) -> None:
+    federation = Federation.found()
+    tick(federation)
+    stolen = federation.say(NODE, resumed("1")).index
+    since = federation.now_ms
+    for hospital in ("basel", "bern"):  # two of four, one of them the thief's
+        federation.checkpoint([node_of(hospital)], at_s=since // 1000 - 60)
+    for hospital in ("chur", "davos"):
+        federation.checkpoint([node_of(hospital)], at_s=since // 1000 + 60)
+    federation.finals.append(federation.log.size)
+    revoke = KeyRevoked(type="key.revoked", member=NODE, compromised_since_ms=since)
+    federation.say(steward_of("basel"), revoke)
+    (copy,) = open_copies(str(write(federation, "", tmp_path).home))
+    found = verify(copy, trust=federation.id)
+    copy.close()
+    assert stolen in found.history.disputes()[0].entries
