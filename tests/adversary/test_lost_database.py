@@ -17,6 +17,7 @@ from tests.adversary.coordinator import Story, copy_home
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR
+from tests.patience import PATIENCE_S
 
 
 @attack(
@@ -36,7 +37,7 @@ def test_a_coordinator_that_was_rolled_back_stops(world: World) -> None:
     store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
     running = sequencer(store)
     running.start()
-    running.say(TimeNoted(type="time.noted")).result(10)
+    running.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
     running.close()
     store.close()
     for file in home.glob("ledger.db*"):

@@ -15,6 +15,7 @@ from ledger.errors import LedgerError
 from ledger.formats.key_file import save_keyring
 from tests.consilium.conftest import Run
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
+from tests.patience import PATIENCE_S
 
 NODES = tuple(map(node_of, HOSPITALS))
 NOTED = TimeNoted(type="time.noted")
@@ -50,7 +51,7 @@ def test_who_leaves_nodes_out_is_told_their_names_and_the_fork_before_the_coordi
     assert f"over more than {short.log.size} entries" in said.err
     assert json.loads(said.out)["warning"] in said.err
     with Coordinator(load_settings(hub), federation.rings[COORDINATOR]) as running:
-        running.sequencer.say(NOTED).result(30)
+        running.sequencer.say(NOTED).result(PATIENCE_S)
         with pytest.raises(LedgerError):  # the hospital that was left out shows what it holds
-            running.sequencer.examine(federation.checkpoint()).result(30)
+            running.sequencer.examine(federation.checkpoint()).result(PATIENCE_S)
         assert running.sequencer.view.stopped is not None, "what was warned of"

@@ -23,6 +23,7 @@ from ledger.formats.witness import checkpoint_path
 from tests.consilium.conftest import Run
 from tests.coordinator.serving import Serving
 from tests.federation import Federation, node_of, steward_of
+from tests.patience import PATIENCE_S
 
 HOSPITALS = ("basel", "bern", "chur")
 NAME = "auditor.example.org/witness"
@@ -160,14 +161,14 @@ def test_a_witness_that_listens_follows_answers_and_ends_on_sigterm(
     assert process.stdout is not None
     ready = json.loads(process.stdout.readline())
     monitored = f"{ready['listening']}/{checkpoint_path(federation.origin)}"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while (answer := httpx.get(monitored)).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     verify_note(answer.content, (parse_vkey(ready["witness"]),))
     assert httpx.get(f"{ready['listening']}/healthz").text == "ok\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     process.stdout.close()
     assert process.stderr is not None
     process.stderr.close()

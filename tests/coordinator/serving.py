@@ -24,6 +24,7 @@ from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import cosign
 from ledger.formats.witness import witness_name
 from tests.federation import COORDINATOR, Federation
+from tests.patience import PATIENCE_S
 
 
 class Serving:
@@ -58,14 +59,18 @@ class Serving:
         trace: TracebackType | None,
     ) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self.coordinator.close()
 
     def client(self, handle: str | None = None) -> CoordinatorClient:
         """A connection of a member, or of a stranger."""
         key = None if handle is None else self.federation.rings[handle].request
         return CoordinatorClient(
-            self.url, federation=self.federation.id, handle=handle, request_key=key, timeout_s=10
+            self.url,
+            federation=self.federation.id,
+            handle=handle,
+            request_key=key,
+            timeout_s=PATIENCE_S,
         )
 
     def follow(self) -> None:
@@ -98,7 +103,7 @@ class Serving:
                 line = cosign(note, witness, witness_name(origin, handle), int(time.time()))
                 client.cosign(size, line)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Wait for something that the coordinator does by itself."""
         ends = time.monotonic() + seconds
         while not condition():

@@ -22,10 +22,10 @@ from ledger.formats.receipt import open_receipt
 from ledger.formats.witness import witness_name
 from tests.broken_writes import Writes, writers
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
+from tests.patience import PATIENCE_S
 
 pytest_plugins = ("tests.postgres",)
 
-WAIT_S = 10
 HOSPITALS = ("basel", "bern", "chur")
 FILES: dict[str, tuple[type | ModuleType, str]] = {"HeadFile.write": (HeadFile, "write")}
 KINDS = ("LogStore.append", "LogStore.put_final", "LogStore.put_conflict", "HeadFile.write")
@@ -137,14 +137,14 @@ class Story:
         raise AssertionError("it never got through")
 
     def _submit(self, leaf: bytes) -> None:
-        answer = self.sequencer.submit(leaf).result(WAIT_S)
+        answer = self.sequencer.submit(leaf).result(PATIENCE_S)
         assert answer.applied
-        assert self.sequencer.submit(leaf).result(WAIT_S) == answer
+        assert self.sequencer.submit(leaf).result(PATIENCE_S) == answer
         self.answers[leaf] = answer
 
     def _equivocate(self, leaf: bytes) -> None:
         try:
-            self.sequencer.submit(leaf).result(WAIT_S)
+            self.sequencer.submit(leaf).result(PATIENCE_S)
         except NotAdmitted:
             kept = [conflict.kind for conflict in self.store.conflicts()]
             if kept != ["equivocation"]:
@@ -156,11 +156,11 @@ class Story:
             ring = self.federation.rings[node_of(name)]
             witness = witness_name(self.federation.origin, node_of(name))
             line = cosign(view.note, ring.witness, witness, self.federation.now_ms // 1000)
-            self.sequencer.cosign(view.size, line).result(WAIT_S)
+            self.sequencer.cosign(view.size, line).result(PATIENCE_S)
 
     def _final(self) -> None:
         for _ in range(3):
-            self.sequencer.examine(self.sequencer.view.note).result(WAIT_S)
+            self.sequencer.examine(self.sequencer.view.note).result(PATIENCE_S)
         stopped = self.sequencer.view.stopped
         if stopped is not None:
             raise CoordinatorError(stopped)

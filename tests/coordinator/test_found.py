@@ -19,6 +19,7 @@ from ledger.formats.key_file import load_keyring
 from ledger.formats.keys import KeyRing
 from ledger.rules.log import Log
 from tests.federation import POLICY
+from tests.patience import PATIENCE_S
 
 pytest_plugins = ("tests.postgres",)
 
@@ -118,7 +119,7 @@ def test_a_federation_on_postgresql_opens_sequences_and_has_one_writer(
         with pytest.raises(AlreadyRunning, match="another process is its writer"):
             Coordinator(settings, founded.keyring)
         noted = coordinator.sequencer.say(TimeNoted(type="time.noted"))
-        assert noted.result(10)[0].applied
+        assert noted.result(PATIENCE_S)[0].applied
         assert coordinator.sequencer.view.size == 2
     with Coordinator(settings, founded.keyring) as coordinator:
         assert coordinator.sequencer.view.size == 2

@@ -35,8 +35,8 @@ from ledger.rules.encoding import digest
 from ledger.rules.log import Log
 from ledger.rules.state import replace as changed
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
+from tests.patience import PATIENCE_S
 
-WAIT_S = 10
 NOTED = TimeNoted(type="time.noted")
 
 
@@ -123,7 +123,7 @@ def answers(sequencer: Sequencer, hub: Hub) -> list[object]:
     """Receipts for all entries that there are, sent again, and what is said about the conflict."""
     sequencer.start()
     futures = [sequencer.submit(leaf) for leaf in hub.federation.leaves]
-    receipts = [future.result(WAIT_S) for future in futures]
+    receipts = [future.result(PATIENCE_S) for future in futures]
     key = hub.federation.rings[node_of("bern")].entry.id
     retired = sequencer.view.state.keys[key].retired_at
     return [[(r.index, r.applied, r.reason) for r in receipts], retired]
@@ -177,7 +177,7 @@ def test_a_start_replays_only_what_came_after_the_last_stop(
             steward_of("chur"),
             LedgerReviewed(type="ledger.reviewed", size=1, root="0" * 64, finding="in_order"),
         )
-        sequencer.submit(entry.leaf).result(WAIT_S)
+        sequencer.submit(entry.leaf).result(PATIENCE_S)
         size = sequencer.view.size
     assert len(replayed) == len(hub.federation.leaves)
     replayed.clear()
@@ -192,9 +192,9 @@ def test_a_growing_log_is_kept_now_and_then(hub: Hub, monkeypatch: pytest.Monkey
         first = hub.file.path.read_bytes()
         sequencer.start()
         for number in range(2):
-            sequencer.say(NOTED).result(WAIT_S)
+            sequencer.say(NOTED).result(PATIENCE_S)
             hub.federation.now_ms += number
-        sequencer.submit(b"").exception(WAIT_S)  # its turn comes after theirs has ended
+        sequencer.submit(b"").exception(PATIENCE_S)  # its turn comes after theirs has ended
         assert hub.file.path.read_bytes() != first
 
 
@@ -271,7 +271,7 @@ def test_the_head_file_stops_a_database_that_the_snapshot_fits(hub: Hub) -> None
         sequencer.start()
         before = (hub.home / "ledger.db").read_bytes()
         snapshot = hub.file.path
-        sequencer.say(NOTED).result(WAIT_S)
+        sequencer.say(NOTED).result(PATIENCE_S)
         size = sequencer.view.size
     snapshot.unlink()
     hub.file.write(hub.snapshot(len(hub.federation.leaves)))
@@ -340,7 +340,7 @@ def test_a_kill_while_it_is_written_leaves_a_whole_one(hub: Hub) -> None:
         assert writer.stdout.readline() == b"writing\n"
         time.sleep(chance.random() * 0.02)
         writer.send_signal(signal.SIGKILL)
-        writer.wait(10)
+        writer.wait(PATIENCE_S)
         writer.stdout.close()
         assert hub.file.read(hub.federation.id) is not None
     with hub.opened(hub.file) as sequencer:

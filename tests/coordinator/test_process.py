@@ -21,6 +21,7 @@ from ledger.entries.entry import Entry
 from ledger.entries.operations.audits import LedgerReviewed
 from ledger.errors import CallFailed
 from tests.federation import Federation, steward_of
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +59,7 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
 
 def home_of(federation: Federation, tmp_path: Path) -> Path:
@@ -95,7 +96,7 @@ def test_no_acknowledged_entry_is_lost_or_doubled_by_sigkill(tmp_path: Path) -> 
         enough = len(acknowledged) + chance.randrange(20, 120)
 
         def speak(handle: str, url: str, enough: int) -> None:
-            with httpx.Client(timeout=10) as http:
+            with httpx.Client(timeout=PATIENCE_S) as http:
                 while done[handle] < EACH and len(acknowledged) < enough:
                     entry = said[handle][done[handle]]
                     try:
@@ -162,8 +163,8 @@ def test_sigterm_lets_waiting_followers_go_and_closes_in_order(tmp_path: Path) -
         thread.start()
         time.sleep(0.3)
         process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(10) == 0
-        thread.join(10)
+        assert process.process.wait(PATIENCE_S) == 0
+        thread.join(PATIENCE_S)
     assert len(answered) == 1
     log = (tmp_path / "stderr.log").read_text()
     assert json.loads(log.strip().split("\n")[-1])["event"] == "closed"

@@ -24,6 +24,7 @@ from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.encoding import digest
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of
+from tests.patience import PATIENCE_S
 
 NODES = tuple(map(node_of, HOSPITALS))
 NOTED = TimeNoted(type="time.noted")
@@ -109,7 +110,7 @@ def test_a_database_comes_back_whole_and_the_same_log_goes_on(
         assert under_way.wanted() == {}
         under_way.finish()
     with Coordinator(home, federation.rings[COORDINATOR]) as running:
-        (receipt,) = running.sequencer.say(NOTED).result(10)
+        (receipt,) = running.sequencer.say(NOTED).result(PATIENCE_S)
         assert receipt.index >= size
         assert running.sequencer.root(size) == federation.log.tree.root()
 

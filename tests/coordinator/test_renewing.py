@@ -26,10 +26,10 @@ from ledger.errors import AlreadyRunning, NotAdmitted
 from ledger.exchange.renewal import NEXT
 from ledger.formats.key_file import load_keyring, save_keyring
 from tests.federation import COORDINATOR, Federation, ring_of, steward_of
+from tests.patience import PATIENCE_S
 
 PASSPHRASE = b"open sesame"
 NOTED = TimeNoted(type="time.noted")
-WAIT_S = 10
 
 
 pytestmark = pytest.mark.usefixtures("quick_keys")
@@ -69,7 +69,7 @@ def rotate(settings: CoordinatorSettings) -> renewing.Rotated:
 def works_under_one_key(settings: CoordinatorSettings) -> str:
     """It speaks under the key in its home, a replay verifies, and no second file is left."""
     with running(settings) as coordinator:
-        (receipt,) = coordinator.sequencer.say(NOTED).result(WAIT_S)
+        (receipt,) = coordinator.sequencer.say(NOTED).result(PATIENCE_S)
         assert receipt.applied
         state = coordinator.sequencer.view.state
     ring = load_keyring(settings.home / KEYRING, PASSPHRASE)
@@ -104,10 +104,10 @@ def test_the_old_key_says_nothing_more(
     with running(settings) as coordinator:
         assert not coordinator.sequencer.speaks
         with pytest.raises(NotAdmitted, match="entry key is not active"):
-            coordinator.sequencer.say(NOTED).result(WAIT_S)
+            coordinator.sequencer.say(NOTED).result(PATIENCE_S)
         stale = federation.entry(COORDINATOR, NOTED)
         with pytest.raises(NotAdmitted, match="was retired at entry"):
-            coordinator.sequencer.submit(stale.leaf).result(WAIT_S)
+            coordinator.sequencer.submit(stale.leaf).result(PATIENCE_S)
     with pytest.raises(KeysEnded, match="consilium coordinator new-keys"):
         rotate(settings)
 
@@ -125,7 +125,7 @@ def test_a_kill_at_any_step_leaves_a_home_that_speaks(
 
     def dying_say(self: Sequencer, *ops: Any) -> Future[Any]:
         if moment == "after it is said":
-            say(self, *ops).result(WAIT_S)
+            say(self, *ops).result(PATIENCE_S)
         raise Killed
 
     def dying_sync(directory: Path) -> None:
@@ -175,10 +175,10 @@ def test_k_organisations_give_it_new_keys_when_evidence_ended_its_own(
     twins = [federation.entry(COORDINATOR, NOTED, at_ms=federation.now_ms + n) for n in (1, 2)]
     with running(settings) as coordinator:
         sequencer = coordinator.sequencer
-        assert sequencer.submit(twins[0].leaf).result(WAIT_S).applied
+        assert sequencer.submit(twins[0].leaf).result(PATIENCE_S).applied
         with pytest.raises(NotAdmitted):
-            sequencer.submit(twins[1].leaf).result(WAIT_S)
-        sequencer.submit(b"").exception(WAIT_S)  # now the evidence is durable too
+            sequencer.submit(twins[1].leaf).result(PATIENCE_S)
+        sequencer.submit(b"").exception(PATIENCE_S)  # now the evidence is durable too
         assert not sequencer.speaks
         asked = request_keys(settings.home, federation.id, PASSPHRASE, "interactive")
         assert request_keys(settings.home, federation.id, PASSPHRASE, "interactive") == asked
@@ -186,7 +186,7 @@ def test_k_organisations_give_it_new_keys_when_evidence_ended_its_own(
         proposed = federation.entry(
             steward_of("basel"), ChangeProposed(type="change.proposed", change=asked.change)
         )
-        assert sequencer.submit(proposed.leaf).result(WAIT_S).applied
+        assert sequencer.submit(proposed.leaf).result(PATIENCE_S).applied
         follow(federation, settings)
         key = twins[0].body.key
         assert (
@@ -195,7 +195,7 @@ def test_k_organisations_give_it_new_keys_when_evidence_ended_its_own(
         endorsed = federation.entry(
             steward_of("bern"), ChangeEndorsed(type="change.endorsed", change=proposed.hash)
         )
-        assert sequencer.submit(endorsed.leaf).result(WAIT_S).applied
+        assert sequencer.submit(endorsed.leaf).result(PATIENCE_S).applied
         assert sequencer.view.state.members[COORDINATOR].keys == asked.keys
         assert not sequencer.speaks  # until it is started anew
     assert works_under_one_key(settings) == asked.fingerprint != key

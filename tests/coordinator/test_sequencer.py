@@ -33,8 +33,7 @@ from ledger.formats.checkpoint import Checkpoint, cosign, parse_checkpoint, sign
 from ledger.formats.note import parse_note
 from ledger.formats.witness import witness_name
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
-
-WAIT_S = 10
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_an_entry_is_durable_with_its_checkpoint_when_it_is_answered(
 ) -> None:
     entry = federation.entry(steward_of("basel"), reviewed(federation))
     with sequencing(federation, home) as sequencer:
-        receipt = sequencer.submit(entry.leaf).result(WAIT_S)
+        receipt = sequencer.submit(entry.leaf).result(PATIENCE_S)
         assert (receipt.index, receipt.applied, receipt.reason) == (federation.log.size, True, None)
         copy = verified(federation, home)
         assert copy.size == federation.log.size + 1 == sequencer.view.size
@@ -99,13 +98,13 @@ def test_the_same_bytes_get_the_same_answer_now_and_after_a_restart(
     good = federation.entry(steward_of("basel"), reviewed(federation))
     void = federation.entry(steward_of("bern"), TimeNoted(type="time.noted"))
     with sequencing(federation, home) as sequencer:
-        first = [sequencer.submit(e.leaf).result(WAIT_S) for e in (good, void)]
-        again = [sequencer.submit(e.leaf).result(WAIT_S) for e in (good, void)]
+        first = [sequencer.submit(e.leaf).result(PATIENCE_S) for e in (good, void)]
+        again = [sequencer.submit(e.leaf).result(PATIENCE_S) for e in (good, void)]
         size = sequencer.view.size
     assert [r.reason for r in first] == [None, "not_permitted"]
     assert again == first
     with sequencing(federation, home) as sequencer:
-        assert [sequencer.submit(e.leaf).result(WAIT_S) for e in (good, void)] == first
+        assert [sequencer.submit(e.leaf).result(PATIENCE_S) for e in (good, void)] == first
         assert sequencer.view.size == size
 
 
@@ -115,7 +114,7 @@ def test_the_same_bytes_twice_in_one_batch_are_one_entry(
     leaf = federation.entry(steward_of("basel"), reviewed(federation)).leaf
     with sequencing(federation, home) as sequencer:
         futures = [sequencer.submit(leaf) for _ in range(20)]
-        assert len({f.result(WAIT_S) for f in futures}) == 1
+        assert len({f.result(PATIENCE_S) for f in futures}) == 1
         assert sequencer.view.size == federation.log.size + 1
 
 
@@ -129,12 +128,12 @@ def test_what_does_not_fit_is_refused_and_hinders_nobody(
     with sequencing(federation, home) as sequencer:
         futures = [sequencer.submit(leaf) for leaf in (b"", bytes(forged), good.leaf, rival.leaf)]
         with pytest.raises(LedgerError, match="lengths do not match"):
-            futures[0].result(WAIT_S)
+            futures[0].result(PATIENCE_S)
         with pytest.raises(LedgerError, match="the signature is not one by key"):
-            futures[1].result(WAIT_S)
-        assert futures[2].result(WAIT_S).applied
+            futures[1].result(PATIENCE_S)
+        assert futures[2].result(PATIENCE_S).applied
         with pytest.raises(NotAdmitted, match="its key's chain goes on with number"):
-            futures[3].result(WAIT_S)
+            futures[3].result(PATIENCE_S)
 
 
 def test_a_second_entry_at_a_place_of_a_chain_is_kept_as_evidence_once_a_key(
@@ -148,12 +147,12 @@ def test_a_second_entry_at_a_place_of_a_chain_is_kept_as_evidence_once_a_key(
     def refused(sequencer: Sequencer, *leaves: bytes) -> None:
         for future in [sequencer.submit(leaf) for leaf in leaves]:
             with pytest.raises(NotAdmitted, match=r"chain goes on|was retired at entry"):
-                future.result(WAIT_S)
+                future.result(PATIENCE_S)
 
     with sequencing(federation, home) as sequencer:
         taken = sequencer.submit(good.leaf)
         refused(sequencer, bytes(forged), rivals[0].leaf, rivals[1].leaf)
-        taken_at = taken.result(WAIT_S)
+        taken_at = taken.result(PATIENCE_S)
         assert taken_at.applied
         key = sequencer.view.state.keys[good.body.key]
         assert key.conflicted_at == taken_at.index + 1  # the coordinator said so at once
@@ -179,7 +178,7 @@ def test_evidence_that_was_kept_before_a_crash_is_said_at_the_next_start(
     store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
     store.put_conflict("equivocation", frame(rivals[0].leaf, rivals[1].leaf))
     with sequencing(federation, home, store) as sequencer:
-        sequencer.say(TimeNoted(type="time.noted")).result(WAIT_S)
+        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
         key = sequencer.view.state.keys[rivals[0].body.key]
         assert key.conflicted_at == federation.log.size
     assert verified(federation, home).size == federation.log.size + 2
@@ -194,7 +193,7 @@ def test_kept_evidence_that_does_not_hold_is_said_by_nobody(
     store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
     store.put_conflict("equivocation", frame(rivals[0].leaf, bytes(forged)))
     with sequencing(federation, home, store) as sequencer:
-        sequencer.say(TimeNoted(type="time.noted")).result(WAIT_S)
+        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
         assert sequencer.view.size == federation.log.size + 1
 
 
@@ -206,13 +205,13 @@ def test_a_conflict_of_the_coordinators_own_key_silences_it_and_nobody_else(
         for n in (1, 2)
     ]
     with sequencing(federation, home) as sequencer:
-        assert sequencer.submit(hub[0].leaf).result(WAIT_S).applied
+        assert sequencer.submit(hub[0].leaf).result(PATIENCE_S).applied
         with pytest.raises(NotAdmitted, match="chain goes on"):
-            sequencer.submit(hub[1].leaf).result(WAIT_S)
+            sequencer.submit(hub[1].leaf).result(PATIENCE_S)
         with pytest.raises(NotAdmitted, match="entry key is not active"):
-            sequencer.say(TimeNoted(type="time.noted")).result(WAIT_S)
+            sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
         entry = federation.entry(steward_of("basel"), reviewed(federation))
-        assert sequencer.submit(entry.leaf).result(WAIT_S).applied
+        assert sequencer.submit(entry.leaf).result(PATIENCE_S).applied
         assert sequencer.view.state.keys[hub[0].body.key].conflicted_at is not None
     with sequencing(federation, home) as sequencer:
         assert sequencer.view.stopped is None
@@ -237,7 +236,7 @@ def test_what_waits_becomes_durable_in_one_transaction(
         leaves.append(entry.leaf)
     with sequencing(federation, home) as sequencer:
         futures = [sequencer.submit(leaf) for leaf in leaves]
-        indexes = [f.result(WAIT_S).index for f in futures]
+        indexes = [f.result(PATIENCE_S).index for f in futures]
     assert indexes == list(range(federation.log.size, federation.log.size + 40))
     assert sum(batches) == 40
     assert len(batches) < 40
@@ -249,8 +248,8 @@ def test_the_coordinator_speaks_at_its_place_in_the_order(
     with sequencing(federation, home) as sequencer:
         said = sequencer.say(TimeNoted(type="time.noted"), TimeNoted(type="time.noted"))
         entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(WAIT_S)
-        assert [r.index for r in said.result(WAIT_S)] == [
+        sequencer.submit(entry.leaf).result(PATIENCE_S)
+        assert [r.index for r in said.result(PATIENCE_S)] == [
             federation.log.size,
             federation.log.size + 1,
         ]
@@ -281,17 +280,17 @@ def test_a_broken_write_is_answered_no_and_a_restart_goes_on_from_what_is_stored
         before = sequencer.view
         store.append = Breaking(store.append, stored=stored)  # type: ignore[method-assign, assignment]
         with pytest.raises(NotSequencing, match="the disk is gone"):
-            sequencer.submit(leaf).result(WAIT_S)
+            sequencer.submit(leaf).result(PATIENCE_S)
         del store.append  # the disk is back, yet nothing may be signed for that size again
         with pytest.raises(NotSequencing, match="only a restart can tell"):
-            sequencer.submit(other).result(WAIT_S)
+            sequencer.submit(other).result(PATIENCE_S)
         assert sequencer.view.size == before.size
         assert sequencer.view.note == before.note
         assert sequencer.view.stopped is not None
     assert verified(federation, home).size == before.size + stored
     with sequencing(federation, home) as sequencer:
-        assert sequencer.submit(leaf).result(WAIT_S).index == before.size
-        assert sequencer.submit(other).result(WAIT_S).index == before.size + 1
+        assert sequencer.submit(leaf).result(PATIENCE_S).index == before.size
+        assert sequencer.submit(other).result(PATIENCE_S).index == before.size + 1
     assert verified(federation, home).size == before.size + 2
 
 
@@ -299,7 +298,7 @@ def test_a_database_from_yesterday_is_refused(federation: Federation, home: Path
     shutil.copy(home / "ledger.db", home / "backup.db")
     with sequencing(federation, home) as sequencer:
         entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(WAIT_S)
+        sequencer.submit(entry.leaf).result(PATIENCE_S)
         held = sequencer.view.size
     for file in home.glob("ledger.db*"):
         file.unlink()
@@ -320,18 +319,18 @@ def test_a_members_checkpoint_stops_a_coordinator_that_was_rolled_back(
     newer = federation.checkpoint()
     with sequencing(federation, home) as sequencer:
         with pytest.raises(RolledBack, match=f"over {federation.log.size} was signed"):
-            sequencer.examine(newer).result(WAIT_S)
+            sequencer.examine(newer).result(PATIENCE_S)
         entry = federation.entry(steward_of("bern"), reviewed(federation))
         with pytest.raises(NotSequencing, match="rolled back"):
-            sequencer.submit(entry.leaf).result(WAIT_S)
+            sequencer.submit(entry.leaf).result(PATIENCE_S)
 
 
 def test_a_strangers_checkpoint_stops_nobody(federation: Federation, home: Path) -> None:
     stranger = Federation.found(("zug",))
     with sequencing(federation, home) as sequencer:
         with pytest.raises(LedgerError, match="signed by no key we know"):
-            sequencer.examine(stranger.checkpoint()).result(WAIT_S)
-        sequencer.examine(federation.checkpoint()).result(WAIT_S)
+            sequencer.examine(stranger.checkpoint()).result(PATIENCE_S)
+        sequencer.examine(federation.checkpoint()).result(PATIENCE_S)
         assert sequencer.view.stopped is None
 
 
@@ -369,14 +368,14 @@ def test_a_member_that_says_too_much_waits_and_others_do_not(
     with sequencing(federation, home, quota=Quota(per_s=0.001, burst=2)) as sequencer:
         for number in range(2):
             entry = federation.entry(steward_of("basel"), reviewed(federation, number))
-            sequencer.submit(entry.leaf).result(WAIT_S)
+            sequencer.submit(entry.leaf).result(PATIENCE_S)
             federation.take(entry)
         entry = federation.entry(steward_of("basel"), reviewed(federation, 9))
         with pytest.raises(QuotaExceeded, match="basel-steward sends too many") as caught:
-            sequencer.submit(entry.leaf).result(WAIT_S)
+            sequencer.submit(entry.leaf).result(PATIENCE_S)
         assert caught.value.retry_after_s > 0
         other = federation.entry(steward_of("bern"), reviewed(federation))
-        assert sequencer.submit(other.leaf).result(WAIT_S).applied
+        assert sequencer.submit(other.leaf).result(PATIENCE_S).applied
 
 
 def test_what_anybody_sends_waits_within_bounds_and_the_coordinators_own_word_always(
@@ -416,8 +415,8 @@ def test_without_witnesses_a_checkpoint_is_final_when_signed(tmp_path: Path) -> 
     with sequencing(federation, tmp_path) as sequencer:
         assert sequencer.view.final_size == federation.log.size
         entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(WAIT_S)
-        sequencer.say(TimeNoted(type="time.noted")).result(WAIT_S)
+        sequencer.submit(entry.leaf).result(PATIENCE_S)
+        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == federation.log.size + 2
     assert verified(federation, tmp_path).final.size == federation.log.size + 2
@@ -435,10 +434,10 @@ def test_a_checkpoint_is_final_with_its_quorum_and_not_one_before(
         before, note = sequencer.view.final_size, sequencer.view.note
         size = sequencer.view.size
         for handle in ("basel-node", "basel-node", "bern-node"):
-            sequencer.cosign(size, line(federation, handle, note)).result(WAIT_S)
+            sequencer.cosign(size, line(federation, handle, note)).result(PATIENCE_S)
             assert sequencer.view.final_size == before
         assert b"bern-node" in sequencer.checkpoint()
-        sequencer.cosign(size, line(federation, "chur-node", note)).result(WAIT_S)
+        sequencer.cosign(size, line(federation, "chur-node", note)).result(PATIENCE_S)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == size
         assert sequencer.view.final_note == sequencer.checkpoint()
@@ -457,15 +456,15 @@ def test_a_strangers_cosignature_is_refused_and_an_unknown_size_too(
 ) -> None:
     with sequencing(federation, home) as sequencer:
         federation.tick_ms = 0
-        sequencer.say(TimeNoted(type="time.noted")).result(WAIT_S)
+        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
         note, size = sequencer.view.note, sequencer.view.size
         with pytest.raises(UnknownKey, match="by no node of this federation"):
-            sequencer.cosign(size, line(federation, steward_of("basel"), note)).result(WAIT_S)
+            sequencer.cosign(size, line(federation, steward_of("basel"), note)).result(PATIENCE_S)
         with pytest.raises(NotConsistent, match="signed none of that size"):
-            sequencer.cosign(size + 1, line(federation, "bern-node", note)).result(WAIT_S)
+            sequencer.cosign(size + 1, line(federation, "bern-node", note)).result(PATIENCE_S)
         bad = line(federation, "bern-node", _signed_at(federation, size - 1))
         with pytest.raises(BadSignature, match="bern-node"):
-            sequencer.cosign(size, bad).result(WAIT_S)
+            sequencer.cosign(size, bad).result(PATIENCE_S)
 
 
 def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_needs_is(
@@ -476,16 +475,16 @@ def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_nee
     with sequencing(federation, tmp_path, final_interval_s=3600.0) as sequencer:
         opened = sequencer.view.final_size
         entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(WAIT_S)
+        sequencer.submit(entry.leaf).result(PATIENCE_S)
         federation.take(entry)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == opened
         ready = federation.entry(node_of("basel"), NodeReady(type="node.ready", protocol=1))
-        sequencer.submit(ready.leaf).result(WAIT_S)
+        sequencer.submit(ready.leaf).result(PATIENCE_S)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == opened  # basel counts in it, and has not cosigned it
         note, size = sequencer.view.note, sequencer.view.size
-        sequencer.cosign(size, line(federation, node_of("basel"), note)).result(WAIT_S)
+        sequencer.cosign(size, line(federation, node_of("basel"), note)).result(PATIENCE_S)
         _settle(sequencer, federation)
         assert sequencer.view.final_size == opened + 2
 
@@ -493,7 +492,7 @@ def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_nee
 def _settle(sequencer: Sequencer, federation: Federation) -> None:
     """Wait until the sequencer's thread has come round once more."""
     for _ in range(2):
-        sequencer.examine(federation.checkpoint()).result(WAIT_S)
+        sequencer.examine(federation.checkpoint()).result(PATIENCE_S)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100])

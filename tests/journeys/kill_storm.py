@@ -182,7 +182,9 @@ class _Log:
     def _until_it_serves(self, child: Child) -> bool:
         """Wait until the process answers; False when it has ended instead."""
         while child.age_s < _START_TIMEOUT_S:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", self._port, timeout=_START_TIMEOUT_S
+            )
             try:
                 connection.request("GET", "/healthz")
                 if connection.getresponse().status == 200:

@@ -44,6 +44,7 @@ from node.service.loop import NodeService
 from node.service.settings import NodeSettings
 from node.training.process.trainer import NoopTrainer, Trainer
 from tests.federation import Federation, node_of, steward_of
+from tests.patience import PATIENCE_S
 
 PASSPHRASE = b"correct horse"
 POLICY = Policy(
@@ -75,7 +76,7 @@ class Running:
     def stop(self) -> None:
         """Stop and close everything, as the end of a process does."""
         self.service.stop()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         self.register.close()
         self.membership.close()
@@ -153,7 +154,7 @@ class Town:
     def stop_coordinator(self) -> None:
         """Stop it; nodes go on without."""
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         self.coordinator.close()
 
     @property
@@ -161,7 +162,7 @@ class Town:
         """The coordinator's own fold."""
         return self.coordinator.sequencer.view.state
 
-    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Wait for something that somebody does by itself."""
         ends = time.monotonic() + seconds
         while not condition():

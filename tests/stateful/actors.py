@@ -31,9 +31,9 @@ from ledger.formats.keys import KeyRing
 from ledger.rules.members import claim_bytes
 from node.following.witness import Witness
 from tests.federation_log import COORDINATOR, FederationLog, ring_of
+from tests.patience import PATIENCE_S
 from tests.stateful.disks import BreakableStore, as_crash_left_it
 
-WAIT_S = 30
 PEN = "last-entry.leaf"
 HEAD = "head.note"
 
@@ -114,13 +114,13 @@ class Hub:
 
     def submit(self, leaf: bytes) -> Receipt:
         """Take an entry."""
-        receipt = self.sequencer.submit(leaf).result(WAIT_S)
+        receipt = self.sequencer.submit(leaf).result(PATIENCE_S)
         self._look()
         return receipt
 
     def say(self, op: Operation) -> None:
         """The coordinator's own entry; a failed write ends in a refusal, like everybody's."""
-        self.sequencer.say(op).result(WAIT_S)
+        self.sequencer.say(op).result(PATIENCE_S)
         self._look()
 
     def leaves(self, start: int, stop: int) -> list[bytes]:
@@ -227,7 +227,7 @@ class Node:
         if said is None:
             return
         self._loss = loss
-        self._called(lambda: self.hub.sequencer.cosign(said.size, said.line).result(WAIT_S))
+        self._called(lambda: self.hub.sequencer.cosign(said.size, said.line).result(PATIENCE_S))
 
     def compare(self, other: Node) -> None:
         """Look at the checkpoint of a node that holds no more than this one."""

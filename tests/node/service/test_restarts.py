@@ -58,8 +58,8 @@ def test_a_node_that_starts_without_its_coordinator_waits_for_it(town: Town) -> 
 def test_an_update_after_the_deadline_is_void_and_the_same_bytes_serve_the_next_attempt(
     town: Town,
 ) -> None:
-    slow = Misbehaving(before=[1.6])
-    experiment = start(town, {"basel": slow}, round_timeout_s=1)
+    slow = Misbehaving(before=[3.6])
+    experiment = start(town, {"basel": slow}, round_timeout_s=3)
     finish(town, experiment)
     updates = [
         op for who, op in said(town, UpdateSubmitted) if who == node_of("basel") and op.round == 1

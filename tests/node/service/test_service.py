@@ -37,6 +37,7 @@ from node.training.process.worker import OnIntent
 from tests.federation import node_of
 from tests.node.service.played import finish, said, start
 from tests.node.town import Town, small_spec
+from tests.patience import PATIENCE_S
 
 
 def test_an_experiment_runs_to_its_released_model(town: Town) -> None:
@@ -190,7 +191,7 @@ def test_a_broken_receipt_turns_the_node_red_and_is_put_on_record_once(town: Tow
     sequencer._promises = true
     assert node.service.picture.broken_promise is None
     time.sleep(0.002)
-    sequencer.say(TimeNoted(type="time.noted")).result(10)
+    sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
     town.until(lambda: node.service.picture.broken_promise is not None)
     town.until(lambda: len(said(town, ReceiptBroken)) == 1)
     town.until(lambda: node.membership.receipts.unpublished == ())

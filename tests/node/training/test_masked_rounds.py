@@ -133,7 +133,7 @@ def test_a_dropout_at_each_phase_and_every_sum_is_that_of_the_vectors(town: Town
 
 def test_no_vector_reaches_the_coordinator_bare(town: Town) -> None:
     experiment, trainers = start(town, rounds=2)
-    town.until(lambda: town.experiment(experiment).status == "released", 60)
+    town.until(lambda: town.experiment(experiment).status == "released")
     held = list((town.directory / "hub").rglob("*"))
     content = [path.read_bytes() for path in held if path.is_file()]
     bare = [update for t in trainers.values() for made in t.made.values() for update in made]
@@ -145,7 +145,7 @@ def test_no_vector_reaches_the_coordinator_bare(town: Town) -> None:
 
 def test_every_node_reveals_one_secret_of_each_and_never_both(town: Town) -> None:
     experiment, _ = start(town, rounds=1)
-    town.until(lambda: town.experiment(experiment).status == "released", 60)
+    town.until(lambda: town.experiment(experiment).status == "released")
     for op in said(town, MaskingRevealed):
         assert {share.secret for share in op.shares} == {"seed"}
         assert len({share.of for share in op.shares}) == len(op.shares) >= 3
@@ -159,11 +159,11 @@ def test_a_node_that_restarts_within_a_round_goes_on_with_its_secrets(town: Town
         current = town.experiment(experiment).round
         return current is not None and "bern-heart" in current.updates
 
-    town.until(submitted, 30)
+    town.until(submitted)
     town.stop_node("bern")
     town.start_node("bern", trainers["bern"])
     trainers["basel"].gate.set()
-    town.until(lambda: town.experiment(experiment).next_round == 2, 40)
+    town.until(lambda: town.experiment(experiment).next_round == 2)
     (op,) = (op for op in said(town, RoundAggregated) if op.round == 1)
     assert op.attempt == 1
     assert "bern-heart" in {o.dataset for o in said(town, MaskingAgreed) if o.round == 1}
@@ -177,11 +177,11 @@ def test_a_coordinator_that_restarts_within_a_round_goes_on_by_folding(town: Tow
         current = town.experiment(experiment).round
         return current is not None and len(current.updates) >= 2
 
-    town.until(submitted, 30)
+    town.until(submitted)
     town.stop_coordinator()
     town.start_coordinator()
     trainers["basel"].gate.set()
-    town.until(lambda: town.experiment(experiment).next_round == 2, 60)
+    town.until(lambda: town.experiment(experiment).next_round == 2)
     (op,) = (op for op in said(town, RoundAggregated) if op.round == 1)
     assert op.attempt == 1
 
@@ -207,7 +207,7 @@ def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
             return honest(key)
 
         masker.reveal = reveal
-    town.until(lambda: town.experiment(experiment).status == "released", 60)
+    town.until(lambda: town.experiment(experiment).status == "released")
     assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
     updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
     for name in HOSPITALS:
