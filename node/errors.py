@@ -103,6 +103,20 @@ class IntentRefused(NodeError):
         self.purpose = purpose
 
 
+class AllowanceStale(NodeError):
+    """Something was charged to all patients while a round was made with what they had left before.
+
+    Nothing was released; the round is made again with what is left now. What is looked at was charged to all
+    alike, so that this happens says nothing of any patient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "all patients were charged for something else while the round was made; nothing was released, and "
+            "it is made again with what they have left"
+        )
+
+
 class SelfTestFailed(NodeError):
     """What this node's training code sends over synthetic rows is not what a plan would say.
 

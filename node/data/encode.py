@@ -44,6 +44,7 @@ OPERATIONS: Mapping[str, Literal["public", "event"]] = MappingProxyType(
         "encode.examples": "public",  # rows without a target dropped, a patient's rows side by side
         "blocks.rows_of_blocks": "public",  # the blocks charged, and the day that the hospital first saw one
         "augment.number_inputs": "public",  # columns
+        "augment.with_own_views": "public",  # the row, and jitter by the patient's id
         "augment.with_views": "public",  # the row, and jitter that is drawn independently of all rows
         "snapshot.unit_split": "public",  # a keyed hash of the patient
         "snapshot.split_table": "public",

@@ -44,6 +44,7 @@ from node.duties.masking import Advertise, Agree, MaskingDuty, ShareSecrets
 from node.duties.plan_check import CheckedPlan, check
 from node.duties.situation import LocalPolicy, Memory, Standing
 from node.errors import (
+    AllowanceStale,
     DatasetChanged,
     IntentRefused,
     IntentsClosed,
@@ -186,7 +187,7 @@ class Actor:
             raise error
         if isinstance(error, SelfTestFailed):
             return  # the service waits: nothing was drawn, and a repaired node can still do it
-        if isinstance(error, IntentsClosed | IntentRefused):
+        if isinstance(error, IntentsClosed | IntentRefused | AllowanceStale):
             return  # the experiment ended meanwhile: what is to do follows from the log
         if task.mask is not None and isinstance(error, RoundFailed):
             self._abandon(task.experiment, error)

@@ -338,6 +338,12 @@ class PrivateRegister:
             connection.execute(sa.insert(tables.restarts).values(nonce=nonce, at_ms=at_ms))
         return nonce
 
+    def note_log(self, federation: str, at_ms: int) -> None:
+        """Note that this register came into a log, by its id; `knows_restart` tells, of a backup too."""
+        with self._held.lock, self._held.writing() as connection:
+            row = sa.insert(tables.restarts).prefix_with("OR IGNORE")
+            connection.execute(row.values(nonce=federation, at_ms=at_ms))
+
     def knows_restart(self, nonce: str) -> bool:
         """Whether this register made that nonce: if not, it has forgotten a life of this node."""
         query = sa.select(tables.restarts.c.nonce).where(tables.restarts.c.nonce == nonce)

@@ -17,6 +17,7 @@ from ledger.rules.state import State
 from node.data.registration import finish_registrations
 from node.duties.actor import Actor
 from node.duties.audited import residuals_audited
+from node.duties.predecessors import account_for_predecessors
 from node.errors import ServiceError
 from node.following.cosigning import Cosigning
 from node.register.private import PrivateRegister
@@ -64,6 +65,8 @@ class Statements:
                 "run consilium member join, or ask a steward"
             )
         self._membership.author.resend()
+        home = self._membership.home.path
+        account_for_predecessors(home, state, self._me, self._private, self._now_ms())
         finish_registrations(self._private, state)
         if state.succession is not None and not member.ready:
             self._bring_schemas(state)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from immutables import Map
 
 from ledger.entries.operations.experiments import ExperimentStopped
+from ledger.entries.operations.succession import Predecessor
+from ledger.entries.operations.values import BlobRef
+from ledger.exchange.home import LEDGER, MEMBER, PREDECESSORS, MemberConfig
+from ledger.formats.strict import canonical
 from ledger.rules.experiments import site_of
+from ledger.rules.state import State, Succession, replace
 from node.data.patient_spend import Allowance, PatientSpend, members_of
-from node.duties.duty import Adopt, Refuse, Settle
+from node.duties.duty import Adopt, Refuse, Send, Settle
 from node.duties.individual import PatientAccounts, steps_of_patients
+from node.duties.predecessors import account_for_predecessors
 from node.register.accounts import Key
 from node.register.individual import LIFETIME, open_spend
 from tests.adversary.hospital import Hospital
 from tests.adversary.registry import attack
+from tests.adversary.test_masked_rounds import given_up
 from tests.adversary.world import World
-from tests.federation import RESEARCHER
+from tests.federation import HOSPITALS, RESEARCHER
+from tests.masked import MaskedRound
 from tests.one_by_one import STRETCHED, register_one_by_one
 
 KEY = bytes(range(32))
@@ -43,13 +55,13 @@ def begin(world: World, name: str) -> Key:
     return key
 
 
-def play(world: World, key: Key, number: int, costs: list[int]) -> None:
+def play(world: World, key: Key, number: int, costs: list[int], *, submit: bool = True) -> None:
     """A round at basel that cost its patients so much; its update is in the log."""
     register = world.hospital("basel").register
     register.record_intent(*key, "train", round_number=number, steps=1, at_ms=1)
     cost = PatientSpend(PEOPLE, np.array(costs))
     PatientAccounts(register, KEY).recorder(key, number)(cost.encode())
-    if number == 1:
+    if number == 1 and submit:
         world.federation.submit(*key)
         world.settle()
 
@@ -126,6 +138,90 @@ def test_a_reservation_that_the_accounts_forgot_is_charged_to_everybody(world: W
     assert [d for d in basel.duties() if getattr(d, "experiment", "") == key[0]] == [
         Refuse(*key, "unavailable")
     ]
+
+
+def test_a_masked_round_that_begins_anew_costs_no_patient_anything_again(world: World) -> None:
+    """With full noise at each hospital the same vector goes out again, under new masks."""
+    register_one_by_one(world.federation, "basel")
+    experiment = world.experiment(
+        HOSPITALS, quorum=3, secure_aggregation=True, privacy=STRETCHED, rounds=6
+    )
+    key, basel = (experiment, "basel-heart"), world.hospital("basel")
+    masked = MaskedRound(world.federation, experiment).until("mask")
+    world.settle()
+    basel.check_plan(experiment)
+    basel.reserve(*key)
+    step, _ = step_of(world, key)
+    play(world, key, 1, [step, 7, 0], submit=False)
+    basel.register.outbox.store(*key, 1, BlobRef(sha256="a" * 64, bytes=1))
+    first = masked.masking.context
+    basel.register.outbox.keep_masks(*key, first, b"sealed")
+    assert [type(duty) for duty in basel.duties()] == [Send]
+    masked.until("unmask")
+    given_up(masked)
+    again = MaskedRound(world.federation, experiment).until("mask")
+    world.settle()
+    assert again.masking.context != first
+    basel.register.outbox.keep_masks(*key, again.masking.context, b"sealed again")
+    found = [duty for duty in basel.duties() if getattr(duty, "experiment", "") == experiment]
+    assert found == [Send(*key, 1, 2)], "the vector that was made and paid for, and no other"
+    assert spent(basel) == [step, 7, 0]
+    assert basel.register.view.used_by(key) == Map({"train": 1})
+
+
+def succeeded(world: World, home: Path, *, keep: bool) -> State:
+    """A log that took over from the world's, as basel's home has it, with or without its copy of the old one."""
+    basel = world.hospital("basel")
+    if keep:
+        kept = home / PREDECESSORS / "old"
+        kept.mkdir(parents=True)
+        shutil.copy(basel.directory / "ledger.db", kept / LEDGER)
+        config = MemberConfig(
+            consilium=1,
+            federation=world.federation.id,
+            url="https://gone.example.org",
+            handle=basel.handle,
+            role="node",
+            organisation="basel",
+        )
+        (kept / MEMBER).write_bytes(canonical(config))
+    before = Predecessor(federation=world.federation.id, size=1, root="0" * 64, state="0" * 64)
+    carried = Succession(before, (), 0, (), "")
+    return replace(basel.replica.state, federation="e" * 64, succession=carried, experiments=Map())
+
+
+@attack(
+    name="a node restores a backup from before a succession, of whose rounds the new log says nothing",
+    exposed_by="the node's own software",
+    evidence="the home's copy of the log before",
+)
+@pytest.mark.parametrize("keep", [True, False], ids=["with the old copy", "without it"])
+def test_a_log_that_took_over_forgets_no_patient(world: World, reserved: Key, keep: bool) -> None:
+    basel, home = world.hospital("basel"), world.directory / "home"
+    step, _ = step_of(world, reserved)
+    backup = basel.back_up(world.directory / "backup")
+    play(world, reserved, 1, [step, 7, 0])
+    basel.follow()
+    truth = spent(basel)
+    state = succeeded(world, home, keep=keep)
+    everything = [basel.register.view.cells[CELL].limit.g_max] * 3
+
+    def start() -> list[int]:
+        account_for_predecessors(home, state, basel.handle, basel.register, 1)
+        return spent(basel)
+
+    honest = start()
+    assert honest == (
+        truth if keep else [one + g for one, g in zip(truth, everything, strict=True)]
+    )
+    assert start() == honest
+    basel.restore(backup)  # the lie
+    world.attack_begins()
+    found = start()
+    assert found == ([step] * 3 if keep else everything)  # the round that the old copy names
+    assert all(kept >= true for kept, true in zip(found, truth, strict=True))
+    assert start() == found
+    world.exposed("the node's own software")
 
 
 def test_a_second_experiment_beside_the_first_finds_what_that_one_left(

@@ -6,11 +6,15 @@ of its patient, so the mean over a patient's rows, before the clip, is the mean 
 
 Promise: sensitivity and charge are those of the rows. The jitter is drawn afresh in each round from the
 node's secure source and is independent of the data: given the jitter, each patient's vector depends on that
-patient's rows alone, and is clipped like any other. Not promised: that it helps; tables have no symmetry like
+patient's rows alone, and is clipped like any other. Where each patient has an account (``with_own_views``) the
+jitter is a keyed function of round and patient: a round that is made again has the same views, so that it costs
+nobody more than the attempt before, which a restored register may be all that knows of. Not promised: that it helps; tables have no symmetry like
 the mirror image of a picture, and ``copies`` times the rows take ``copies`` times the work.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +41,49 @@ def with_views(
         n * copies rows of the same units, in the same order.
     """
     deviation = int(settings.jitter * GRID)
+    count = (settings.copies - 1) * len(rows.features) * len(numbers)
+    jitter = (rng.gaussian_integers(deviation, count) / GRID).astype(np.float32)
+    return _moved(rows, numbers, settings, jitter.reshape(settings.copies - 1, -1, len(numbers)))
+
+
+def with_own_views(
+    rows: Examples,
+    numbers: npt.NDArray[np.intp],
+    settings: Augment,
+    seed_of: Callable[[str], bytes],
+) -> Examples:
+    """As ``with_views``, by jitter that is the same whenever it is asked for.
+
+    Args:
+        rows: with ids.
+        numbers: as there.
+        settings: as there.
+        seed_of: 32 bytes that nobody else can tell from random ones, of the round and a patient's id.
+    """
+    each = settings.copies - 1
+    counts = np.bincount(rows.patients, minlength=rows.units)
+    ids = () if rows.ids is None else rows.ids
+    drawn = [
+        np.random.default_rng(int.from_bytes(seed_of(patient), "big")).normal(
+            0.0, float(settings.jitter), (each, count, len(numbers))
+        )
+        for patient, count in zip(ids, counts, strict=True)
+    ]
+    empty = np.zeros((each, 0, len(numbers)))
+    jitter = np.concatenate([empty, *drawn], axis=1).astype(np.float32)
+    return _moved(rows, numbers, settings, jitter)
+
+
+def _moved(
+    rows: Examples,
+    numbers: npt.NDArray[np.intp],
+    settings: Augment,
+    jitter: npt.NDArray[np.float32],
+) -> Examples:
+    """The rows and their views, moved by jitter [copies - 1, n, numbers]."""
     views = np.repeat(rows.features, settings.copies, axis=0)
     for copy in range(1, settings.copies):
-        drawn = rng.gaussian_integers(deviation, len(rows.features) * len(numbers))
-        jitter = (drawn / GRID).astype(np.float32).reshape(-1, len(numbers))
-        moved = rows.features[:, numbers] + jitter
+        moved = rows.features[:, numbers] + jitter[copy - 1]
         views[copy :: settings.copies, numbers] = np.clip(moved, -1.0, 1.0)
     targets = rows.targets[np.repeat(np.arange(len(rows.targets)), settings.copies)]
     patients = np.repeat(rows.patients, settings.copies)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.tensors import encode_update, unpack_model
 from ledger.formats.documents import parse_document
+from ledger.formats.snapshot_proof import salted
 from ledger.formats.strict import parse_canonical
 from node.data.blocks import member
 from node.data.encode import Examples
@@ -37,7 +39,7 @@ from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.errors import JobRefused
 from node.training.networks.modules import FloatVector, build, load_flat
 from node.training.process.frames import Job
-from node.training.rounds.augment import number_inputs, with_views
+from node.training.rounds.augment import number_inputs, with_own_views, with_views
 from node.training.rounds.evaluate import noisy_histogram
 from node.training.rounds.individual import RecordCharges, individual_round
 from node.training.rounds.train import (
@@ -146,8 +148,12 @@ class PreparedRound:
         views = self._spec.privacy.augment
         if views is not None and job.kind != "evaluate":
             numbers = number_inputs(self._schema, self._spec.features)
-            with closing(noise(f"{self._context}/augment")) as rng:
-                train = with_views(train, numbers, views, rng)
+            if job.kind == "train" and self._release("train").engine == "individual":
+                seed = partial(salted, job.split_key, f"views of {self._context}")
+                train = with_own_views(train, numbers, views, seed)
+            else:
+                with closing(noise(f"{self._context}/augment")) as rng:
+                    train = with_views(train, numbers, views, rng)
         self.training = Training(
             per_sample(build(tree)),
             loss_of(self._spec.task),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ledger.experiment.privacy_spec import Augment
-from node.data.encode import features
+from node.data.encode import Examples, features
 from node.data.holdings import Holdings
 from node.data.intake import Table
 from node.training.rounds import one_round
-from node.training.rounds.augment import number_inputs, with_views
+from node.training.rounds.augment import number_inputs, with_own_views, with_views
 from node.training.rounds.one_round import run_round
 from node.training.rounds.train import Training
 from node.training.sums.dense import DenseSum
@@ -50,6 +51,37 @@ def test_views_are_the_row_and_jittered_numbers_within_their_bounds() -> None:
     )
     assert jitter.std() == pytest.approx(0.1, rel=0.1)
     assert abs(np.corrcoef(jitter)[0, 1]) < 0.2
+
+
+def test_a_round_that_is_made_again_has_the_same_views_whoever_else_is_there() -> None:
+    """Accounts of one's own: an attempt that a restored register forgot cost no more than the one it knows."""
+    rows = random_examples(1, 120, WIDTH, patients=30)
+    rows = replace(rows, ids=np.array([f"p{unit:03}" for unit in range(30)], dtype=object))
+
+    def views(of: Examples, number: int = 1) -> Examples:
+        return with_own_views(
+            of, NUMBERS, VIEWS, lambda who: sha256(f"{number}/{who}".encode()).digest()
+        )
+
+    first, again, next_round = views(rows), views(rows), views(rows, 2)
+    np.testing.assert_array_equal(first.features, again.features)
+    assert (first.features != next_round.features).any()
+    np.testing.assert_array_equal(first.features[::4], rows.features)
+    inside = np.abs(rows.features[:, NUMBERS]) < 0.5
+    jitter = np.stack(
+        [(first.features[c::4] - rows.features)[:, NUMBERS][inside] for c in (1, 2, 3)]
+    )
+    assert jitter.std() == pytest.approx(0.1, rel=0.15)
+    stay = rows.patients != 11
+    fewer = replace(
+        rows,
+        features=rows.features[stay],
+        targets=rows.targets[stay],
+        patients=rows.patients[stay] - (rows.patients[stay] > 11),
+        units=29,
+        ids=np.delete(np.asarray(rows.ids), 11),
+    )
+    np.testing.assert_array_equal(views(fewer).features, first.features[first.patients != 11])
 
 
 def test_the_jitter_does_not_depend_on_what_the_rows_say() -> None:

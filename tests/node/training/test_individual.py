@@ -17,7 +17,7 @@ from ledger.rules.individual import renyi_of
 from node.data.encode import Examples
 from node.data.patient_spend import Allowance, PatientSpend, members_of
 from node.duties.individual import PatientAccounts
-from node.errors import PatientSpendUnreadable, WorkerMisbehaved
+from node.errors import AllowanceStale, PatientSpendUnreadable, WorkerMisbehaved
 from node.register.individual import LIFETIME, open_spend, seal_spend
 from node.register.private import PrivateRegister
 from node.training.networks.modules import build
@@ -261,6 +261,24 @@ def test_nothing_is_taken_back_twice_or_for_another_round(node: Node) -> None:
         with pytest.raises(PatientSpendUnreadable, match="no charge that waits"):
             node.register.patients.take_back(key, number, {})
     assert node.spent() == [STEP + 1] * 3
+
+
+def test_a_round_made_with_what_was_left_before_all_were_charged_does_not_go_on(node: Node) -> None:
+    """A restored register adopts a forgotten reservation while a round is being made."""
+    key = node.reserve()
+    accounts = PatientAccounts(node.register, KEY)
+    record = accounts.recorder(key, 1)
+    stale = Allowance.decode(accounts.allowance(key))
+    node.intend(key, 1)
+    node.register.adopt("f" * 64, "b" * 64, "basel-heart", CHARGES, ())
+    with pytest.raises(AllowanceStale, match="nothing was released"):
+        record(PatientSpend(people(3), np.array([STEP, 5, 0])).encode())
+    assert node.spent() == [CAP + STEP] * 3, "its charge to all stays"
+    fresh = Allowance.decode(accounts.allowance(key))
+    assert fresh.promise == stale.promise - CAP - STEP
+    node.intend(key, 2)
+    accounts.recorder(key, 2)(PatientSpend(people(3), np.array([STEP, 5, 0])).encode())
+    assert node.spent() == [CAP + 2 * STEP, CAP + STEP + 5, CAP + STEP]
 
 
 def test_a_charge_above_the_clip_norms_is_not_believed(node: Node) -> None:
