@@ -38,6 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
     help="Hospitals train a model together; records stay home; the ledger proves what was done.",
 )
 app.add_typer(federation_commands.app, name="federation")

@@ -19,7 +19,8 @@ from rich.text import Text
 
 from consilium.errors import InputError
 
-_PLAIN_WIDTH = 160
+_PLAIN_WIDTH = 10_000
+"""Where no terminal is, lines are not folded: a program, or a file, takes them whole."""
 
 
 def show_json(value: object) -> None:

@@ -67,6 +67,7 @@ def found_federation(
     handle: str = "coordinator",
     ca: bytes | None = None,
     database: str | None = None,
+    port: int | None = None,
     strength: Strength = "moderate",
     now_ms: int | None = None,
 ) -> Founded:
@@ -83,6 +84,7 @@ def found_federation(
         handle: the coordinator's own.
         ca: PEM of a private certificate authority that members should trust.
         database: URL of the log's database; by default SQLite in the home.
+        port: on which the coordinator listens; by default the settings' own.
         strength: of the key file.
         now_ms: POSIX milliseconds; by default the clock's.
 
@@ -130,7 +132,9 @@ def found_federation(
     finally:
         store.close()
     write_head(home / HEAD, note)
-    plain = {"federation": federation} | ({} if database is None else {"database": database})
+    plain: dict[str, str | int] = {"federation": federation}
+    plain |= {} if database is None else {"database": database}
+    plain |= {} if port is None else {"port": port}
     replace_file(home / JSON, canonical(plain) + b"\n")
     return Founded(
         federation,

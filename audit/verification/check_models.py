@@ -18,7 +18,7 @@ from audit.verification.records import ExperimentRecord, RoundRecord, UpdateReco
 from audit.verification.replay import Replay
 from ledger.entries.operations.rounds import RoundAggregated
 from ledger.entries.operations.values import BlobRef
-from ledger.errors import MalformedInput, PlanRefused
+from ledger.errors import BlobMissing, MalformedInput, PlanRefused
 from ledger.experiment.average import ExactSum, final_model, initial_model, server_step
 from ledger.experiment.masked import masked_round, open_sum, opened_by
 from ledger.experiment.round_models import RoundModels
@@ -62,6 +62,7 @@ class _Experiment:
         self.sums = 0
         self.models = 0
         self.refusals = 0
+        self._absent: list[int] = []
 
     def run(self) -> Iterator[Check]:
         """Yield what differs, or cannot be recomputed."""
@@ -79,6 +80,13 @@ class _Experiment:
         yield from self._first(shapes)
         for record, op in experiment.aggregates():
             yield from self._round(record, op, shapes)
+        if self._absent:
+            yield Check(
+                12,
+                "not_checkable",
+                f"{self._name}, {_rounds(self._absent)}: updates or models are not in this copy; one "
+                "that keeps them, as the coordinator's does, shows the sums",
+            )
         yield from self._last(shapes)
 
     def _first(self, shapes: Shapes) -> Iterator[Check]:
@@ -97,6 +105,9 @@ class _Experiment:
         label = f"{self._name}, round {op.round}"
         try:
             total = yield from self._sum(record)
+        except BlobMissing:
+            self._absent.append(op.round)
+            return
         except UNREADABLE as error:
             yield Check(12, "not_checkable", f"{label}: an update cannot be read: {error}")
             return
@@ -115,6 +126,9 @@ class _Experiment:
             return
         try:
             before = self._documents.model(record.terms.model, shapes)
+        except BlobMissing:
+            self._absent.append(op.round)
+            return
         except UNREADABLE as error:
             yield Check(12, "not_checkable", f"{label}: its first model cannot be read: {error}")
             return
@@ -227,6 +241,12 @@ class _Experiment:
         try:
             lazy = RoundModels(self._documents.raw, trained, shapes)
             flat = final_model(self._documents.spec(experiment), lazy)
+        except BlobMissing:
+            detail = (
+                f"{self._name}: not all models of the late rounds are in this copy, so neither is"
+            )
+            yield Check(12, "not_checkable", f"{detail} their average")
+            return
         except UNREADABLE as error:
             detail = f"{self._name}: a round's model cannot be read: {error}"
             yield Check(12, "not_checkable", detail)
@@ -254,6 +274,19 @@ _FAULTS: dict[Fault, str] = {
     "wrong_size": "has not the round's number of values",
     "norm_bound": "is longer than its plan's bound",
 }
+
+
+def _rounds(numbers: list[int]) -> str:
+    """Rounds in order as people write them: ``rounds 1 to 4, 7``."""
+    parts: list[tuple[int, int]] = []
+    for number in numbers:
+        first, last = parts[-1] if parts else (0, -1)
+        if number == last + 1:
+            parts[-1] = (first, number)
+        else:
+            parts.append((number, number))
+    words = [str(first) if first == last else f"{first} to {last}" for first, last in parts]
+    return f"round{'s' if len(numbers) > 1 else ''} {', '.join(words)}"
 
 
 def _names(ref: BlobRef, data: bytes) -> bool:

@@ -172,22 +172,26 @@ def refill(
     say_line(f"next: consilium coordinator run --home {found['home']}")
 
 
-@app.command(epilog=examples("consilium coordinator status --url http://127.0.0.1:8460"))
+@app.command(
+    epilog=examples(
+        "consilium coordinator status --home hub",
+        "consilium coordinator status --url http://127.0.0.1:8460",
+    )
+)
 def status(
     url: Annotated[
-        str | None, typer.Option("--url", help="Ask this coordinator. [default: your home's]")
+        str | None,
+        typer.Option("--url", help="Ask this coordinator. [default: the home's]"),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Whether a coordinator answers and takes entries, and how far its log is."""
-    from consilium.actions.homes import find_home
-    from consilium.commands.status import coordinator_status
+    from consilium.commands.status import coordinator_status, coordinator_url
     from consilium.settings import load_settings
     from consilium.terminal import show_fields, show_json
 
-    settings = load_settings(home=home)
-    found = coordinator_status(url or find_home(settings.home).config.url)
+    found = coordinator_status(url or coordinator_url(load_settings(home=home).home))
     if as_json:
         show_json(found)
     else:

@@ -44,22 +44,34 @@ def run(
         serve(member, own)
 
 
-@app.command(epilog=examples("consilium node status --url http://127.0.0.1:8461"))
+@app.command(
+    epilog=examples(
+        "consilium node status --home ~/consilium",
+        "consilium node status --url http://127.0.0.1:8461",
+    )
+)
 def status(
     url: Annotated[
-        str, typer.Option("--url", help="The node's local address, as `node run` printed it.")
-    ],
+        str | None,
+        typer.Option("--url", help="The node's local address. [default: as your home says]"),
+    ] = None,
+    home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a running node is doing, and what its patients' budgets hold."""
-    from consilium.commands.status import node_status
-    from consilium.terminal import show_fields, show_json
+    from consilium.commands.status import local_url, node_status, tables_of
+    from consilium.settings import load_settings
+    from consilium.terminal import say_line, show_fields, show_json, show_table
 
-    found = node_status(url)
+    found = node_status(url or local_url(load_settings(home=home).home))
     if as_json:
         show_json(found)
-    else:
-        show_fields({name: str(value) for name, value in found.items()})
+        return
+    tables = tables_of(found)
+    show_fields({name: value for name, value in found.items() if name not in tables})
+    for name, rows in tables.items():
+        say_line("")
+        show_table(name, rows)
 
 
 @app.command(epilog=examples("consilium node selftest", "consilium node selftest --json"))

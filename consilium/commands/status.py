@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
+from consilium.actions.homes import find_home
+from consilium.errors import InputError
 from ledger.errors import CoordinatorUnreachable, MalformedInput
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import parse_note
 
 _TIMEOUT_S = 5.0
+
+
+class _Local(BaseModel):
+    """What a running node writes into its home, as far as it is of use here."""
+
+    url: str
+
+
+def coordinator_url(directory: Path) -> str:
+    """The address of the coordinator whose home this is, or that the member of this home follows.
+
+    Raises:
+        HomeUnusable, InputError: it is neither.
+    """
+    from coordinator.settings import JSON, TOML, load_settings
+
+    if not ((directory / JSON).is_file() or (directory / TOML).is_file()):
+        return find_home(directory).config.url
+    own = load_settings(directory)
+    scheme = "http" if own.tls_certificate is None else "https"
+    return f"{scheme}://{f'[{own.host}]' if ':' in own.host else own.host}:{own.port}"
+
+
+def local_url(directory: Path) -> str:
+    """The address that a node running from this home wrote down.
+
+    Raises:
+        InputError: it is no node's home, or no node runs from it.
+    """
+    from node.service.local_api import LOCAL_FILE
+
+    home = find_home(directory, ("node",)).path
+    try:
+        return _Local.model_validate_json((home / LOCAL_FILE).read_bytes()).url
+    except FileNotFoundError:
+        raise InputError(
+            f"{home}: no node runs from this home ({LOCAL_FILE} is not there); start it, or name "
+            "another with --url"
+        ) from None
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{home / LOCAL_FILE}: it cannot be read ({error}); use --url") from None
 
 
 def coordinator_status(url: str) -> dict[str, str | int]:
@@ -54,6 +99,17 @@ def node_status(url: str) -> dict[str, Any]:
     if answer.status_code != 200 or not isinstance(found, dict):
         raise MalformedInput(url, f"it is no node's status page (HTTP {answer.status_code})")
     return found
+
+
+def tables_of(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What of a status is best shown as tables: lists of things with the same fields."""
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, list)
+        and value
+        and all(isinstance(one, dict) and one.keys() == value[0].keys() for one in value)
+    }
 
 
 def _get(url: str) -> httpx.Response:

@@ -77,7 +77,9 @@ def experiment_row(summary: ExperimentSummary) -> dict[str, str | float | None]:
         "id": summary["id"][:SHORT],
         "name": summary["name"],
         "status": status,
-        "round": f"{summary['round']}/{summary['rounds']}",
+        "round": None
+        if summary["status"] == "proposed"
+        else f"{summary['round']}/{summary['rounds']}",
         "researcher": summary["researcher"],
         "epsilon": summary["epsilon"],
         "approved": f"{len(summary['approved'])} of {len(summary['asked'])}",

@@ -17,7 +17,7 @@ from audit.verification.verify import verify_at
 from ledger.copies.evidence import Fork
 from ledger.copies.store import LogStore
 from ledger.entries.operations.experiments import ModelReleased
-from ledger.entries.operations.rounds import RoundAggregated
+from ledger.entries.operations.rounds import RoundAggregated, UpdateSubmitted
 from ledger.experiment.tensors import encode_update
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
 from tests.audit.conftest import World, write
@@ -241,6 +241,20 @@ def test_missing_blobs_are_not_checkable_and_never_good(world: World, tmp_path: 
     assert report.exit_code == 0
     assert [report.verdict_of(step) for step in (9, 12, 13)] == ["not_checkable"] * 3
     assert "proved" not in {check.verdict for check in report.checks if check.step in (9, 12, 13)}
+
+
+def test_rounds_whose_updates_a_copy_does_not_keep_are_named_together(
+    world: World, tmp_path: Path
+) -> None:
+    home = world.copy_home(tmp_path / "home")
+    said = [entry.body.op for entry in world.federation.entries()]
+    updates = {op.update.sha256 for op in said if isinstance(op, UpdateSubmitted)}
+    for blob in (home / "blobs").rglob("*"):
+        if blob.name in updates:
+            blob.unlink()
+    details = [check.detail for check in report_of(home).checks if check.step == 12]
+    assert details[0].startswith("first, rounds 1 to 4: updates or models are not in this copy;")
+    assert not any("cannot be read" in detail for detail in details)
 
 
 def test_a_sum_that_is_not_that_of_its_updates_is_refuted(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def found(
             url=url,
             ca=ca_pem,
             database=database,
+            port=_loopback_port(url),
             strength=settings.key_strength,
         )
     except ValidationError as error:
@@ -107,12 +108,6 @@ def found(
     )
 
 
-def loopback_port(url: str) -> int | None:
-    """The port on which a coordinator must listen for a URL of this very machine, if it names one."""
-    parts = urlsplit(url)
-    return parts.port if parts.hostname in ("127.0.0.1", "::1", "localhost") else None
-
-
 def default_policy(endorsements: int) -> Policy:
     """The policy that a federation begins with."""
     return Policy(
@@ -122,6 +117,15 @@ def default_policy(endorsements: int) -> Policy:
         max_age_ms=_HOUR_MS,
         skew_ms=5 * 60_000,
     )
+
+
+def _loopback_port(url: str) -> int | None:
+    """The port on which a coordinator must listen for a URL of this very machine, if it names one."""
+    try:
+        parts = urlsplit(url)
+        return parts.port if parts.hostname in ("127.0.0.1", "::1", "localhost") else None
+    except ValueError as error:
+        raise InputError(f"--url {url!r}: {error}") from None
 
 
 def _seats(

@@ -68,7 +68,7 @@ def create(
     Invitations are written into HOME/invitations; each one lets its people in, once: hand them over
     as you would passwords. The policy is fixed in entry 0; later changes need endorsements.
     """
-    from consilium.actions.federation.founding import found, loopback_port
+    from consilium.actions.federation.founding import found
     from consilium.settings import load_settings
     from consilium.terminal import say_line, show_json
 
@@ -91,9 +91,7 @@ def create(
     say_line(f"federation {made['name']}: {made['federation']}")
     for organisation_name, path in made["invitations"].items():
         say_line(f"  invitation for {organisation_name}: {path}")
-    port = loopback_port(url)
-    listen = "" if port is None else f" --port {port}"
-    say_line(f"next: consilium coordinator run --home {made['home']}{listen}")
+    say_line(f"next: consilium coordinator run --home {made['home']}")
 
 
 @app.command(
