@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from consilium.commands.status import coordinator_url
 from coordinator.errors import HomeUnusable
 from coordinator.found import Founded, found_federation
 from coordinator.service import Coordinator
@@ -53,6 +54,12 @@ def test_a_founded_federation_opens_and_is_final(tmp_path: Path) -> None:
         view = coordinator.sequencer.view
         assert (view.size, view.final_size, view.state.name) == (1, 1, "heart")
         assert coordinator.sequencer.genesis() == founded.genesis
+
+
+def test_the_port_of_a_founding_is_where_the_coordinator_listens(tmp_path: Path) -> None:
+    found(tmp_path / "hub", port=8999)
+    assert load_settings(tmp_path / "hub").port == 8999
+    assert coordinator_url(tmp_path / "hub") == "http://127.0.0.1:8999"
 
 
 def test_each_organisation_gets_an_invitation_that_lets_its_people_in(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import httpx
 import orjson
 import pytest
 
+from consilium.commands.status import local_url, node_status, tables_of
+from consilium.errors import InputError
 from node.service.local_api import LOCAL_FILE, LocalServer
 from tests.federation import node_of
 from tests.node.town import Town, small_schema, small_table
@@ -42,9 +44,22 @@ def test_the_local_service_shows_health_status_and_metrics(
     assert status["healthy"]
     assert status["federation"] == town.founded.federation
     assert status["independently_witnessed"] is False
+    assert node_status(local_url(town.home("basel").path)) == client.get("/status").json()
     metrics = client.get("/metrics").text
     assert "consilium_node_healthy 1\n" in metrics
     assert "# TYPE consilium_node_rounds_total counter" in metrics
+
+
+def test_a_home_from_which_no_node_runs_says_so(town: Town) -> None:
+    with pytest.raises(InputError, match="no node runs from this home"):
+        local_url(town.home("basel").path)
+
+
+def test_only_lists_of_things_alike_are_shown_as_tables() -> None:
+    rows = [{"cell": "a", "epsilon_spent": 1}, {"cell": "b", "epsilon_spent": 2}]
+    odd: list[object] = [[], ["basel"], [{"a": 1}, {"b": 2}], [{"a": 1}, 2]]
+    said = {"cells": rows} | {f"odd {at}": one for at, one in enumerate(odd)}
+    assert tables_of(said) == {"cells": rows}
 
 
 def test_a_dataset_is_registered_with_a_running_node(
