@@ -27,7 +27,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,20 +34,19 @@ from typing import Any, TextIO
 
 import sqlalchemy as sa
 
-from benchmarks import ledger_http, ledger_limits
+from benchmarks import ledger_appends, ledger_http, ledger_limits
+from benchmarks.ledger_appends import AUTHORS, Writer
 from benchmarks.ledger_limits import HOSPITALS, MANY_ROUNDS, Limits, rate
 from benchmarks.ledger_log import LogFigures, Say, fill, large_name, measure
 from benchmarks.ledger_postgres import postgresql
 from benchmarks.ledger_workload import Workload, chunks
 from coordinator.sequencing.head import write_head
 from coordinator.settings import HEAD, LEDGER
-from ledger.copies.store import LogStore, Row
-from ledger.entries.entry import Entry, parse_leaf
+from ledger.copies.store import LogStore
+from ledger.entries.entry import parse_leaf
 from ledger.formats.merkle import verify_inclusion
 from ledger.rules.fold import found, step
-from ledger.rules.log import Log, Sequenced
 
-AUTHORS = 64
 MILLION = 1_000_000
 
 
@@ -194,8 +192,9 @@ def _http(folder: Path) -> ledger_http.HttpRates:
     home.mkdir()
     work = Workload(ledger_http.HOSPITALS, 1)
     store = LogStore.open(f"sqlite:///{home / LEDGER}")
-    writer = _Writer(store, work)
+    writer = Writer(store, work)
     writer.commit(work.setup)
+    writer.close()
     store.close()
     write_head(home / HEAD, writer.note)
     return ledger_http.measure(work, home, 2000)
@@ -204,70 +203,15 @@ def _http(folder: Path) -> ledger_http.HttpRates:
 # --- a database ---------------------------------------------------------------------------------
 
 
-class _Writer:
-    """What a sequencer does with entries: judge, fold, append, sign, make durable."""
-
-    def __init__(self, store: LogStore, work: Workload) -> None:
-        self.log = Log()
-        self.note = b""
-        self._store = store
-        self._work = work
-
-    def commit(self, leaves: Sequence[bytes]) -> None:
-        first = self.log.size
-        taken = [self.log.append(self.log.judge(leaf)) for leaf in leaves]
-        applied = all(item.outcome.applied for item in taken)
-        if not applied:
-            raise RuntimeError(f"an entry of the benchmark after {first} is void")
-        self.note = self._work.note(self.log.tree)
-        self._store.append(first, [_row(item) for item in taken], (self.log.size, self.note))
-
-
 def _database(url: str, large: str, entries: int, replay: float, say: Say) -> Figures:
     kind = sa.make_url(url).get_backend_name()
-    one, many = _appends(url)
-    say(f"{kind}: durable appends, one author, one a commit", one, "entries/s")
-    say(f"{kind}: durable appends, {AUTHORS} authors, {AUTHORS} a commit", many, "entries/s")
+    appends = ledger_appends.measure(url)
+    many = f"{kind}: durable appends, {AUTHORS} authors, {AUTHORS} a commit"
+    say(f"{kind}: durable appends, one author, one a commit", appends.one, "entries/s")
+    say(many, appends.many, "entries/s")
+    say(f"{many}, of verified", 100 * appends.many_of_verified, "%")
     say(f"{kind}: fold alone", replay, "entries/s")
-    return Figures(one, many, replay, measure(large, entries, say))
-
-
-def _appends(url: str) -> tuple[float, float]:
-    """Durable appends of one author singly, and of many in one commit."""
-    store = LogStore.open(url)
-    work = Workload(AUTHORS, 40)
-    writer = _Writer(store, work)
-    writer.commit(work.setup)
-    node = f"{work.names[0]}-node"
-    singles = [[work.single(node)] for _ in range(1000)]
-    batches = list(work.batches())
-    one = _commit_rate(writer, singles)
-    many = _commit_rate(writer, batches)
-    store.close()
-    return one, many
-
-
-def _commit_rate(writer: _Writer, batches: Sequence[Sequence[bytes]]) -> float:
-    """Entries per second in batches of the largest size; what lies between is not counted."""
-    largest = max(map(len, batches))
-    spent, count = 0.0, 0
-    for batch in batches:
-        began = time.perf_counter()
-        writer.commit(batch)
-        if len(batch) == largest:
-            spent += time.perf_counter() - began
-            count += largest
-    return count / spent
-
-
-def _row(item: Sequenced) -> Row:
-    return _entry_row(item.entry)
-
-
-def _entry_row(entry: Entry) -> Row:
-    return Row(
-        entry.raw, entry.signature, bytes.fromhex(entry.hash), entry.body.key, entry.body.seq
-    )
+    return Figures(appends.one, appends.many, replay, measure(large, entries, say))
 
 
 if __name__ == "__main__":

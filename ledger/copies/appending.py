@@ -2,7 +2,7 @@
 
 A durable commit of one entry costs a flush of the disk and little else. Building, compiling and
 wrapping four statements through SQLAlchemy each time would cost more than that, so they are texts,
-made once, and run on the driver's cursor inside SQLAlchemy's transaction. On PostgreSQL all rows of
+made once, and run on the driver's cursor in a transaction of its own. On PostgreSQL all rows of
 a batch are one statement, and statements that need no answer between them travel together.
 
 Not promised: any judgement. ``LogStore.append`` decides what may be stored.
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msgspec import Struct
-from sqlalchemy.engine import Connection
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -76,16 +75,16 @@ class Appending:
         return cls(_END.format("?"), _ENTRIES, _CHECKPOINT.format("?", "?"), False)
 
     @contextmanager
-    def on(self, connection: Connection) -> Iterator[EndOfLog]:
+    def on(self, connection: Any) -> Iterator[EndOfLog]:
         """Work at the end of the log in a transaction that is open already.
 
-        Errors are the driver's; ``Database.write`` knows them.
+        Errors are the driver's; ``Database.write_plainly`` knows them.
+
+        Args:
+            connection: the driver's own.
         """
-        driver = connection.connection
-        cursor: _Cursor = driver.cursor()
-        connected: Any = driver.dbapi_connection
-        with connected.pipeline() if self.batched else nullcontext():
-            yield EndOfLog(self, cursor)
+        with connection.pipeline() if self.batched else nullcontext():
+            yield EndOfLog(self, connection.cursor())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from ledger.errors import AlreadyRunning, StoreConflict, StoreUnusable
 
@@ -34,6 +35,7 @@ _MIGRATING = threading.Lock()
 """Alembic keeps its context in a global: one migration at a time in a process."""
 _POSTGRESQL = "postgresql+psycopg"
 _WRITES = "consilium_writes"
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
 _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('consilium migration', 0))"
 _WRITER_LOCK = (
     "SELECT pg_try_advisory_lock(hashtextextended('consilium writer ' || current_schema(), 0))"
@@ -50,6 +52,7 @@ class Database:
         self.driver = engine.dialect.driver
         """The driver's name, for statements in its own words: ``pysqlite`` or ``psycopg``."""
         self._errors: Any = engine.dialect.loaded_dbapi
+        self._begins_itself = engine.dialect.name != "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -73,9 +76,38 @@ class Database:
             StoreUnusable: the database failed. Whether the transaction was stored is known only
                 by reading.
         """
+        with self._writing(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write_plainly(self) -> Iterator[Any]:
+        """Do what `write` does with the driver's own connection, and without what SQLAlchemy adds.
+
+        That is a tenth of a millisecond, a quarter of what a durable commit of one entry takes.
+
+        Raises:
+            StoreConflict, StoreUnusable: see `write`.
+        """
+        with self._writing():
+            pooled = self._engine.raw_connection()
+            try:
+                driver: Any = pooled.dbapi_connection
+                if not self._begins_itself:
+                    driver.execute(_BEGIN_WRITING)
+                try:
+                    yield driver
+                    self._engine.dialect.do_commit(pooled)
+                except BaseException:
+                    self._roll_back(pooled)
+                    raise
+            finally:
+                pooled.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what a driver's errors mean for a write."""
         try:
-            with self._writer.begin() as connection:
-                yield connection
+            yield
         except (IntegrityError, self._errors.IntegrityError) as error:
             raise StoreConflict(
                 self.name, f"the database refused a row ({_first_line(error)}); read the store anew"
@@ -85,6 +117,12 @@ class Database:
                 self.name,
                 f"writing failed: {_first_line(error)}; read the store to see what it holds",
             ) from error
+
+    def _roll_back(self, pooled: PoolProxiedConnection) -> None:
+        try:
+            pooled.rollback()
+        except self._errors.Error:  # it is broken; the next write gets another one
+            pooled.invalidate()
 
     def close(self) -> None:
         """Close all connections."""
@@ -255,7 +293,7 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at the start: a reader that turns writer half-way may be refused.
     writes = connection.get_execution_options().get(_WRITES, False)
     driver: Any = connection.connection.dbapi_connection
-    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver.execute(_BEGIN_WRITING if writes else "BEGIN")
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:

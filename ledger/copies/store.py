@@ -106,7 +106,7 @@ class LogStore:
                 raise ValueError(f"row {offset} has a leaf hash of {len(row.leaf)} bytes, not 32")
         new_size = first_index + len(rows)
         note_size = -1 if checkpoint is None else checkpoint[0]
-        with self._database.write() as connection, self._appending.on(connection) as end:
+        with self._database.write_plainly() as driver, self._appending.on(driver) as end:
             last, stored = end.look(note_size)
             size = 0 if last is None else last + 1
             if first_index != size:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -148,7 +149,6 @@ def test_a_killed_writer_leaves_all_of_an_append_or_nothing(url: str) -> None:
     LogStore.open(url).close()
     program = """
 import os, signal, sys
-import sqlalchemy as sa
 from ledger.copies.store import LogStore
 from tests.ledger.copies.some_rows import note, rows
 
@@ -157,7 +157,7 @@ def die(*_):
 
 log = LogStore.open(sys.argv[1])
 log.append(0, rows(0, 5), (5, note(5)))
-sa.event.listen(log._database._engine, "commit", die)
+log._database._engine.dialect.do_commit = die
 log.append(5, rows(5, 10), (10, note(10)))
 """
     root = Path(__file__).parents[3]
@@ -188,3 +188,24 @@ def test_a_write_that_was_stored_but_reported_lost_is_found_by_reading(
     assert log.latest_checkpoint() == StoredNote(5, note(5))
     with pytest.raises(StoreConflict, match="from index 0 came, but it ends at 5"):
         log.append(0, rows(0, 5), (5, note(5)))
+
+
+def test_a_connection_that_breaks_in_an_append_is_replaced(postgres_url: str) -> None:
+    log = LogStore.open(postgres_url)
+    log.append(0, rows(0, 5))
+    dialect = log._database._engine.dialect
+    commit = dialect.do_commit
+
+    def lose_the_server(connection: Any) -> None:
+        pid = connection.dbapi_connection.info.backend_pid
+        with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        commit(connection)
+
+    dialect.do_commit = lose_the_server  # type: ignore[method-assign]
+    with pytest.raises(StoreUnusable, match="writing failed"):
+        log.append(5, rows(5, 10))
+    dialect.do_commit = commit  # type: ignore[method-assign]
+    assert log.append(5, rows(5, 10)) == 10
+    assert list(log.rows()) == rows(0, 10)
+    log.close()
