@@ -65,6 +65,28 @@ def inclusion_path(subtree: Subtree, index: int, size: int) -> tuple[bytes, ...]
     return tuple(reversed(path))
 
 
+def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
+    """Return the root over some leaves and the audit path of each, all at once.
+
+    Args:
+        leaves: their hashes, at least one.
+    """
+    paths: list[list[bytes]] = [[] for _ in leaves]
+
+    def hash_range(low: int, high: int) -> bytes:
+        if high - low == 1:
+            return leaves[low]
+        middle = low + _split(high - low)
+        left, right = hash_range(low, middle), hash_range(middle, high)
+        for path in paths[low:middle]:
+            path.append(right)
+        for path in paths[middle:high]:
+            path.append(left)
+        return node_hash(left, right)
+
+    return hash_range(0, len(leaves)), list(map(tuple, paths))
+
+
 def consistency_path(subtree: Subtree, old: int, new: int) -> tuple[bytes, ...]:
     """Return a consistency proof (RFC 9162 section 2.1.4.1), from full subtrees' hashes.
 

@@ -31,8 +31,7 @@ from dataclasses import dataclass
 from ledger.errors import MalformedInput
 from ledger.formats.checkpoint import log_verifier, parse_size
 from ledger.formats.keys import SigningKey
-from ledger.formats.merkle import HASH_BYTES, MAX_SIZE, verify_inclusion
-from ledger.formats.merkle_tree import MerkleTree
+from ledger.formats.merkle import HASH_BYTES, MAX_SIZE, root_and_paths, verify_inclusion
 from ledger.formats.note import Note, NoteSignature, VerifierKey, parse_note, verify_note
 from ledger.formats.strict import decode_b64, encode_b64, excerpt
 
@@ -185,15 +184,13 @@ def sign_receipts(
         accepted_ms: when they were accepted, POSIX milliseconds.
         merge_by_ms: by when a checkpoint covers them.
     """
-    tree = MerkleTree.from_leaves(leaves)
-    promise = Promise(origin, first, len(leaves), tree.root(), accepted_ms, merge_by_ms)
+    root, paths = root_and_paths(leaves)
+    promise = Promise(origin, first, len(leaves), root, accepted_ms, merge_by_ms)
     text = promise.text()
     verifier = log_verifier(origin, key.public)
     signature = NoteSignature(verifier.name, verifier.id, key.sign_raw(text))
     note = Note(text, (signature,)).encode()
-    return tuple(
-        MergeReceipt(first + at, tree.inclusion(at, len(leaves)), note) for at in range(len(leaves))
-    )
+    return tuple(MergeReceipt(index, path, note) for index, path in enumerate(paths, first))
 
 
 def open_receipt(data: bytes, leaf: bytes, log: VerifierKey) -> tuple[int, Promise]:

@@ -7,9 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ledger.errors import NotConsistent, OutsideTree
-from ledger.formats.merkle import (
-    leaf_hash,
-)
+from ledger.formats.merkle import leaf_hash, root_and_paths
 from ledger.formats.merkle_tree import RECENT_LEAVES, MerkleTree
 from tests.ledger.formats import worked
 from tests.ledger.formats.test_merkle import ENTRIES, SIZES, TREE
@@ -71,6 +69,15 @@ def test_leaves_added_together_give_the_tree_of_leaves_added_one_by_one() -> Non
                 TREE.root(size) for size in range(SIZES + 1)
             ]
             assert tree.subtrees(3, 0, 8) == TREE.subtrees(3, 0, 8)
+
+
+def test_the_root_and_all_paths_over_some_leaves_are_those_of_a_tree() -> None:
+    for size in range(1, 71):
+        leaves = [leaf_hash(b"%d" % at) for at in range(size)]
+        tree = MerkleTree.from_leaves(leaves)
+        root, paths = root_and_paths(leaves)
+        assert root == tree.root()
+        assert paths == [tree.inclusion(at) for at in range(size)]
 
 
 def test_a_hash_of_another_length_among_many_leaves_the_tree_unchanged() -> None:
