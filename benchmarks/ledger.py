@@ -99,7 +99,7 @@ def main() -> None:
         say("inclusion proofs made and checked", _proofs(), "/s")
         replay = _fold_alone()
         if "http" not in given.without:
-            ledger_http.say_rates(_http(folder), say)
+            ledger_http.say_rates(_http(folder), limits.commits_per_s, say)
         sqlite = _database(f"sqlite:///{folder / 'log'}", large, entries, replay, say)
         small: Figures | None = None
         if "postgresql" not in given.without:

@@ -50,8 +50,16 @@ class HttpRates:
         return sorted(ours / theirs for ours, theirs in zip(submit, empty, strict=True))
 
 
-def say_rates(rates: HttpRates, say: Callable[[str, float, str], None]) -> None:
-    """Medians, and the spread of the ratios."""
+def say_rates(
+    rates: HttpRates, commits_per_s: float, say: Callable[[str, float, str], None]
+) -> None:
+    """Medians, the spread of the ratios, and what of a lone submission nobody could save.
+
+    Args:
+        rates: as measured.
+        commits_per_s: raw commits of one row on the same disk, one after another.
+        say: prints a line.
+    """
     for name in ("empty_1", "submit_1", "empty_64", "submit_64"):
         say(f"http: {name}, median", median(getattr(rates, name)), "requests/s")
     for connections in (1, 64):
@@ -60,6 +68,10 @@ def say_rates(rates: HttpRates, say: Callable[[str, float, str], None]) -> None:
         say(f"{which}, median", 100 * median(ratios), "%")
         say(f"{which}, least", 100 * ratios[0], "%")
         say(f"{which}, most", 100 * ratios[-1], "%")
+    submit = 1e6 / median(rates.submit_1)
+    say("http: one submit, 1 connection", submit, "us")
+    say("http: of that an empty request", 1e6 / median(rates.empty_1), "us")
+    say("http: of that a raw commit of one row", 1e6 / commits_per_s, "us")
 
 
 def measure(work: Workload, home: Path, requests: int) -> HttpRates:
