@@ -1,9 +1,9 @@
 """Breaks one durable write of a running system: lost, or stored but reported lost.
 
-Every write of a store goes through ``Database.write``; the few files beside it are written by one
-function each. `Writes` wraps them all, counts each kind under the name of the method that writes, and
-breaks the one that a test names. The story that a test tells with it is the same each time; what
-must hold in the end is that a story with a broken write ends as the honest one does.
+Every write of a store goes through ``Database.write`` or ``write_plainly``; the few files beside it are
+written by one function each. `Writes` wraps them all, counts each kind under the name of the method that
+writes, and breaks the one that a test names. The story that a test tells with it is the same each time;
+what must hold in the end is that a story with a broken write ends as the honest one does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from ledger.copies.database import Database
 from ledger.errors import StoreUnusable
@@ -56,16 +55,20 @@ class Writes:
         self.seen: Counter[str] = Counter()
         self.broke = False
         self._kind, self._number, self._stored = kind, number, stored
-        write = Database.write
-
-        def writing(written: Database) -> AbstractContextManager[Connection]:
-            if database not in (None, written.name):
-                return write(written)
-            return self._around(_writer(), write(written))
-
-        monkeypatch.setattr(Database, "write", writing)
+        for begin in (Database.write, Database.write_plainly):
+            monkeypatch.setattr(Database, begin.__name__, self._watching(begin, database))
         for name, (owner, method) in files.items():
             monkeypatch.setattr(owner, method, self._wrap(name, getattr(owner, method)))
+
+    def _watching(
+        self, begin: Callable[[Database], AbstractContextManager[Any]], database: str | None
+    ) -> Callable[[Database], AbstractContextManager[Any]]:
+        def writing(written: Database) -> AbstractContextManager[Any]:
+            if database not in (None, written.name):
+                return begin(written)
+            return self._around(_writer(), begin(written))
+
+        return writing
 
     def _wrap(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -80,9 +83,7 @@ class Writes:
         return wrapped
 
     @contextmanager
-    def _around(
-        self, kind: str, transaction: AbstractContextManager[Connection]
-    ) -> Iterator[Connection]:
+    def _around(self, kind: str, transaction: AbstractContextManager[Any]) -> Iterator[Any]:
         breaks = self._is_due(kind)
         with transaction as connection:
             yield connection
@@ -100,7 +101,7 @@ class Writes:
 
 def writers(owner: type) -> set[str]:
     """Names of the methods of a class that begin a durable transaction, as `Writes` counts them."""
-    called = re.compile(r"self\._(?:database\.write|writing)\(\)")
+    called = re.compile(r"self\._(?:database\.write(?:_plainly)?|writing)\(\)")
     return {
         f"{owner.__name__}.{name}"
         for name, method in inspect.getmembers(owner, inspect.isfunction)
