@@ -38,18 +38,16 @@ def cell_of(name: str) -> CellRegistered:
 
 def dataset_of(name: str) -> DatasetRegistered:
     """A hospital's one dataset, charged to its one cell."""
-    return DatasetRegistered.model_validate(
-        {
-            "type": "dataset.registered",
-            "dataset": name,
-            "schema": blob_of("schema"),
-            "unit": "patient",
-            "declared_train": 300,
-            "declared_test": 100,
-            "cells": (CellUse(cell=f"{name}-all", use="train"),),
-            "snapshot": digest_of("snapshot", 0),
-            "card": None,
-        }
+    return DatasetRegistered(
+        type="dataset.registered",
+        dataset=name,
+        schema_=blob_of("schema"),
+        unit="patient",
+        declared_train=300,
+        declared_test=100,
+        cells=(CellUse(cell=f"{name}-all", use="train"),),
+        snapshot=digest_of("snapshot", 0),
+        card=None,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
+from msgspec import to_builtins
 
 from benchmarks.ledger_terms import (
     blob_of,
@@ -208,7 +209,7 @@ class Workload:
 
     def _see(self) -> None:
         self._seen = Seen(size=self.tree.size, root=self.tree.root().hex())
-        self._seen_plain = self._seen.model_dump()
+        self._seen_plain = to_builtins(self._seen)
 
     # --- setup ----------------------------------------------------------------------------------
 

@@ -213,7 +213,7 @@ def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:
     terms = DatasetRegistered(
         type="dataset.registered",
         dataset=schema.dataset,
-        schema=blob_ref(encode_document(schema)),
+        schema_=blob_ref(encode_document(schema)),
         unit="record" if schema.patient_column is None else "patient",
         declared_train=schema.declared_train,
         declared_test=schema.declared_test,

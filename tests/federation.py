@@ -123,7 +123,7 @@ class Federation(FederationLog):
             DatasetRegistered(
                 type="dataset.registered",
                 dataset=name,
-                schema=self.put(encode_document(schema)),
+                schema_=self.put(encode_document(schema)),
                 unit="record",
                 declared_train=schema.declared_train,
                 declared_test=schema.declared_test,

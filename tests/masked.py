@@ -26,6 +26,7 @@ from ledger.entries.operations.values import PublicKey
 from ledger.experiment.average import ExactSum, server_step
 from ledger.experiment.masked import encode_shares, masked_round, open_sum, public_keys, roster_of
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
+from ledger.formats.value import replace
 from ledger.rules.experiment_state import Masking, OpenRound
 from ledger.rules.masking import secrets_asked
 from privacy.masking import member
@@ -120,11 +121,10 @@ class MaskedRound:
             )
         del self.federation.blobs[op.update.sha256]
         commitment = hashlib.sha256(b"salt" + bare).hexdigest()
-        return op.model_copy(
-            update={
-                "update": self.federation.put(encode_update(masked)),
-                "masked": MaskedVector(context=self.masking.context, vector=commitment),
-            }
+        return replace(
+            op,
+            update=self.federation.put(encode_update(masked)),
+            masked=MaskedVector(context=self.masking.context, vector=commitment),
         )
 
     def advance(self, phase: Any, *names: str) -> None:

@@ -41,7 +41,7 @@ def register_one_by_one(federation: Federation, hospital: str) -> str:
         DatasetRegistered(
             type="dataset.registered",
             dataset=schema.dataset,
-            schema=federation.put(encode_document(schema)),
+            schema_=federation.put(encode_document(schema)),
             unit="patient",
             declared_train=schema.declared_train,
             declared_test=schema.declared_test,

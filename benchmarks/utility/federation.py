@@ -231,7 +231,7 @@ def _site(rows: Rows, index: int, epsilon: float, delta: float) -> Site:
     terms = DatasetRegistered(
         type="dataset.registered",
         dataset=name,
-        schema=NO_BLOB,
+        schema_=NO_BLOB,
         unit="patient",
         declared_train=schema.declared_train,
         declared_test=schema.declared_test,

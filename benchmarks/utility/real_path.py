@@ -127,7 +127,7 @@ def _site(schema: Schema, delta: float) -> Site:
     terms = DatasetRegistered(
         type="dataset.registered",
         dataset=schema.dataset,
-        schema=BlobRef(sha256=sha256(document).hexdigest(), bytes=len(document)),
+        schema_=BlobRef(sha256=sha256(document).hexdigest(), bytes=len(document)),
         unit="record",
         declared_train=schema.declared_train,
         declared_test=schema.declared_test,

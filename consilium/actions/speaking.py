@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from msgspec import to_builtins
 
 from consilium.actions.homes import ANYBODY, find_home
 from consilium.errors import InputError, RefusedByFederation, RunFailed
@@ -23,9 +23,8 @@ from consilium.settings import Settings
 from ledger.copies.broken_receipt import judge_broken, read_broken
 from ledger.entries.operations.federation import Change, ChangeEndorsed, ChangeProposed, Policy
 from ledger.entries.operations.vocabulary import Operation
-from ledger.errors import PromiseBroken
+from ledger.errors import MalformedInput, PromiseBroken
 from ledger.exchange.home import Membership
-from ledger.formats.documents import explain
 from ledger.rules.log import Sequenced
 from ledger.rules.verdict import EXPLANATIONS
 
@@ -96,7 +95,7 @@ def changed_policy(policy: Policy, settings: Sequence[str]) -> Policy:
     Raises:
         InputError: a field is unknown, or its value none that it takes.
     """
-    fields: dict[str, int] = policy.model_dump()
+    fields: dict[str, int] = to_builtins(policy)
     for text in settings:
         name, _, value = text.partition("=")
         if name not in fields:
@@ -105,9 +104,9 @@ def changed_policy(policy: Policy, settings: Sequence[str]) -> Policy:
             raise InputError(f"--set {text!r}: write {name}=NUMBER, a whole number")
         fields[name] = int(value)
     try:
-        return Policy.model_validate(fields)
-    except ValidationError as error:
-        raise InputError(f"policy: {explain(error)}") from None
+        return Policy(**fields)
+    except MalformedInput as error:
+        raise InputError(f"policy: {error}") from None
 
 
 def endorse_change(settings: Settings, change: str) -> str:

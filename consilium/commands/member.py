@@ -121,7 +121,7 @@ def uninvite(
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         found = the_invitation(member.replica.state, invitation)
-        for line in propose(member, WithdrawChange(kind="withdraw", invitation=found)):
+        for line in propose(member, WithdrawChange(invitation=found)):
             say_line(line)
 
 

@@ -86,10 +86,9 @@ def change_summary(state: State, change: str) -> ChangeSummary:
 
 def policy_difference(now: Policy, wanted: Policy) -> str:
     """The fields in which a policy differs, in a line; empty when it does not."""
-    fields = Policy.model_fields
     return ", ".join(
         f"{name} {getattr(now, name):,} -> {getattr(wanted, name):,}"
-        for name in fields
+        for name in Policy.__struct_fields__
         if getattr(now, name) != getattr(wanted, name)
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import to_builtins
+
 from coordinator.sequencing.view import View
 from ledger.formats.witness import quorum_size
 from ledger.rules.experiment_state import Experiment
@@ -37,7 +39,7 @@ def summary(view: View) -> Json:
         "quorum_trouble": standing_quorum(state, view.final_size).in_words,
         "sequencing": view.stopped is None,
         "stopped": view.stopped,
-        "policy": state.policy.model_dump(mode="json"),
+        "policy": to_builtins(state.policy),
         "members": len(state.members),
         "datasets": len(state.datasets),
         "experiments": {status: statuses.count(status) for status in sorted(set(statuses))},
@@ -55,7 +57,7 @@ def members(state: State) -> list[Json]:
             "ready": m.ready,
             "revoked_at": m.revoked_at,
             "disputed_since_ms": m.disputed_since_ms,
-            "keys": m.keys.model_dump(mode="json"),
+            "keys": to_builtins(m.keys),
             "card": m.card,
         }
         for m in sorted(state.members.values(), key=lambda m: m.handle)
@@ -77,9 +79,9 @@ def experiment(state: State, found: Experiment) -> Json:
     current = found.round
     return {
         **_brief(found),
-        "spec": found.spec.model_dump(mode="json"),
-        "model": found.model.model_dump(mode="json"),
-        "plan": found.plan.model_dump(mode="json"),
+        "spec": to_builtins(found.spec),
+        "model": to_builtins(found.model),
+        "plan": to_builtins(found.plan),
         "approvals": {
             name: {
                 "steward": a.steward,
@@ -100,7 +102,7 @@ def experiment(state: State, found: Experiment) -> Json:
         "reservations": {
             name: {
                 "index": r.index,
-                "charges": [c.model_dump(mode="json") for c in r.charges],
+                "charges": [to_builtins(c) for c in r.charges],
                 "used": dict(sorted(r.used.items())),
                 "served": r.served,
                 "settled_at": r.settled_at,
@@ -148,7 +150,7 @@ def _dataset(state: State, found: Dataset) -> Json:
                 "use": use.use,
                 "epsilon_micro": cell.terms.epsilon_micro,
                 "delta_e15": cell.terms.delta_e15,
-                "limit": cell.terms.limit.model_dump(mode="json"),
+                "limit": to_builtins(cell.terms.limit),
                 "spent": {"g": cell.spend.g, "r": cell.spend.r},
             }
         )
@@ -162,7 +164,7 @@ def _dataset(state: State, found: Dataset) -> Json:
         "unit": found.terms.unit,
         "declared_train": found.terms.declared_train,
         "declared_test": found.terms.declared_test,
-        "schema": found.terms.schema_.model_dump(mode="json"),
+        "schema": to_builtins(found.terms.schema_),
         "card": found.terms.card,
         "cells": cells,
     }

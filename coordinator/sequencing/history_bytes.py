@@ -14,9 +14,12 @@ a log, only the log can say: who reads it has to know who wrote it (``ledger.cop
 
 from __future__ import annotations
 
+from msgspec.structs import asdict
+from pydantic import BaseModel, ConfigDict
+
 from coordinator.sequencing.history import BlobUse, Facts
 from ledger.entries.operations.rounds import RoundKind
-from ledger.entries.operations.values import BlobRef, Count, Hash, Value
+from ledger.entries.operations.values import BlobRef, Count, Hash
 from ledger.errors import MalformedInput
 from ledger.formats.strict import canonical, parse_canonical
 
@@ -25,7 +28,13 @@ MAX_DOCUMENT = 256 * 2**20
 _HASH = 32
 
 
-class _Use(Value):
+class _Part(BaseModel):
+    """A frozen, strict part of the document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Use(_Part):
     """As `BlobUse`."""
 
     kind: str
@@ -33,14 +42,14 @@ class _Use(Value):
     author: str
 
 
-class _Group(Value):
+class _Group(_Part):
     """Blobs of which entries say the same."""
 
     uses: tuple[_Use, ...]
     blobs: Count
 
 
-class _Document(Value):
+class _Document(_Part):
     """As `Facts`; what is a set or has a pair for a key is a sorted list."""
 
     groups: tuple[_Group, ...]
@@ -77,7 +86,7 @@ def encode_history(facts: Facts) -> bytes:
             "voids": {reason: sorted(indexes) for reason, indexes in voids.items()},
             "completed_at": facts.completed_at,
             "models": {
-                experiment: [ref.model_dump() for ref in refs]
+                experiment: [asdict(ref) for ref in refs]
                 for experiment, refs in facts.models.items()
             },
             "downloads": sorted(facts.downloads),

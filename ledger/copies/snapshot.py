@@ -28,9 +28,11 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id, parse_entry
-from ledger.entries.operations.values import Count, Hash, Value
+from ledger.entries.operations.values import Count, Hash
 from ledger.errors import MalformedInput, NotConsistent, Refused
 from ledger.formats.keys import SigningKey
 from ledger.formats.merkle import HASH_BYTES
@@ -58,7 +60,7 @@ _MAX_FILE = MAX_STATE + 2 * _MAX_HEAD + _MAX_BESIDE
 _log = logging.getLogger(__name__)
 
 
-class Head(Value):
+class Head(BaseModel):
     """What a snapshot is of.
 
     Attributes:
@@ -70,6 +72,8 @@ class Head(Value):
         final, final_before: sizes of the newest final checkpoint and of the one before it; 0 for none.
         cosigned_sizes, cosigned_s: final checkpoints, and when a quorum had cosigned each.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     release: str
     federation: Hash

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ledger.copies.leaves import read_leaves
 from ledger.copies.replica import Replica
@@ -23,10 +23,11 @@ from ledger.entries.operations.succession import (
     FederationSucceeded,
     SuccessionEndorsement,
 )
-from ledger.entries.operations.values import Signature, Slug, Value
+from ledger.entries.operations.values import Signature, Slug
 from ledger.errors import SuccessionRefused
 from ledger.formats.keys import KeyRing
 from ledger.formats.strict import decode_b64, encode_b64, parse_canonical
+from ledger.formats.value import replace
 from ledger.rules.log import Log
 from ledger.rules.state import State
 from ledger.rules.succession import check_join, claim_of
@@ -36,7 +37,13 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]{1,400}$")]
 Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]+$")]
 
 
-class ProposalFile(Value):
+class _File(BaseModel):
+    """A frozen, strict document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ProposalFile(_File):
     """A successor as it is proposed."""
 
     format: Literal["consilium succession proposal v1"]
@@ -46,7 +53,7 @@ class ProposalFile(Value):
     parts: Annotated[tuple[FederationCarried, ...], Field(min_length=1, max_length=256)]
 
 
-class EndorsementFile(Value):
+class EndorsementFile(_File):
     """One steward's signature under a proposal."""
 
     format: Literal["consilium succession endorsement v1"]
@@ -55,7 +62,7 @@ class EndorsementFile(Value):
     signature: Signature
 
 
-class SuccessionFile(Value):
+class SuccessionFile(_File):
     """What a member needs to follow the new log."""
 
     format: Literal["consilium succession v1"]
@@ -172,7 +179,7 @@ def endorsed_body(proposal: ProposalFile, endorsements: tuple[EndorsementFile, .
         SuccessionEndorsement(steward=each.steward, signature=each.signature)
         for each in sorted(endorsements, key=lambda each: each.steward)
     )
-    return proposal.body.model_copy(update={"op": op.model_copy(update={"endorsements": listed})})
+    return replace(proposal.body, op=replace(op, endorsements=listed))
 
 
 def check_successor(leaf: bytes, old: Replica) -> LastFinal:

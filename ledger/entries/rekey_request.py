@@ -9,7 +9,9 @@ in person, since the file could be exchanged on the way.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self
+
+from msgspec import Meta
 
 from ledger.copies.whole_file import create_file
 from ledger.entries.invitation import member_keys
@@ -31,7 +33,7 @@ class RekeyRequest(Value):
         proof: the new entry key's signature of the claim (kind ``invitation``, docs/formats.md 4).
     """
 
-    consilium: Literal[1]
+    consilium: Annotated[int, Meta(ge=1, le=1)]
     federation: Hash
     handle: Slug
     keys: MemberKeys
@@ -52,7 +54,7 @@ class RekeyRequest(Value):
     @property
     def change(self) -> RekeyChange:
         """What a steward proposes."""
-        return RekeyChange(kind="rekey", member=self.handle, keys=self.keys)
+        return RekeyChange(member=self.handle, keys=self.keys)
 
 
 def save_request(path: Path, request: RekeyRequest) -> None:

@@ -20,6 +20,7 @@ import math
 from typing import Final
 
 from ledger.entries.operations.plans import Plan, Purpose, SitePlan
+from ledger.formats.value import replace
 
 SHARED: Final[frozenset[Purpose]] = frozenset({"train", "evaluate", "baseline_evaluate"})
 """Releases that leave as one linear sum. A local baseline's steps stay inside, under full noise."""
@@ -45,9 +46,9 @@ def site_in_round(plan: Plan, site: SitePlan) -> SitePlan:
     if plan.noise_shares == 1:
         return site
     releases = tuple(
-        release.model_copy(update={"noise_sd": share_sd(release.noise_sd, plan.noise_shares)})
+        replace(release, noise_sd=share_sd(release.noise_sd, plan.noise_shares))
         if release.purpose in SHARED
         else release
         for release in site.releases
     )
-    return site.model_copy(update={"releases": releases})
+    return replace(site, releases=releases)

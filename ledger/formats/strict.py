@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ledger.errors import MalformedInput
+from ledger.formats.value import Value, check, write
 
 MAX_ENTRY = 32 * 1024
 """The largest signed entry, in bytes; tlog-tiles bundles could frame 65,535."""
@@ -38,12 +39,11 @@ MAX_ECHO = 80
 MAX_MESSAGE = 160
 """Characters of a model's own complaint that an error message keeps."""
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel | Value)
 Path = tuple[str | int, ...]
 
 _PRINTABLE = re.compile(rb'(?:[ -\[\]-~]++|\\["\\])*+')
 _STRING = re.compile(r"[ -~]*+")
-_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def parse_canonical(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
@@ -51,7 +51,7 @@ def parse_canonical(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M
 
     Args:
         data: the bytes exactly as received.
-        model: a frozen pydantic model with ``extra="forbid"``; validated strictly.
+        model: a kind of `Value`, or a frozen pydantic model with ``extra="forbid"``; validated strictly.
         limit: the most bytes accepted.
 
     Raises:
@@ -70,55 +70,26 @@ def parse_canonical(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M
             f'byte {end} is not printable ASCII, or is an escape other than \\" and \\\\; '
             "text outside U+0020..U+007E belongs into a blob",
         )
-    try:
-        parsed = model.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        raise _refusal(where, error) from None
-    encoded = canonical(parsed)
+    parsed = _read(data, model)
+    encoded = write(parsed) if isinstance(parsed, Value) else canonical(parsed)
     if encoded != data:
         raise MalformedInput(where, _first_difference(data, encoded))
     return parsed
 
 
-def parse_plain(data: bytes, model: type[M], *, limit: int = MAX_ENTRY) -> M:
-    """Do what `parse_canonical` does, three times as fast, for a plain model.
-
-    Where the bytes hold no escape, re-encoding the JSON alone shows that they are canonical, and
-    the model needs not be written out again; nor is their depth counted, which the model bounds. Bytes that are not accepted so are judged by
-    `parse_canonical`, which alone refuses; so the verdict, the value and the message are the same.
-
-    Args:
-        data: the bytes exactly as received.
-        model: as for `parse_canonical`, and plain: every field is required, at every level; no
-            float, no ``Any``, no integer ``Literal`` (which takes ``1.0`` for ``1``); nothing that
-            changes a value. What an operation's models may not become is pinned by a test.
-        limit: the most bytes accepted.
-
-    Raises:
-        MalformedInput: see `parse_canonical`.
-    """
-    if len(data) <= limit and data.isascii() and b"\\" not in data and b"\x7f" not in data:
-        try:
-            if orjson.dumps(orjson.loads(data), option=_CANONICAL) == data:
-                # ``model_validate_json`` without its keyword handling, a tenth of the whole.
-                parsed: M = model.__pydantic_validator__.validate_json(data, strict=True)
-                return parsed
-        except (ValueError, TypeError):
-            pass  # the careful parser says what is wrong, or that nothing is
-    return parse_canonical(data, model, limit=limit)
-
-
-def canonical(value: BaseModel | dict[str, Any]) -> bytes:
+def canonical(value: Value | BaseModel | dict[str, Any]) -> bytes:
     """Encode a value in the one spelling that ``parse_canonical`` accepts.
 
     Args:
-        value: a model, or a dict of str, int, bool, None, list, tuple and dict.
+        value: a `Value`, a model, or a dict of str, int, bool, None, list, tuple and dict.
 
     Raises:
         MalformedInput: a float, an integer beyond 2^53 - 1, a string or key outside
             U+0020..U+007E, too deep a nesting, or another type; ``where`` is the path.
     """
     name = type(value).__name__
+    if isinstance(value, Value):
+        return check(value)
     if isinstance(value, BaseModel):
         try:
             plain = value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
@@ -162,6 +133,16 @@ def excerpt(text: str, length: int = MAX_ECHO) -> str:
     """Quote foreign text for an error message: escaped, at most ``length`` characters."""
     quoted = ascii(text[:length])
     return quoted if len(quoted) <= length else quoted[: length - 3] + "..."
+
+
+def _read(data: bytes, model: type[M]) -> M:
+    """What printable JSON says, by the type or the model."""
+    if issubclass(model, Value):
+        return model.read(data)
+    try:
+        return model.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise _refusal(model.__name__, error) from None
 
 
 def _check(value: object, path: Path, name: str) -> None:

@@ -120,7 +120,7 @@ def settled(state: State, step: Step, op: BudgetSettled) -> State | Void:
 def refunds(site: SitePlan, used: Map[str, int]) -> tuple[CellCharge, ...]:
     """What a settlement gives back, per cell: the planned steps without an intent."""
     unused = (
-        release.model_copy(update={"steps": release.steps - used.get(release.purpose, 0)})
+        replace(release, steps=release.steps - used.get(release.purpose, 0))
         for release in site.releases
         if release.engine != "individual"
     )

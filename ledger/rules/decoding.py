@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import orjson
 from immutables import Map
 from msgspec import Struct, structs
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from ledger.entries.operations.federation import Change
 from ledger.errors import MalformedInput
 from ledger.formats.strict import MAX_INT
+from ledger.formats.value import Reader, Value
 from ledger.rules.encoding import encode
 from ledger.rules.state import State
 from privacy.errors import PrivacyError
 
 MAX_STATE = 256 * 2**20
 """Bytes of a state that are read; one of a federation of a thousand hospitals has a few million."""
+
+_CHANGE: Reader[Value] = Reader(Change, "change")
 
 
 def decode(data: bytes) -> State:
@@ -38,7 +42,7 @@ def decode(data: bytes) -> State:
         raise MalformedInput("state", f"{len(data)} bytes; at most {MAX_STATE} are read")
     try:
         state = _read(State, orjson.loads(data), "state")
-    except (orjson.JSONDecodeError, ValidationError, PrivacyError) as error:
+    except (orjson.JSONDecodeError, PrivacyError) as error:
         raise MalformedInput("state", str(error).partition("\n")[0]) from None
     if not isinstance(state, State) or encode(state) != data:
         raise MalformedInput("state", "it does not encode to the bytes that it was read from")
@@ -48,6 +52,10 @@ def decode(data: bytes) -> State:
 def _read(kind: Any, value: Any, where: str) -> object:
     """A value of a type from its plain form."""
     origin = get_origin(kind)
+    if isinstance(kind, type) and issubclass(kind, Value):
+        return _signed(kind.read, value, where)
+    if kind == Change:
+        return _signed(_CHANGE.read, value, where)
     if isinstance(kind, type) and (issubclass(kind, Struct) or dataclasses.is_dataclass(kind)):
         fields = _fields(kind)
         found = _expect(dict, value, where)
@@ -74,11 +82,18 @@ def _read(kind: Any, value: Any, where: str) -> object:
         return None if value is None else _read(some, value, where)
     if origin is Literal:
         return _expect(str, value, where)
-    if origin is Annotated or (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return _adapter(kind).validate_json(orjson.dumps(value), strict=True)
     if kind is int and type(value) is str and value.isdigit() and int(value) > MAX_INT:
         return int(value)
     return _expect(kind, value, where)
+
+
+def _signed(read: Callable[[bytes], Value], value: Any, where: str) -> Value:
+    """A part that an entry had, where it stands in the state."""
+    try:
+        return read(orjson.dumps(value))
+    except MalformedInput as refused:
+        place = refused.where.partition(".")[2]
+        raise MalformedInput(f"{where}.{place}" if place else where, refused.reason) from None
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:
@@ -92,8 +107,3 @@ def _fields(kind: type[Any]) -> dict[str, Any]:
     found = structs.fields(kind) if issubclass(kind, Struct) else dataclasses.fields(kind)
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in found}
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

@@ -14,11 +14,10 @@ from dataclasses import asdict
 
 import orjson
 from immutables import Map
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import fields
-from pydantic import BaseModel
 
-from ledger.entries.operations.values import MAX_INT
+from ledger.entries.operations.values import MAX_INT, Value
 from ledger.rules.state import State
 from privacy.filters import Spend
 from privacy.periods import Periods
@@ -35,8 +34,8 @@ def digest(state: State) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Value):
+        return to_builtins(value)
     if isinstance(value, Struct):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Spend | Periods):

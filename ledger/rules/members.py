@@ -24,7 +24,7 @@ from ledger.entries.operations.federation import (
 )
 from ledger.entries.operations.log import NodeReady
 from ledger.entries.operations.members import KeyRevoked, KeyRotated, MemberJoined, MemberKeys
-from ledger.entries.operations.values import Value
+from ledger.entries.operations.values import Hash, Slug, Value
 from ledger.formats.keys import key_id, verify
 from ledger.formats.strict import canonical
 from ledger.rules.cards import bind_card
@@ -43,8 +43,8 @@ from ledger.rules.verdict import Step, Void
 class SeatClaim(Value):
     """What a one-time invitation key signs (kind ``invitation``), and a new key when rotating."""
 
-    federation: str
-    handle: str
+    federation: Hash
+    handle: Slug
     keys: MemberKeys
 
 

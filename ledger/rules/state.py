@@ -10,8 +10,6 @@ microsecond, where a dataclass takes four; the fold of a large log is little els
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from immutables import Map
 from msgspec import Struct
 
@@ -22,14 +20,10 @@ from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.statistics import StatisticsReserved
 from ledger.entries.operations.succession import Predecessor
 from ledger.entries.operations.values import BlobRef, PublicKey
+from ledger.formats.value import replace as replace
 from ledger.rules.experiment_state import Experiment
 from privacy.filters import Spend
 from privacy.periods import Periods
-
-if TYPE_CHECKING:
-    from dataclasses import replace as replace  # so that each field is checked
-else:
-    from msgspec.structs import replace as replace
 
 
 class KeyState(Struct, frozen=True):

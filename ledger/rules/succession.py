@@ -71,7 +71,7 @@ def claim_of(body: Body) -> bytes:
     op = body.op
     if not isinstance(op, FederationSucceeded):
         raise SuccessionRefused("entry 0", f"it is {op.type}, not federation.succeeded")
-    bare = body.model_copy(update={"op": op.model_copy(update={"endorsements": ()})})
+    bare = replace(body, op=replace(op, endorsements=()))
     return canonical(SuccessionClaim(genesis=hashlib.sha256(canonical(bare)).hexdigest()))
 
 
@@ -121,8 +121,8 @@ def carry(state: State) -> tuple[FederationCarried, ...]:
             organisation=dataset.organisation,
             node=dataset.node,
             registration=dataset.registration,
-            terms=dataset.terms.model_copy(
-                update={"card": _kept(state, dataset.terms.card, dataset=dataset.terms.dataset)}
+            terms=replace(
+                dataset.terms, card=_kept(state, dataset.terms.card, dataset=dataset.terms.dataset)
             ),
             withdrawn=dataset.withdrawn_at is not None,
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ledger.entries.operations.datasets import CellRegistered
 from ledger.experiment.schema import Schema
+from ledger.formats.value import replace
 from ledger.rules.individual import is_individual
 from node.errors import RegistrationRefused
 from node.register.accounts import PrivateCell
@@ -47,4 +48,4 @@ def counts_one_by_one(schema: Schema, known: Mapping[str, PrivateCell], asked: b
 
 def one_by_one(terms: CellRegistered) -> CellRegistered:
     """The promise to a cell for training, as one to each of its patients; other cells as they are."""
-    return terms.model_copy(update={"half": "individual"}) if terms.half == "train" else terms
+    return replace(terms, half="individual") if terms.half == "train" else terms

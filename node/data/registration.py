@@ -31,6 +31,7 @@ from ledger.experiment.purpose_parts import Parts, part_for, parts_inherited, pa
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document, parse_document
 from ledger.formats.snapshot_proof import SALT_BYTES
+from ledger.formats.value import replace
 from ledger.rules.individual import is_individual
 from ledger.rules.state import State
 from ledger.rules.verdict import EXPLANATIONS
@@ -165,7 +166,7 @@ def prepare(
         dataset=DatasetRegistered(
             type="dataset.registered",
             dataset=schema.dataset,
-            schema=blob_ref(document),
+            schema_=blob_ref(document),
             unit="record" if table.patients is None else "patient",
             declared_train=schema.declared_train,
             declared_test=schema.declared_test,
@@ -336,7 +337,7 @@ def _says_nothing_new(prepared: Prepared, known: DatasetRecord, state: State) ->
     dataset = state.datasets.get(known.name)
     if dataset is None or dataset.registration != known.registration or dataset.withdrawn_at:
         return False
-    said = dataset.terms.model_copy(update={"snapshot": prepared.dataset.snapshot})
+    said = replace(dataset.terms, snapshot=prepared.dataset.snapshot)
     fresh = prepared.record
     return (
         said == prepared.dataset

@@ -14,6 +14,7 @@ from ledger.entries.operations.federation import (
 )
 from ledger.entries.operations.values import PublicKey
 from ledger.formats.keys import key_id
+from ledger.formats.value import replace
 from tests.adversary.world import World
 from tests.federation import POLICY, one_time_key
 
@@ -25,29 +26,25 @@ def invite(organisation: str, *handles: str) -> ChangeProposed:
         key=PublicKey(alg="ed25519", public=one_time_key(organisation).public.hex()),
         seats=tuple(Seat(handle=handle, role="node") for handle in handles),
     )
-    return ChangeProposed(
-        type="change.proposed", change=InviteChange(kind="invite", invitation=invitation)
-    )
+    return ChangeProposed(type="change.proposed", change=InviteChange(invitation=invitation))
 
 
 def withdraw(organisation: str) -> ChangeProposed:
     """What `invite` said is taken back."""
     kid = key_id("ed25519", one_time_key(organisation).public)
-    return ChangeProposed(
-        type="change.proposed", change=WithdrawChange(kind="withdraw", invitation=kid)
-    )
+    return ChangeProposed(type="change.proposed", change=WithdrawChange(invitation=kid))
 
 
 def expulsion(organisation: str) -> ChangeProposed:
     """An organisation is put out."""
-    change = ExpelChange(kind="expel", organisation=organisation)
+    change = ExpelChange(organisation=organisation)
     return ChangeProposed(type="change.proposed", change=change)
 
 
 def weak_policy() -> ChangeProposed:
     """From now on one endorsement is enough."""
-    policy = POLICY.model_copy(update={"endorsements": 1})
-    return ChangeProposed(type="change.proposed", change=PolicyChange(kind="policy", policy=policy))
+    policy = replace(POLICY, endorsements=1)
+    return ChangeProposed(type="change.proposed", change=PolicyChange(policy=policy))
 
 
 def endorsement(change: str) -> ChangeEndorsed:

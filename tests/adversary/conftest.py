@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.formats.value import replace
 from tests.adversary.registry import Row, row_of, table
 from tests.adversary.world import World
 from tests.federation import POLICY
@@ -19,7 +20,7 @@ _FAILED = pytest.StashKey[bool]()
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """Four hospitals that witness, a coordinator, a researcher; everybody has followed the log."""
     changed = request.node.get_closest_marker("policy")
-    policy = POLICY if changed is None else POLICY.model_copy(update=changed.kwargs)
+    policy = POLICY if changed is None else replace(POLICY, **changed.kwargs)
     made = World(tmp_path, policy=policy)
     yield made
     made.close()

@@ -25,6 +25,7 @@ from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey
 from ledger.formats.receipt import sign_receipts
+from ledger.formats.value import replace
 from ledger.formats.witness import witness_name
 from ledger.rules.finality import judge_final
 from tests.federation import COORDINATOR, Federation
@@ -174,7 +175,7 @@ class Coordinator:
             old = parse_leaf(rewritten[index])
             if old.body.author != COORDINATOR:
                 continue
-            body = old.body.model_copy(update=changes if index == entry else {"prev": head})
+            body = replace(old.body, **changes if index == entry else {"prev": head})
             new = sign_entry(body, key)
             rewritten[index], head = new.leaf, new.hash
         self.lie(rewritten)
@@ -239,7 +240,7 @@ def row_of(leaf: bytes) -> Row:
 
 def resigned(entry: Entry, key: SigningKey) -> bytes:
     """The leaf of the same body with a signature by another key in its place."""
-    return entry._replace(signature=key.sign("entry", entry.raw)).leaf
+    return replace(entry, signature=key.sign("entry", entry.raw)).leaf
 
 
 def edit(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None:

@@ -26,6 +26,7 @@ from ledger.entries.operations.log import NodeReady, TimeNoted
 from ledger.entries.operations.members import KeyRevoked
 from ledger.entries.operations.vocabulary import Operation
 from ledger.formats.keys import KeyRing, SigningKey
+from ledger.formats.value import replace
 from ledger.rules.state import Member
 from tests.federation import (
     COORDINATOR,
@@ -61,7 +62,7 @@ class Members:
     @classmethod
     def found(cls, k: int, hospitals: Sequence[str] = HOSPITALS) -> Members:
         """A federation in which everybody acts, and k organisations change it."""
-        policy = POLICY.model_copy(update={"endorsements": k})
+        policy = replace(POLICY, endorsements=k)
         members = cls(Federation.found(hospitals, policy=policy), frozenset(hospitals))
         for hospital in hospitals:
             members._note(node_of(hospital))
@@ -131,7 +132,7 @@ class Members:
             if m.role == "node" and m.organisation == other
         ]  # fmt: skip
         ring = self._ring(nodes[-1].handle)
-        change = RekeyChange(kind="rekey", member=ring.handle, keys=member_keys(ring))
+        change = RekeyChange(member=ring.handle, keys=member_keys(ring))
         if self._by_k(one, change):
             self._enrol(ring)
             if other in self.acting:
@@ -139,7 +140,7 @@ class Members:
 
     def _expel(self, one: str, other: str) -> None:
         if one != other:
-            self._by_k(one, ExpelChange(kind="expel", organisation=other))
+            self._by_k(one, ExpelChange(organisation=other))
 
     def _invite(self, one: str, other: str) -> None:
         """A new hospital, or one that was put out before."""
@@ -150,7 +151,7 @@ class Members:
         key = SigningKey.from_seed(self._made.to_bytes(32, "big"))
         people = (Seat(handle=handle, role="node"), Seat(handle=f"{handle}-s", role="steward"))
         invitation = Invitation(organisation=name, key=ed25519(key), seats=people)
-        if not self._by_k(one, InviteChange(kind="invite", invitation=invitation)):
+        if not self._by_k(one, InviteChange(invitation=invitation)):
             return
         self.acting |= {name}
         for seat in people:

@@ -37,6 +37,7 @@ from ledger.errors import MalformedInput
 from ledger.experiment.purpose_parts import part_for
 from ledger.experiment.schema import CategoryColumn, NumberColumn, PatientColumn, Schema
 from ledger.experiment.statistics import charges_of
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.purposes import gate
 from node.data import registration
@@ -366,9 +367,7 @@ def test_a_new_researcher_has_no_budget_of_his_own(ward: Ward) -> None:
         key=PublicKey(alg="ed25519", public=one_time_key("academy").public.hex()),
         seats=(Seat(handle="academy-eve", role="researcher"),),
     )
-    change = ChangeProposed(
-        type="change.proposed", change=InviteChange(kind="invite", invitation=invitation)
-    )
+    change = ChangeProposed(type="change.proposed", change=InviteChange(invitation=invitation))
     said = federation.say(steward_of("basel"), change).entry
     federation.say(steward_of("bern"), ChangeEndorsed(type="change.endorsed", change=said.hash))
     federation.join("academy", "academy-eve", "researcher")
@@ -580,7 +579,7 @@ def test_a_charge_that_is_no_natural_number_never_enters_the_log(world: World) -
 def test_a_charge_of_zero_is_not_the_plans(world: World) -> None:
     experiment = world.experiment()
     (charge,) = totals(world.federation.experiment(experiment).plan.sites[0].releases)
-    for none in (charge.model_copy(update={"g": 0}), charge.model_copy(update={"g": 0, "r": 0})):
+    for none in (replace(charge, g=0), replace(charge, g=0, r=0)):
         op = BudgetReserved(
             type="budget.reserved", experiment=experiment, dataset=TABLE, charges=(none,)
         )
@@ -601,17 +600,11 @@ def test_a_plan_that_charges_too_little_is_void(world: World) -> None:
     said = federation.proposal(federation.spec([TABLE, "bern-heart"], name="cheap"))
     first, *others = said.plan.sites
     cheap = tuple(
-        release.model_copy(
-            update={
-                "charges": tuple(c.model_copy(update={"g": 1, "r": 1}) for c in release.charges)
-            }
-        )
+        replace(release, charges=tuple(replace(c, g=1, r=1) for c in release.charges))
         for release in first.releases
     )
-    plan = said.plan.model_copy(
-        update={"sites": (first.model_copy(update={"releases": cheap}), *others)}
-    )
-    cheaper = said.model_copy(update={"plan": plan})
+    plan = replace(said.plan, sites=(replace(first, releases=cheap), *others))
+    cheaper = replace(said, plan=plan)
     federation.say(RESEARCHER, cheaper, void="plan_invalid")  # the lie
     assert world.hospital("bern").follow()[-1].outcome.void == "plan_invalid"
     world.exposed("everybody's fold")
@@ -656,7 +649,7 @@ def test_no_number_of_that_kind_is_a_charge_a_noise_or_a_promise(
 def test_the_register_charges_no_such_number_either(ward: Ward) -> None:
     register, cell = ward.basel.register, min(ward.cells)
     for number in (*NUMBERS, -7, 2**300 + 1):
-        false = [CellCharge.model_construct(cell=cell, g=number, r=0)]  # type: ignore[arg-type]
+        false = [replace(CellCharge(cell=cell, g=0, r=0), g=number)]  # type: ignore[arg-type]
         with pytest.raises(InvalidEvent, match="an integer in"):
             register.reserve("f", "e" * 64, TABLE, false)
         with pytest.raises(InvalidEvent, match="an integer in"):

@@ -7,6 +7,7 @@ import pytest
 
 from ledger.copies.blobs import BlobStore
 from ledger.errors import BlobCorrupt
+from ledger.formats.value import replace
 from node.duties.duty import Refuse
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
@@ -46,7 +47,7 @@ def test_a_plan_other_than_the_specifications_is_refused(world: World) -> None:
     spoken = federation.proposal(federation.spec(names, name="second", rounds=2))
     meant = federation.proposal(federation.spec(names, name="second", rounds=5))
     world.attack_begins()
-    false = spoken.model_copy(update={"plan": meant.plan})
+    false = replace(spoken, plan=meant.plan)
     said = federation.say(RESEARCHER, false)  # the lie
     for name in names:
         federation.approve(said.entry.hash, name)
@@ -95,7 +96,7 @@ def test_an_approval_does_not_carry_over_to_another_table(world: World) -> None:
     federation = world.federation
     experiment = world.experiment()
     terms = federation.state.datasets["basel-heart"].terms
-    federation.say(node_of("basel"), terms.model_copy(update={"snapshot": "ab" * 32}))  # the lie
+    federation.say(node_of("basel"), replace(terms, snapshot="ab" * 32))  # the lie
     federation.reserve(experiment, "basel-heart", void="dataset_changed")
     assert world.hospital("bern").follow()[-1].outcome.void == "dataset_changed"
     world.exposed("everybody's fold")

@@ -7,8 +7,8 @@ from pathlib import Path
 from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import CardEraser
 from ledger.entries.cards import DatasetCard, seal_card
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.members import CardErased
+from ledger.formats.value import replace
 from tests.adversary.registry import attack
 from tests.adversary.world import World
 from tests.federation import node_of, steward_of
@@ -18,7 +18,7 @@ def bind(world: World, hospital: str, card: str) -> None:
     """A hospital registers its dataset with a card."""
     world.federation.register_dataset(hospital)
     terms = world.federation.state.datasets[f"{hospital}-heart"].terms
-    op = DatasetRegistered.model_validate({**terms.model_dump(by_alias=True), "card": card})
+    op = replace(terms, card=card)
     world.federation.say(node_of(hospital), op)
 
 

@@ -83,7 +83,7 @@ def test_new_keys_by_k_organisations_make_checkpoints_final_again() -> None:
     left = [node_of("basel"), node_of("bern")]
     assert not is_final(federation, federation.checkpoint(left), before)
     ring = replace(ring_of("chur-node-2", "node"), handle=node_of("chur"))
-    rekey = RekeyChange(kind="rekey", member=node_of("chur"), keys=member_keys(ring))
+    rekey = RekeyChange(member=node_of("chur"), keys=member_keys(ring))
     change(federation, rekey, "basel", "bern")
     federation.rings[node_of("chur")] = ring
     federation.say(node_of("chur"), NodeReady(type="node.ready", protocol=1))
@@ -98,7 +98,7 @@ def test_an_expelled_hospital_leaves_no_place_to_fill() -> None:
     before = federation.log.size
     revoke(federation, "chur", "davos")
     for hospital in ("chur", "davos"):
-        change(federation, ExpelChange(kind="expel", organisation=hospital), "basel", "bern")
+        change(federation, ExpelChange(organisation=hospital), "basel", "bern")
     left = [node_of("basel"), node_of("bern")]
     assert standing_quorum(federation.state, before).witnesses == {"basel", "bern"}
     assert not is_final(federation, federation.checkpoint(left[:1]), before)

@@ -10,6 +10,7 @@ import numpy as np
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.masking import MaskingRevealed, RevealedShare
 from ledger.entries.operations.rounds import RoundClosed
+from ledger.formats.value import replace
 from ledger.rules.log import Sequenced
 from node.duties.duty import Duty
 from node.duties.masking import Agree, Reveal
@@ -104,7 +105,7 @@ def test_survivors_are_named_once(world: World) -> None:
         for e in reversed(world.federation.entries())
         if e.body.op.type == "masking.advanced"
     )
-    fewer = op.model_copy(update={"datasets": op.datasets[:3]})
+    fewer = replace(op, datasets=op.datasets[:3])
     world.federation.say(COORDINATOR, fewer, void="wrong_phase")  # the lie
     for hospital in world.hospitals.values():
         hospital.follow_entries()
@@ -149,7 +150,7 @@ def test_a_message_of_another_attempt_is_void(world: World) -> None:
         for e in reversed(federation.entries())
         if e.body.op.type == "masking.advertised" and e.body.op.attempt == 1
     )
-    old = op.model_copy(update={"attempt": 2})
+    old = replace(op, attempt=2)
     federation.say(node_of(op.dataset.removesuffix("-heart")), old, void="context_mismatch")
     world.hospital("basel").follow_entries()
     world.exposed("everybody's fold")

@@ -13,6 +13,7 @@ from ledger.entries.operations.log import NodeResumed, TimeNoted
 from ledger.entries.operations.members import KeyRotated
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing
+from ledger.formats.value import replace
 from ledger.rules.equivocation import conflict_operation
 from ledger.rules.members import claim_bytes
 from tests.adversary.changes import endorsement, weak_policy
@@ -31,7 +32,7 @@ def resumed(world: World, hospital: str, digit: str) -> Entry:
 
 def rekey(world: World, ring: KeyRing) -> ChangeProposed:
     """A steward asks for new keys for a member."""
-    change = RekeyChange(kind="rekey", member=ring.handle, keys=member_keys(ring))
+    change = RekeyChange(member=ring.handle, keys=member_keys(ring))
     return ChangeProposed(type="change.proposed", change=change)
 
 
@@ -57,7 +58,7 @@ def test_a_rekey_one_endorsement_short_enrols_nothing(world: World) -> None:
     world.settle()
     honest = federation.rings[node_of("basel")]
     genuine = resumed(world, "basel", "7")
-    body = genuine.body.model_copy(update={"key": thief.entry.id, "seq": 0, "prev": "0" * 64})
+    body = replace(genuine.body, key=thief.entry.id, seq=0, prev="0" * 64)
     forged = resigned_body(genuine, body, thief)
     world.coordinator.lie([*federation.leaves, forged])  # the lie
     with world.caught(NotAdmitted, by="every follower") as caught:

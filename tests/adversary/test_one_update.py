@@ -10,6 +10,7 @@ from coordinator.http.access import may_read
 from coordinator.sequencing.history import History
 from ledger.entries.operations.experiments import ExperimentProposed
 from ledger.entries.operations.plans import Release
+from ledger.formats.value import replace
 from ledger.rules.log import Log
 from node.duties.duty import Refuse
 from tests.adversary.registry import attack
@@ -20,15 +21,15 @@ from tests.federation import RESEARCHER, node_of, steward_of
 def with_site(op: ExperimentProposed, **changes: object) -> ExperimentProposed:
     """The proposal with other terms for its first site."""
     first, *others = op.plan.sites
-    sites = (first.model_copy(update=changes), *others)
-    return op.model_copy(update={"plan": op.plan.model_copy(update={"sites": sites})})
+    sites = (replace(first, **changes), *others)
+    return replace(op, plan=replace(op.plan, sites=sites))
 
 
 def with_release(op: ExperimentProposed, **changes: object) -> ExperimentProposed:
     """The proposal with another first release at its first site."""
     first: Release
     first, *others = op.plan.sites[0].releases
-    return with_site(op, releases=(first.model_copy(update=changes), *others))
+    return with_site(op, releases=(replace(first, **changes), *others))
 
 
 def proposal(world: World) -> ExperimentProposed:

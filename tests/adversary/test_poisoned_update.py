@@ -9,6 +9,7 @@ import pytest
 from ledger.copies.blobs import BlobStore
 from ledger.entries.operations.rounds import UpdateRefused
 from ledger.experiment.updates import judge_update
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
@@ -116,7 +117,7 @@ def test_a_broken_update_is_named_for_what_it_is(world: World, broken: object, r
     experiment = opened(world)
     honest = federation.update(experiment, "basel-heart")
     data = broken(federation.blobs[honest.update.sha256])
-    false = honest.model_copy(update={"update": federation.put(data)})
+    false = replace(honest, update=federation.put(data))
     federation.say(node_of("basel"), false)
     now = federation.experiment(experiment)
     site = site_of(now.plan, "basel-heart")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from ledger.entries.entry import Entry, genesis_body, parse_leaf, sign_entry
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.federation import (
@@ -32,8 +34,8 @@ def joining_with(world: World, organisation: str, handle: str, witness_of: str) 
     keys = member_keys(ring)
     claim = claim_bytes(world.federation.id, handle, keys)
     proof = one_time_key(organisation).sign("invitation", claim).hex()
-    forged = op.model_copy(update={"keys": keys, "proof": proof})
-    return sign_entry(entry.body.model_copy(update={"op": forged}), ring.entry)
+    forged = structs.replace(op, keys=keys, proof=proof)
+    return sign_entry(structs.replace(entry.body, op=forged), ring.entry)
 
 
 @attack(
@@ -102,8 +104,8 @@ def test_an_organisation_endorses_once(world: World) -> None:
 def test_a_founding_coordinator_does_not_invite_itself(world: World) -> None:
     genesis = parse_leaf(world.federation.leaves[0]).body
     assert isinstance(genesis.op, FederationFounded)
-    own = genesis.op.invitations[0].model_copy(update={"organisation": "operator"})
-    op = genesis.op.model_copy(update={"invitations": (own, *genesis.op.invitations[1:])})
+    own = structs.replace(genesis.op.invitations[0], organisation="operator")
+    op = structs.replace(genesis.op, invitations=(own, *genesis.op.invitations[1:]))
     hub = world.federation.rings[COORDINATOR].entry
     entry = sign_entry(genesis_body(COORDINATOR, hub.id, genesis.at_ms, op), hub)
     world.coordinator.messages += 1

@@ -28,6 +28,7 @@ from ledger.errors import SuccessionRefused
 from ledger.formats.key_file import load_keyring
 from ledger.formats.keys import KeyRing
 from ledger.formats.strict import encode_b64
+from ledger.formats.value import replace
 from ledger.rules.encoding import digest
 from ledger.rules.log import Log
 from ledger.rules.succession import claim_of, part_hash
@@ -65,8 +66,8 @@ class Heir:
         lie(parts)
         genesis = self.proposal.body.op
         assert isinstance(genesis, FederationSucceeded)
-        changed = genesis.model_copy(update={"carried": tuple(map(part_hash, parts)), **op})
-        body = self.proposal.body.model_copy(update={"op": changed})
+        changed = replace(genesis, carried=tuple(map(part_hash, parts)), **op)
+        body = replace(self.proposal.body, op=changed)
         self.proposal = self.proposal.model_copy(update={"parts": tuple(parts), "body": body})
 
     def signed_by(self, *hospitals: str) -> tuple[EndorsementFile, ...]:
@@ -177,17 +178,17 @@ def test_an_auditor_with_both_logs_verifies_the_join(world: World) -> None:
 
 def forget_spend(parts: list[FederationCarried]) -> None:
     for at, part in enumerate(parts):
-        cells = tuple(cell.model_copy(update={"g": 0, "r": 0}) for cell in part.cells)
-        parts[at] = part.model_copy(update={"cells": cells})
+        cells = tuple(replace(cell, g=0, r=0) for cell in part.cells)
+        parts[at] = replace(part, cells=cells)
 
 
 def leave_out(parts: list[FederationCarried]) -> None:
-    parts[0] = parts[0].model_copy(update={"members": parts[0].members[1:]})
+    parts[0] = replace(parts[0], members=parts[0].members[1:])
 
 
 def add_one(parts: list[FederationCarried]) -> None:
-    sham = parts[0].members[0].model_copy(update={"handle": "sham-node", "organisation": "sham"})
-    parts[0] = parts[0].model_copy(update={"members": (*parts[0].members, sham)})
+    sham = replace(parts[0].members[0], handle="sham-node", organisation="sham")
+    parts[0] = replace(parts[0], members=(*parts[0].members, sham))
 
 
 @attack(
@@ -251,7 +252,7 @@ def test_a_successor_one_endorsement_short_never_begins(world: World) -> None:
     with world.caught(SuccessionRefused, by="everybody's fold, and every node") as caught:
         found_successor(heir.home, heir.proposal, (twice[0], stolen), heir.ring)  # the lie
     assert "asks for 2 organisations' stewards" in caught.value.reason
-    bare = heir.proposal.body.model_copy()
+    bare = replace(heir.proposal.body)
     leaf = sign_entry(bare, heir.ring.entry).leaf  # its own log, whatever the fold says
     with pytest.raises(SuccessionRefused, match=r"0 organisations' stewards signed it \(none\)"):
         check_successor(leaf, world.hospital("bern").replica)
@@ -270,12 +271,11 @@ def test_a_successor_on_a_checkpoint_that_was_not_final_is_refused(world: World)
     heir = Heir(world, basel)
     genesis = heir.proposal.body.op
     assert isinstance(genesis, FederationSucceeded)
-    named = genesis.predecessor.model_copy(
-        update={
-            "size": ahead.log.size,
-            "root": ahead.log.tree.root().hex(),
-            "state": digest(ahead.state),
-        }
+    named = replace(
+        genesis.predecessor,
+        size=ahead.log.size,
+        root=ahead.log.tree.root().hex(),
+        state=digest(ahead.state),
     )
     heir.change(lambda parts: None, predecessor=named)  # the lie
     for hospital in world.hospitals.values():
@@ -314,6 +314,6 @@ def test_nothing_takes_effect_before_all_is_carried_over(world: World) -> None:
     log = Log()
     log.append(log.judge(leaves[0]))
     early = parse_leaf(leaves[1])
-    noted = early.body.model_copy(update={"op": TimeNoted(type="time.noted")})
+    noted = replace(early.body, op=TimeNoted(type="time.noted"))
     assert log.append(log.judge(sign_entry(noted, heir.ring.entry).leaf)).outcome.void == "not_due"
     assert not log.state.succession.complete  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ from ledger.entries.operations.datasets import DatasetWithdrawn
 from ledger.entries.operations.experiments import ExperimentRefused
 from ledger.entries.operations.rounds import RoundAggregated
 from ledger.errors import BadSignature
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of, totals
 from node.duties.duty import CheckPlan, Refuse, Reserve
 from tests.adversary.coordinator import resigned
@@ -138,7 +139,7 @@ def test_a_coordinator_reserves_nothing_for_a_node(world: World) -> None:
     world.federation.say(node_of("bern"), op, void="not_owner")
     world.federation.reserve(experiment, "bern-heart")
     update = world.federation.update(experiment, "bern-heart")
-    false = update.model_copy(update={"dataset": "basel-heart"})
+    false = replace(update, dataset="basel-heart")
     world.federation.say(node_of("basel"), false, void="not_reserved")
     basel.follow()
     basel.check_plan(experiment)

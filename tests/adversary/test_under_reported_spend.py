@@ -11,6 +11,7 @@ from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled, Use
 from ledger.entries.operations.datasets import CellLimit, CellRegistered, DatasetRegistered
 from ledger.entries.operations.experiments import ExperimentStopped
 from ledger.entries.operations.rounds import RoundClosed
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of, totals
 from privacy.filters import limit_for
 from tests.adversary.registry import attack
@@ -62,7 +63,7 @@ def test_an_update_that_states_too_few_steps_does_not_count(world: World) -> Non
     federation.play_round(experiment)
     federation.open_round(experiment)
     honest = federation.update(experiment, "basel-heart")
-    false = honest.model_copy(update={"used": (Used(purpose="train", steps=1),)})
+    false = replace(honest, used=(Used(purpose="train", steps=1),))
     world.attack_begins()
     federation.say(node_of("basel"), false, void="under_reported")  # the lie
     seen_void(world, "under_reported")
@@ -82,8 +83,8 @@ def test_noise_beyond_the_reservation_is_charged_and_named_once(world: World) ->
     federation.play_round(experiment)
     federation.open_round(experiment)
     before = federation.state.cells["basel-all"].spend
-    false = federation.update(experiment, "basel-heart").model_copy(
-        update={"used": (Used(purpose="train", steps=1000),)}
+    false = replace(
+        federation.update(experiment, "basel-heart"), used=(Used(purpose="train", steps=1000),)
     )
     world.attack_begins()
     federation.say(node_of("basel"), false, void="over_reservation")  # the lie
@@ -138,7 +139,7 @@ def test_a_reservation_below_the_plan_is_void(world: World) -> None:
         type="budget.reserved",
         experiment=experiment,
         dataset="basel-heart",
-        charges=(charge.model_copy(update={"g": charge.g - 1}),),
+        charges=(replace(charge, g=charge.g - 1),),
     )
     federation.say(node_of("basel"), op, void="charges_mismatch")  # the lie
     seen_void(world, "charges_mismatch")
@@ -160,7 +161,7 @@ def exhausted(world: World) -> DatasetRegistered:
 )
 def test_a_dataset_registered_anew_inherits_its_spend(world: World) -> None:
     terms = exhausted(world)
-    again = terms.model_copy(update={"snapshot": hashlib.sha256(b"again").hexdigest()})
+    again = replace(terms, snapshot=hashlib.sha256(b"again").hexdigest())
     world.federation.say(node_of("basel"), again)  # the lie
     second = world.experiment(epsilon="4", name="second")
     world.federation.reserve(second, "basel-heart", void="budget_exhausted")
@@ -192,7 +193,7 @@ def test_a_renamed_dataset_inherits_its_cells_spend(world: World) -> None:
 def test_a_cells_promise_is_not_made_twice(world: World) -> None:
     exhausted(world)
     terms = world.federation.state.cells["basel-all"].terms
-    again = terms.model_copy(update={"epsilon_micro": 50_000_000})
+    again = replace(terms, epsilon_micro=50_000_000)
     world.federation.say(node_of("basel"), again, void="cell_exists")  # the lie
     seen_void(world, "cell_exists")
 
@@ -206,7 +207,7 @@ def test_the_same_patients_get_no_second_cell(world: World) -> None:
     exhausted(world)
     terms = world.federation.state.cells["basel-all"].terms
     world.federation.say(
-        node_of("basel"), terms.model_copy(update={"cell": "basel-too"}), void="cell_exists"
+        node_of("basel"), replace(terms, cell="basel-too"), void="cell_exists"
     )  # the lie
     seen_void(world, "cell_exists")
 

@@ -16,6 +16,7 @@ from consilium.actions.audit.attack_target import target_in
 from consilium.actions.audit.attacking import Attacked, attack_with_canaries
 from consilium.actions.reading import offline_view
 from ledger.entries.operations.values import BlobRef
+from ledger.formats.value import replace
 from privacy.noise import SecureRandom
 from tests.adversary.registry import attack
 from tests.adversary.world import World
@@ -77,7 +78,7 @@ def test_a_finding_that_contradicts_itself_is_void(
     found = attacked(world, experiment, tmp_path / "home")
     world.attack_begins()
     true = found.audited(BlobRef(sha256="0" * 64, bytes=1))
-    lie = true.model_copy(update={"finding": "as_proved"})
+    lie = replace(true, finding="as_proved")
     world.federation.say(node_of("basel"), lie, void="finding_mismatch")  # the lie
     assert world.hospital("bern").follow()[-1].outcome.void == "finding_mismatch"
     world.exposed("everybody's fold")

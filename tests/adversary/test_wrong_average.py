@@ -17,6 +17,7 @@ from ledger.entries.operations.rounds import (
 from ledger.experiment.average import ExactSum, server_step
 from ledger.experiment.privacy_spec import AdaptiveClipping, Privacy
 from ledger.experiment.tensors import decode_update, encode_update, pack_model, unpack_model
+from ledger.formats.value import replace
 from tests.adversary.registry import attack
 from tests.adversary.world import World, refuted
 from tests.federation import COORDINATOR
@@ -186,7 +187,7 @@ def test_another_clip_norm_is_refuted(world: World) -> None:
     shapes = federation.shapes(experiment)
     flat = unpack_model(federation.blobs[honest.model.sha256], shapes).copy()
     flat[-1] *= 2.0
-    false = honest.model_copy(update={"model": federation.put(pack_model(shapes, flat))})
+    false = replace(honest, model=federation.put(pack_model(shapes, flat)))
     said = federation.say(COORDINATOR, false)  # the lie
     verdicts = world.audit(world.coordinator.write(world.directory / "hub"))
     assert refuted(verdicts) == [(12, f"entry {said.index}")]

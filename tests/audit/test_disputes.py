@@ -62,16 +62,14 @@ def disputed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disputed]:
     revoke = KeyRevoked(type="key.revoked", member=NODE, compromised_since_ms=since)
     federation.say(steward_of("basel"), revoke)
     new = anew(NODE, "node")
-    change = RekeyChange(kind="rekey", member=NODE, keys=member_keys(new))
+    change = RekeyChange(member=NODE, keys=member_keys(new))
     said = federation.say(
         steward_of("bern"), ChangeProposed(type="change.proposed", change=change)
     ).entry
     federation.say(steward_of("chur"), ChangeEndorsed(type="change.endorsed", change=said.hash))
     federation.rings[NODE] = new
     federation.say(NODE, resumed("4"))  # under the new keys: nobody doubts it
-    expel = ChangeProposed(
-        type="change.proposed", change=ExpelChange(kind="expel", organisation="davos")
-    )
+    expel = ChangeProposed(type="change.proposed", change=ExpelChange(organisation="davos"))
     out = federation.say(steward_of("bern"), expel).entry
     federation.say(steward_of("chur"), ChangeEndorsed(type="change.endorsed", change=out.hash))
     federation.say(node_of("bern"), conflict(*two_entries(federation, node_of("chur"))))

@@ -17,6 +17,7 @@ from audit.reports.sentences.log import _audited
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import Verification, verify
 from ledger.entries.operations.audits import PrivacyAudited
+from ledger.formats.value import replace
 from privacy.curves import true_positive_rate
 from tests.audit.conftest import World, write
 from tests.federation import Federation, node_of
@@ -179,7 +180,7 @@ def test_a_finding_about_no_training_is_held_against_nothing(
     assert plan_of(found.history, op) is None
     assert proven_of(op, None) == ("nothing: it names no training", None)
     plan = found.history.experiments[experiment].plan
-    one_by_one = plan.sites[0].releases[0].model_copy(update={"engine": "individual"})
-    site = plan.sites[0].model_copy(update={"releases": (one_by_one,)})
-    alone = plan.model_copy(update={"sites": (site,)})
+    one_by_one = replace(plan.sites[0].releases[0], engine="individual")
+    site = replace(plan.sites[0], releases=(one_by_one,))
+    alone = replace(plan, sites=(site,))
     assert proven_of(op, alone)[1] is None

@@ -38,6 +38,7 @@ from ledger.errors import MalformedInput
 from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.formats.keys import SigningKey
 from ledger.formats.keys import verify as verify_bytes
+from ledger.formats.value import replace
 from tests.audit.conftest import World, write
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 
@@ -257,7 +258,7 @@ def test_a_card_is_shown_and_once_erased_the_report_says_so(tmp_path: Path) -> N
     terms = federation.state.datasets["basel-heart"].terms
     sealed = seal_card(DatasetCard(legal_basis="consent", disclosure="use"))
     federation.blobs[sealed.commitment] = sealed.blob
-    again = terms.model_copy(update={"card": sealed.commitment})
+    again = replace(terms, card=sealed.commitment)
     assert isinstance(again, DatasetRegistered)
     federation.say(node_of("basel"), again)
     federation.finalize()
@@ -283,7 +284,7 @@ def test_a_card_that_its_owner_erased_is_not_shown_where_a_copy_keeps_it(tmp_pat
     terms = federation.state.datasets["basel-heart"].terms
     sealed = seal_card(DatasetCard(legal_basis="consent"))
     federation.blobs[sealed.commitment] = sealed.blob
-    federation.say(node_of("basel"), terms.model_copy(update={"card": sealed.commitment}))
+    federation.say(node_of("basel"), replace(terms, card=sealed.commitment))
     erasure = CardErased(type="card.erased", card=sealed.commitment)
     index = federation.say(steward_of("basel"), erasure).index
     federation.finalize()

@@ -20,6 +20,7 @@ from ledger.entries.operations.experiments import ModelReleased
 from ledger.entries.operations.rounds import RoundAggregated, UpdateSubmitted
 from ledger.experiment.tensors import encode_update
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
+from ledger.formats.value import replace
 from tests.audit.conftest import World, write
 from tests.federation import COORDINATOR, RESEARCHER, Federation
 
@@ -185,7 +186,7 @@ def test_a_specification_that_is_not_its_plans_is_refuted_and_stops_nothing(
     datasets = [federation.register_dataset(name) for name in ("basel", "bern", "chur")]
     asked = federation.proposal(federation.spec(datasets[:2], name="one"))
     other = federation.proposal(federation.spec(datasets[2:], name="one"))
-    said = federation.say(RESEARCHER, asked.model_copy(update={"spec": other.spec}))
+    said = federation.say(RESEARCHER, replace(asked, spec=other.spec))
     federation.finalize()
     report = report_of(write(federation, said.entry.hash, tmp_path).home)
     assert [(c.step, c.place) for c in report.refuted] == [(9, f"entry {said.index} (one)")]

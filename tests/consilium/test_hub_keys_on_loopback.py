@@ -17,6 +17,7 @@ from ledger.entries.entry import Body, Seen, sign_entry
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import RequestRefused
 from ledger.formats.key_file import load_keyring
+from ledger.formats.value import replace
 from tests.consilium.conftest import Live, Run
 from tests.consilium.test_federation_on_loopback import join
 
@@ -76,7 +77,7 @@ def test_the_coordinators_keys_are_rotated_and_given_anew_by_its_members(
                 seq=chain.next_seq, prev=chain.head, seen=Seen(size=state.size, root=member.replica.root().hex()),
                 at_ms=time.time_ns() // 10**6, op=TimeNoted(type="time.noted"),
             )  # fmt: skip
-            twin = body.model_copy(update={"at_ms": body.at_ms + 1})
+            twin = replace(body, at_ms=body.at_ms + 1)
             member.client.submit(sign_entry(body, ring.entry).leaf)
             with pytest.raises(RequestRefused, match="chain goes on"):
                 member.client.submit(sign_entry(twin, ring.entry).leaf)

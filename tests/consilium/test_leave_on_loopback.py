@@ -10,7 +10,6 @@ import pytest
 from consilium.actions.federation import leaving
 from consilium.actions.federation.leaving import plan_farewell
 from ledger.entries.cards import DatasetCard, seal_card
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.rules.state import replace
 from tests.consilium.conftest import Live, Run
 from tests.consilium.test_federation_on_loopback import join
@@ -70,8 +69,7 @@ def test_what_there_is_left_to_do_is_read_off_the_log() -> None:
     federation.reserve(experiment, "basel-heart")
     terms = federation.state.datasets["basel-heart"].terms
     card = seal_card(DatasetCard(title="Herz")).commitment
-    fields = {**terms.model_dump(by_alias=True), "dataset": "basel-eye", "card": card}
-    federation.say(node_of("basel"), DatasetRegistered.model_validate(fields))
+    federation.say(node_of("basel"), replace(terms, dataset="basel-eye", card=card))
     state = federation.state
     found = plan_farewell(state, steward_of("basel"), erase_cards=True)
     assert found.datasets == ("basel-eye", "basel-heart")

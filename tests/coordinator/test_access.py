@@ -8,6 +8,7 @@ from coordinator.errors import AccessDenied
 from coordinator.http.access import may_read
 from coordinator.sequencing.history import History
 from ledger.entries.operations.rounds import RoundAggregated, UpdateSubmitted
+from ledger.formats.value import replace
 from ledger.rules.log import Log
 from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
 
@@ -69,14 +70,12 @@ def test_an_update_without_effect_is_no_more_open_than_another_and_bait_does_not
     values = b"noisy sums of basel alone"
     ref = federation.put(values)
     federation.open_round(experiment)
-    late = federation.update(experiment, "basel-heart").model_copy(
-        update={"update": ref, "attempt": 7}
-    )
+    late = replace(federation.update(experiment, "basel-heart"), update=ref, attempt=7)
     federation.say(node_of("basel"), late, void="round_not_open")
     own = {node_of("basel"), COORDINATOR}
     assert readers(federation, ref.sha256) == own
     spec = federation.spec(["basel-heart", "bern-heart"])
-    bait = federation.proposal(spec).model_copy(update={"name": "bait", "spec": ref})
+    bait = replace(federation.proposal(spec), name="bait", spec=ref)
     federation.say(RESEARCHER, bait)
     assert readers(federation, ref.sha256) == own
 
@@ -87,9 +86,7 @@ def test_calling_a_document_an_update_does_not_hide_it() -> None:
     federation.reserve(experiment, "basel-heart")
     federation.open_round(experiment)
     spec = federation.experiment(experiment).spec
-    op = federation.update(experiment, "basel-heart").model_copy(
-        update={"update": spec, "attempt": 7}
-    )
+    op = replace(federation.update(experiment, "basel-heart"), update=spec, attempt=7)
     federation.say(node_of("basel"), op, void="round_not_open")
     assert readers(federation, spec.sha256) == set(federation.state.members)
 
@@ -103,7 +100,7 @@ def test_an_update_that_counts_hides_no_document_or_model_either(what: str) -> N
     federation.open_round(experiment)
     now = federation.experiment(experiment)
     ref = now.model if what == "model" else now.spec
-    op = federation.update(experiment, "basel-heart").model_copy(update={"update": ref})
+    op = replace(federation.update(experiment, "basel-heart"), update=ref)
     federation.say(node_of("basel"), op)
     assert readers(federation, ref.sha256) == set(federation.state.members)
 

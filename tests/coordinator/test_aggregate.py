@@ -15,6 +15,7 @@ from ledger.errors import BlobMissing, LedgerError, PlanRefused
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.tensors import decode_update
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of
 from ledger.rules.log import Log
 from tests.federation import RESEARCHER, Federation, node_of
@@ -97,7 +98,7 @@ def test_an_update_that_does_not_deserve_to_count_is_refused_with_its_reason(
     op = federation.update(experiment, "basel-heart", values)
     if reason == "malformed":
         good = federation.blobs[op.update.sha256]
-        op = op.model_copy(update={"update": federation.put(b"C" + good[1:])})
+        op = replace(op, update=federation.put(b"C" + good[1:]))
     elif reason == "missing_blob":
         del federation.blobs[op.update.sha256]
     update = federation.say(node_of("basel"), op).entry.hash
@@ -160,8 +161,8 @@ def test_a_plan_that_its_spec_does_not_imply_is_refused(
         spec.federation.datasets,
     )
     plan = compile_plan(spec, sites, honest.plan.initial_model)
-    more = plan.model_copy(update={"quorum": 1})
-    experiment = federation.say(RESEARCHER, honest.model_copy(update={"plan": more})).entry.hash
+    more = replace(plan, quorum=1)
+    experiment = federation.say(RESEARCHER, replace(honest, plan=more)).entry.hash
     ours = aggregator(federation, tmp_path)
     with pytest.raises(PlanRefused, match=r"plan\.quorum: it is not what the spec says"):
         ours.prepare(federation.state, federation.experiment(experiment))

@@ -19,6 +19,7 @@ from ledger.errors import LedgerError, NotAdmitted
 from ledger.exchange.messages import Receipt
 from ledger.formats.checkpoint import cosign
 from ledger.formats.receipt import open_receipt
+from ledger.formats.value import replace
 from ledger.formats.witness import witness_name
 from tests.broken_writes import Writes, writers
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
@@ -92,7 +93,7 @@ class Story:
         op = LedgerReviewed(type="ledger.reviewed", size=number, root="0" * 64, finding="in_order")
         entry = self.federation.entry(handle, op)
         if number == 0 and handle == steward_of("basel"):
-            other = op.model_copy(update={"size": 99})
+            other = replace(op, size=99)
             self.rivals.append(self.federation.entry(handle, other).leaf)
         self.federation.take(entry)
         return entry.leaf

@@ -9,9 +9,9 @@ import pytest
 from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.copies.erasing import CardEraser
 from ledger.entries.cards import DatasetCard, seal_card
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.members import CardErased
 from ledger.errors import RequestRefused
+from ledger.formats.value import replace
 from tests.coordinator.serving import Serving
 from tests.federation import Federation, node_of, steward_of
 
@@ -25,9 +25,7 @@ def test_an_erased_card_is_deleted_refused_and_swept_at_the_next_start(tmp_path:
     with Serving(federation, tmp_path) as serving:
         with serving.client(node_of("basel")) as client:
             client.put_blob(card.blob)
-        op = DatasetRegistered.model_validate(
-            {**terms.model_dump(by_alias=True), "card": card.commitment}
-        )
+        op = replace(terms, card=card.commitment)
         assert serving.say(node_of("basel"), op).applied
         with serving.client(steward_of("chur")) as client:
             assert client.get_blob(ref) == card.blob
@@ -58,9 +56,7 @@ def test_calling_a_blob_a_card_and_erasing_that_keeps_it_from_nobody(tmp_path: P
         schema = federation.blobs[others.sha256]
         with serving.client(node_of("basel")) as client:
             client.put_blob(schema)
-        op = DatasetRegistered.model_validate(
-            {**terms.model_dump(by_alias=True), "card": others.sha256}
-        )
+        op = replace(terms, card=others.sha256)
         assert serving.say(node_of("chur"), op).applied
         erasure = CardErased(type="card.erased", card=others.sha256)
         assert serving.say(steward_of("chur"), erasure).applied
@@ -75,7 +71,7 @@ def test_one_erased_card_that_cannot_be_deleted_keeps_no_other(
 ) -> None:
     federation = Federation.found(("basel", "bern", "chur"))
     federation.register_dataset("basel")
-    terms = federation.state.datasets["basel-heart"].terms.model_dump(by_alias=True)
+    terms = federation.state.datasets["basel-heart"].terms
     cards = sorted(
         (seal_card(DatasetCard(title=title)) for title in ("Herz", "Lunge")),
         key=lambda card: card.commitment,
@@ -83,7 +79,7 @@ def test_one_erased_card_that_cannot_be_deleted_keeps_no_other(
     blobs = BlobStore(tmp_path)
     for card in cards:
         blobs.put(card.blob)
-        op = DatasetRegistered.model_validate({**terms, "card": card.commitment})
+        op = replace(terms, card=card.commitment)
         federation.say(node_of("basel"), op)
         federation.say(steward_of("basel"), CardErased(type="card.erased", card=card.commitment))
     first, second = cards

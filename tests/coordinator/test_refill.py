@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from coordinator.errors import AccessDenied, HomeUnusable, RefillRefused, RolledBack
 from coordinator.refilling.home import prepare_home
@@ -15,7 +16,6 @@ from coordinator.refilling.refill import Refill
 from coordinator.service import Coordinator
 from coordinator.settings import BLOBS, GENESIS, HEAD, JSON, REFILL, CoordinatorSettings
 from ledger.copies.stored import Conflict, StoredNote
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BlobMissing, ForkDetected, MalformedInput
 from ledger.formats.checkpoint import Checkpoint, sign_checkpoint
@@ -141,9 +141,8 @@ def test_a_blob_comes_back_though_somebody_named_it_with_a_wrong_length(
     federation: Federation, home: CoordinatorSettings
 ) -> None:
     schema = federation.state.datasets["basel-heart"].terms.schema_
-    theirs = federation.state.datasets["bern-heart"].terms.model_dump(by_alias=True)
-    wrong = {"sha256": schema.sha256, "bytes": schema.bytes + 1}
-    op = DatasetRegistered.model_validate({**theirs, "schema": wrong})
+    theirs = federation.state.datasets["bern-heart"].terms
+    op = structs.replace(theirs, schema_=structs.replace(schema, bytes=schema.bytes + 1))
     federation.say(NODES[1], op)
     with refill(federation, home) as under_way:
         under_way.take(copy_of(federation), NODES[0])

@@ -14,10 +14,10 @@ from coordinator.http.uploads import UploadLimits, Uploads
 from coordinator.settings import UPLOADS
 from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.cards import DatasetCard, seal_card
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.errors import RequestRefused
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.messages import LEAF_TYPE
+from ledger.formats.value import replace
 from tests.adversary.changes import weak_policy
 from tests.coordinator.serving import Serving
 from tests.federation import Federation, node_of, steward_of
@@ -73,8 +73,8 @@ def test_a_member_cannot_fill_the_disk_with_what_nobody_names(tmp_path: Path) ->
                 client.put_blob(os.urandom(1900))
             assert refused.value.status == 429
             other.put_blob(os.urandom(1900))
-            terms = federation.state.datasets["basel-heart"].terms.model_dump(by_alias=True)
-            op = DatasetRegistered.model_validate({**terms, "card": card.commitment})
+            terms = federation.state.datasets["basel-heart"].terms
+            op = replace(terms, card=card.commitment)
             assert serving.say(node_of("basel"), op).applied
             client.put_blob(os.urandom(1900))
         assert serving.coordinator.blobs.has(blob_ref(card.blob))

@@ -5,13 +5,22 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from msgspec import Meta, structs
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
 from ledger.entries.operations import values
 from ledger.experiment import schema, spec
+
+
+def _spelling(constraint: StringConstraints | Meta) -> tuple[str | None, int | None]:
+    """Pattern and longest length."""
+    if isinstance(constraint, Meta):
+        return (constraint.extra or {}).get("pattern"), constraint.max_length
+    return constraint.pattern, constraint.max_length  # type: ignore[return-value] # a text
+
 
 _TEXTS: dict[tuple[str | None, int | None], str] = {}
 for _name, _alias in (
@@ -29,12 +38,14 @@ for _name, _alias in (
     ("line", spec.Line),
     ("block", spec.Block),
 ):
-    _constraints = get_args(_alias)[1]
-    _TEXTS[(_constraints.pattern, _constraints.max_length)] = _name
+    _TEXTS[_spelling(get_args(_alias)[1])] = _name
 
 
-def described(model: type[BaseModel]) -> list[tuple[str, str]]:
-    """Each field's name as it is written, and its type."""
+def described(model: type[BaseModel] | type[values.Value]) -> list[tuple[str, str]]:
+    """Each field's name as it is written, and its type; a value's fields by name."""
+    if issubclass(model, values.Value):
+        hints = get_type_hints(model, include_extras=True)
+        return [(field.encode_name, _type(hints[field.name])) for field in structs.fields(model)]
     return [
         (info.alias or name, _type(info.annotation, tuple(info.metadata)))
         for name, info in model.model_fields.items()
@@ -74,15 +85,17 @@ def _type(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return f"decimal {_bounds(metadata)}".strip()
     if annotation is date:
         return "date"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel | values.Value):
         return f"`{annotation.__name__}`"
     raise LookupError(f"no words for {annotation!r}")
 
 
 def _text(metadata: tuple[Any, ...]) -> str:
     for item in metadata:
-        if isinstance(item, StringConstraints):
-            return _TEXTS[(item.pattern, item.max_length)]
+        if isinstance(item, values.InDocuments):
+            item = item.meta
+        if isinstance(item, StringConstraints | Meta):
+            return _TEXTS[_spelling(item)]
     return "text"
 
 
@@ -91,6 +104,8 @@ def _limits(metadata: tuple[Any, ...]) -> dict[str, Any]:
     for item in metadata:
         if isinstance(item, FieldInfo):
             found.update(_limits(tuple(item.metadata)))
+        if isinstance(item, values.InDocuments):
+            item = item.meta
         for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
             value = getattr(item, name, None)
             if value is not None:

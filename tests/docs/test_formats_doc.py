@@ -98,7 +98,7 @@ def test_every_record_of_the_state_is_on_the_page_and_no_other() -> None:
 
 def test_every_field_of_an_entry_is_on_the_page_and_no_other() -> None:
     table = pages.rows(pages.section(PAGE, "4. Entry and leaf"))
-    assert [row[0] for row in table] == list(Body.model_fields)
+    assert sorted(row[0] for row in table) == list(Body.__struct_fields__)
 
 
 def test_every_section_of_a_bundle_is_on_the_page_in_its_order() -> None:

@@ -15,7 +15,7 @@ from audit.verification.verify import verify_at
 from coordinator.sequencing.head import SLOT, read_head, write_head
 from ledger.copies.bundle import Bundle, _frame_evidence, _Writer, read_bundle
 from ledger.copies.evidence import frame, judge_equivocation, judge_fork, read_fork, split
-from ledger.entries.entry import Body, frame_leaf, parse_leaf
+from ledger.entries.entry import Body, frame_leaf, parse_body, parse_leaf
 from ledger.errors import (
     BadSignature,
     LedgerError,
@@ -33,7 +33,7 @@ from ledger.formats.checkpoint import (
 )
 from ledger.formats.note import parse_note, parse_signature_lines, parse_vkey, verify_note
 from ledger.formats.proof import build_proof, parse_proof, verify_proof
-from ledger.formats.strict import canonical, decode_b64, encode_b64, parse_canonical, parse_plain
+from ledger.formats.strict import canonical, decode_b64, encode_b64, parse_canonical
 from ledger.formats.tile_folder import export_tiles, folder
 from ledger.formats.tiles import Tile, TileReader, bundle_bytes, parse_bundle
 from ledger.formats.tlog_policy import (
@@ -67,7 +67,7 @@ def text(data: bytes) -> str:
 def _parse_body(data: bytes) -> Body:
     """Both readers of canonical JSON, which must agree."""
     try:
-        quick: Body | str = parse_plain(data, Body)
+        quick: Body | str = parse_body(data)
     except MalformedInput as refusal:
         quick = str(refusal)
     try:
@@ -242,6 +242,7 @@ def _head() -> list[bytes]:
 
 
 _ENTRY = "ledger.entries.entry."
+_VALUE = "ledger.formats.value."
 _NOTE = "ledger.formats.note."
 _CHECKPOINT = "ledger.formats.checkpoint."
 _SIGNED = (MalformedInput, BadSignature, UnknownKey)
@@ -253,7 +254,9 @@ PARSERS: tuple[Parser, ...] = (
         repair=_right_lengths,
     ),
     Parser(
-        "entry-body", ("ledger.formats.strict.parse_canonical", "ledger.formats.strict.parse_plain"),
+        "entry-body",
+        ("ledger.formats.strict.parse_canonical", _ENTRY + "parse_body", _ENTRY + "Body.read", _VALUE + "Reader.read",
+         _VALUE + "Value.read"),
         samples.bodies, _parse_body, (MalformedInput,), canonical,
     ),
     Parser(

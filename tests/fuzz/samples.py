@@ -15,6 +15,7 @@ from ledger.entries.operations.values import BlobRef
 from ledger.formats.checkpoint import log_verifier
 from ledger.formats.note import VerifierKey
 from ledger.formats.strict import canonical
+from ledger.formats.value import replace
 from tests.federation import COORDINATOR, Federation, node_of
 from tests.ledger.rules.test_fold import any_op
 
@@ -82,7 +83,7 @@ def bodies() -> list[bytes]:
     entries = federation().entries()
     chance = random.Random(1)
     ops = {op.type: op for op in (any_op(chance, federation().state) for _ in range(400))}
-    made = [canonical(entries[-1].body.model_copy(update={"op": op})) for op in ops.values()]
+    made = [canonical(replace(entries[-1].body, op=op)) for op in ops.values()]
     return [entry.raw for entry in entries[:30]] + made
 
 

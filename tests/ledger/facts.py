@@ -116,7 +116,7 @@ def dataset_of(name: str, cell: str = "all", snapshot: str = EMPTY_HASH) -> Data
     return DatasetRegistered(
         type="dataset.registered",
         dataset=f"{name}-heart",
-        schema=BlobRef(sha256=EMPTY_HASH, bytes=1),
+        schema_=BlobRef(sha256=EMPTY_HASH, bytes=1),
         unit="patient",
         declared_train=200,
         declared_test=100,

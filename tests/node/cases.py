@@ -79,17 +79,19 @@ def site_plan(spec: ExperimentSpec, declared: Schema, **changes: int) -> SitePla
     """What a plan could ask of the dataset; the noise is small, the budget not looked at."""
     averaging = spec.federation.strategy.name == "fedavg"
     purposes: tuple[Purpose, ...] = ("train", "evaluate", "baseline_train", "baseline_evaluate")
-    return SitePlan.model_validate(
-        {
-            "dataset": declared.dataset,
-            "registration": "0" * 64,
-            "weight": declared.declared_train if averaging else 1,
-            "divisor": declared.declared_train,
-            "update_bound": 2**50,
-            "epsilon_micro": 1,
-            "releases": tuple(release(purpose) for purpose in purposes),
-        }
-        | changes
+    return SitePlan(
+        **(
+            {
+                "dataset": declared.dataset,
+                "registration": "0" * 64,
+                "weight": declared.declared_train if averaging else 1,
+                "divisor": declared.declared_train,
+                "update_bound": 2**50,
+                "epsilon_micro": 1,
+                "releases": tuple(release(purpose) for purpose in purposes),
+            }
+            | changes
+        )
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from immutables import Map
+from msgspec import structs
 
 from consilium.actions.dataset.purposes import read_parts
 from consilium.actions.speaking import open_member, positive_number, say
@@ -230,5 +231,5 @@ def _share(book: PromiseBook | None, epsilon: float | None) -> float | None:
 
 
 def _with_card(prepared: registration.Prepared, card: Sealed) -> registration.Prepared:
-    stated = prepared.dataset.model_copy(update={"card": card.commitment})
+    stated = structs.replace(prepared.dataset, card=card.commitment)
     return replace(prepared, dataset=stated)

@@ -15,6 +15,7 @@ from consilium.passphrase import read_passphrase
 from consilium.settings import Settings
 from ledger.entries.invitation import save_invitation
 from ledger.entries.operations.federation import Policy, Seat
+from ledger.errors import MalformedInput
 from ledger.formats.documents import explain
 
 INVITATIONS = "invitations"
@@ -92,6 +93,8 @@ def found(
         )
     except ValidationError as error:
         raise InputError(f"federation: {explain(error)}") from None
+    except MalformedInput as error:
+        raise InputError(f"federation: {error}") from None
     folder = settings.home / INVITATIONS
     folder.mkdir(mode=0o700)
     written = {}

@@ -38,6 +38,7 @@ from ledger.copies.succession import (
 from ledger.copies.succession import endorse as endorse_proposal
 from ledger.entries.entry import federation_id, parse_leaf
 from ledger.entries.operations.succession import FederationSucceeded
+from ledger.errors import MalformedInput
 from ledger.exchange.home import LEDGER, MEMBER, PREDECESSORS, MemberHome
 from ledger.formats.documents import explain
 from ledger.formats.key_file import load_keyring
@@ -114,6 +115,8 @@ def propose(
             )
         except ValidationError as error:
             raise InputError(f"succession: {explain(error)}") from None
+        except MalformedInput as error:
+            raise InputError(f"succession: {error}") from None
     return settings.home / PROPOSAL
 
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from consilium.actions.speaking import open_member, say
 from consilium.actions.written import read_written
 from consilium.errors import InputError
@@ -29,8 +27,8 @@ from ledger.entries.invitation import (
 )
 from ledger.entries.operations.federation import ChangeProposed, InviteChange, Seat
 from ledger.entries.operations.members import MemberJoined
+from ledger.errors import MalformedInput
 from ledger.exchange.home import CA, GENESIS, MEMBER, MemberHome
-from ledger.formats.documents import explain
 from ledger.formats.keys import KeyRing, key_id
 from ledger.rules.state import State
 
@@ -108,8 +106,8 @@ def invite(settings: Settings, organisation: str, seats: Sequence[str], out: Pat
         raise InputError(f"{out} exists already; name another file with --out")
     try:
         invitation, secret = new_invitation(organisation, wanted)
-    except ValidationError as error:
-        raise InputError(f"invitation: {explain(error)}") from None
+    except MalformedInput as error:
+        raise InputError(f"invitation: {error}") from None
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         ca = member.home.path / CA
         # The file first: an invitation in the log whose secret is lost would block its handles.
@@ -123,7 +121,7 @@ def invite(settings: Settings, organisation: str, seats: Sequence[str], out: Pat
                 ca=ca.read_bytes() if ca.exists() else None,
             ),
         )
-        change = InviteChange(kind="invite", invitation=invitation)
+        change = InviteChange(invitation=invitation)
         found = say(member, ChangeProposed(type="change.proposed", change=change))
         return Invited(
             found.entry.hash, found.index, _missing(member.replica.state, found.entry.hash)
@@ -141,10 +139,10 @@ def parse_seats(organisation: str, seats: Sequence[str]) -> tuple[Seat, ...]:
     for text in texts:
         handle, _, role = text.partition("=")
         try:
-            parsed.append(Seat.model_validate({"handle": handle, "role": role}))
-        except ValidationError as error:
+            parsed.append(Seat(handle=handle, role=role))  # type: ignore[arg-type] # it checks
+        except MalformedInput as error:
             raise InputError(
-                f"seat {text!r}: {explain(error)}; write HANDLE=ROLE, such as ada=researcher"
+                f"seat {text!r}: {error}; write HANDLE=ROLE, such as ada=researcher"
             ) from None
     return tuple(parsed)
 

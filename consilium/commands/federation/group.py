@@ -115,6 +115,8 @@ def policy(
     It takes effect when as many organisations as the old policy says endorsed it
     (`federation endorse`).
     """
+    from msgspec import to_builtins
+
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import changed_policy, open_member, propose
     from consilium.settings import load_settings
@@ -124,7 +126,7 @@ def policy(
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not change:
         with open_view(settings.home, at, settings.passphrase_file) as view:
-            fields = view.state.policy.model_dump()
+            fields = to_builtins(view.state.policy)
         if as_json:
             show_json(fields)
         else:
@@ -133,7 +135,7 @@ def policy(
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         wanted = changed_policy(member.replica.state.policy, change)
-        for line in propose(member, PolicyChange(kind="policy", policy=wanted)):
+        for line in propose(member, PolicyChange(policy=wanted)):
             say_line(line)
 
 
@@ -221,7 +223,7 @@ def expel(
         found = the_organisation(member.replica.state, organisation)
         if not yes:
             ask(f"Propose to expel {found}, for good?")
-        for line in propose(member, ExpelChange(kind="expel", organisation=found)):
+        for line in propose(member, ExpelChange(organisation=found)):
             say_line(line)
 
 

@@ -158,10 +158,9 @@ def review(
     from consilium.errors import InputError
     from consilium.settings import load_settings
     from consilium.terminal import say_line
-    from ledger.entries.operations.audits import LedgerReviewed
+    from ledger.entries.operations.audits import LedgerReviewed, ReviewFinding
 
-    words = LedgerReviewed.model_fields["finding"].annotation
-    said = closed_word(finding, words, "--finding")
+    said = closed_word(finding, ReviewFinding, "--finding")
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("auditor", "steward")) as member:
         member.follow()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.values import BlobRef, Count, Hash, Positive, Slug, Value
 
@@ -13,6 +13,7 @@ AuditKind = Literal[
 ]
 TWINS: Final = ("membership", "membership_rmia")
 """Attacks on twins of a released model: LiRA, and RMIA."""
+ReviewFinding = Literal["in_order", "question_open", "incident"]
 
 
 class PrivacyAudited(Value):
@@ -48,7 +49,7 @@ class PrivacyAudited(Value):
     low_ppm: Count
     high_ppm: Count
     bound_ppm: Count
-    confidence_ppm: Annotated[int, Field(ge=1, le=10**6)]
+    confidence_ppm: Annotated[int, Meta(ge=1, le=10**6)]
     result: BlobRef | None
 
 
@@ -58,4 +59,4 @@ class LedgerReviewed(Value):
     type: Literal["ledger.reviewed"]
     size: Count
     root: Hash
-    finding: Literal["in_order", "question_open", "incident"]
+    finding: ReviewFinding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Purpose
@@ -39,7 +39,7 @@ class BudgetReserved(Value):
     type: Literal["budget.reserved"]
     experiment: Hash
     dataset: Slug
-    charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
+    charges: Annotated[tuple[CellCharge, ...], Meta(min_length=1, max_length=256)]
 
 
 class BudgetRefused(Value):
@@ -57,5 +57,5 @@ class BudgetSettled(Value):
     type: Literal["budget.settled"]
     experiment: Hash
     dataset: Slug
-    used: Annotated[tuple[Used, ...], Field(max_length=4)]
+    used: Annotated[tuple[Used, ...], Meta(max_length=4)]
     intents: Hash

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from msgspec import Meta
 
 from ledger.entries.operations.values import BlobRef, Count, Hash, Positive, Slug, Value
 
@@ -17,7 +17,7 @@ class CellLimit(Value):
 
     g_max: Positive
     r_max: Positive
-    order_centi: Annotated[int, Field(ge=101, le=1_000_000)]
+    order_centi: Annotated[int, Meta(ge=101, le=1_000_000)]
 
 
 class CellRegistered(Value):
@@ -36,7 +36,7 @@ class CellRegistered(Value):
     half: Literal["train", "test", "both", "individual"]
     declared_patients: Positive
     epsilon_micro: Positive
-    delta_e15: Annotated[int, Field(ge=1, le=10**12)]
+    delta_e15: Annotated[int, Meta(ge=1, le=10**12)]
     limit: CellLimit
 
 
@@ -55,7 +55,7 @@ class CellCharge(Value):
     r: Count
 
 
-class DatasetRegistered(Value):
+class DatasetRegistered(Value, rename={"schema_": "schema"}):
     """A hospital offers a dataset: public schema, declared sizes, cells, a salted snapshot root.
 
     Registering again under the same name replaces the snapshot and schema; spend stays with the cells.
@@ -63,15 +63,13 @@ class DatasetRegistered(Value):
 
     type: Literal["dataset.registered"]
     dataset: Slug
-    schema_: BlobRef = Field(alias="schema")
+    schema_: BlobRef
     unit: Literal["patient", "record"]
     declared_train: Positive
     declared_test: Count
-    cells: Annotated[tuple[CellUse, ...], Field(min_length=1, max_length=256)]
+    cells: Annotated[tuple[CellUse, ...], Meta(min_length=1, max_length=256)]
     snapshot: Hash
     card: Hash | None
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
 
 WithdrawalReason = Literal["consent", "quality", "legal", "policy", "other"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.members import MemberKeys
 from ledger.entries.operations.values import (
@@ -52,7 +52,7 @@ class Invitation(Value):
 
     organisation: Organisation
     key: VerifyKey
-    seats: Annotated[tuple[Seat, ...], Field(min_length=1, max_length=16)]
+    seats: Annotated[tuple[Seat, ...], Meta(min_length=1, max_length=16)]
 
 
 class FederationFounded(Value):
@@ -64,49 +64,41 @@ class FederationFounded(Value):
     organisation: Organisation
     keys: MemberKeys
     log_key: VerifyKey
-    invitations: Annotated[tuple[Invitation, ...], Field(max_length=256)]
+    invitations: Annotated[tuple[Invitation, ...], Meta(max_length=256)]
 
 
-class InviteChange(Value):
+class InviteChange(Value, tag="invite", tag_field="kind"):
     """Invite an organisation (or more people of one)."""
 
-    kind: Literal["invite"]
     invitation: Invitation
 
 
-class RekeyChange(Value):
+class RekeyChange(Value, tag="rekey", tag_field="kind"):
     """Give a member new keys without its old ones (lost, restored from a copy, compromised)."""
 
-    kind: Literal["rekey"]
     member: Slug
     keys: MemberKeys
 
 
-class PolicyChange(Value):
+class PolicyChange(Value, tag="policy", tag_field="kind"):
     """Replace the policy."""
 
-    kind: Literal["policy"]
     policy: Policy
 
 
-class WithdrawChange(Value):
+class WithdrawChange(Value, tag="withdraw", tag_field="kind"):
     """Withdraw an invitation: its free seats let nobody in any more."""
 
-    kind: Literal["withdraw"]
     invitation: KeyId
 
 
-class ExpelChange(Value):
+class ExpelChange(Value, tag="expel", tag_field="kind"):
     """Put an organisation out: its keys end, its datasets are withdrawn, what it spent stays spent."""
 
-    kind: Literal["expel"]
     organisation: Organisation
 
 
-Change = Annotated[
-    InviteChange | RekeyChange | PolicyChange | WithdrawChange | ExpelChange,
-    Field(discriminator="kind"),
-]
+Change = InviteChange | RekeyChange | PolicyChange | WithdrawChange | ExpelChange
 
 
 class ChangeProposed(Value):

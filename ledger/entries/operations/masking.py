@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.values import BlobRef, Hash, Positive, SealKey, Share, Slug, Value
 
@@ -58,7 +58,7 @@ class MaskingAdvanced(Value):
     round: Positive
     attempt: Positive
     phase: LaterPhase
-    datasets: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=64)]
+    datasets: Annotated[tuple[Slug, ...], Meta(min_length=1, max_length=64)]
 
 
 class MaskingAgreed(Value):
@@ -96,4 +96,4 @@ class MaskingRevealed(Value):
     round: Positive
     attempt: Positive
     context: Hash
-    shares: Annotated[tuple[RevealedShare, ...], Field(max_length=64)]
+    shares: Annotated[tuple[RevealedShare, ...], Meta(max_length=64)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.purposes import PurposeCode
@@ -35,10 +35,10 @@ class Release(Value):
     purpose: Purpose
     sensitivity: Positive
     noise_sd: Positive
-    sampling: Annotated[int, Field(ge=1, le=2**32)]
-    steps: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    sampling: Annotated[int, Meta(ge=1, le=2**32)]
+    steps: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     engine: Engine
-    charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
+    charges: Annotated[tuple[CellCharge, ...], Meta(min_length=1, max_length=256)]
 
 
 class SitePlan(Value):
@@ -58,7 +58,7 @@ class SitePlan(Value):
     divisor: Positive
     update_bound: Positive
     epsilon_micro: Positive
-    releases: Annotated[tuple[Release, ...], Field(min_length=1, max_length=4)]
+    releases: Annotated[tuple[Release, ...], Meta(min_length=1, max_length=4)]
 
 
 class Plan(Value):
@@ -81,17 +81,17 @@ class Plan(Value):
     strategy: Literal["fedsgd", "fedavg"]
     parameters: Positive
     metric_size: Count
-    rounds: Annotated[int, Field(ge=1, le=100_000)]
-    steps_per_round: Annotated[int, Field(ge=1, le=10_000)]
-    spare_rounds: Annotated[int, Field(ge=0, le=100)]
+    rounds: Annotated[int, Meta(ge=1, le=100_000)]
+    steps_per_round: Annotated[int, Meta(ge=1, le=10_000)]
+    spare_rounds: Annotated[int, Meta(ge=0, le=100)]
     evaluate: bool
     baseline: bool
-    quorum: Annotated[int, Field(ge=1, le=10_000)]
-    round_timeout_ms: Annotated[int, Field(ge=1000, le=30 * 24 * 3600 * 1000)]
+    quorum: Annotated[int, Meta(ge=1, le=10_000)]
+    round_timeout_ms: Annotated[int, Meta(ge=1000, le=30 * 24 * 3600 * 1000)]
     initial_model: BlobRef
-    sites: Annotated[tuple[SitePlan, ...], Field(min_length=1, max_length=1024)]
+    sites: Annotated[tuple[SitePlan, ...], Meta(min_length=1, max_length=1024)]
     secure_aggregation: Literal["local", "distributed"] | None
-    noise_shares: Annotated[int, Field(ge=1, le=64)]
+    noise_shares: Annotated[int, Meta(ge=1, le=64)]
 
     @property
     def rounds_with_spare(self) -> int:

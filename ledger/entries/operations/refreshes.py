@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.values import Slug, TimeMs, Value
 
@@ -23,5 +23,5 @@ class RefreshDeclared(Value):
 
     type: Literal["refresh.declared"]
     cell: Slug
-    days: Annotated[int, Field(ge=30, le=36_525)]
+    days: Annotated[int, Meta(ge=30, le=36_525)]
     from_ms: TimeMs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.budgets import Used
 from ledger.entries.operations.values import BlobRef, Hash, Positive, Slug, TimeMs, Value
@@ -20,7 +20,7 @@ class RoundOpened(Value):
     round: Positive
     attempt: Positive
     kind: RoundKind
-    cohort: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=1024)]
+    cohort: Annotated[tuple[Slug, ...], Meta(min_length=1, max_length=1024)]
     model: BlobRef
     deadline_ms: TimeMs
 
@@ -51,7 +51,7 @@ class UpdateSubmitted(Value):
     round: Positive
     attempt: Positive
     update: BlobRef
-    used: Annotated[tuple[Used, ...], Field(min_length=1, max_length=4)]
+    used: Annotated[tuple[Used, ...], Meta(min_length=1, max_length=4)]
     intents: Hash
     masked: MaskedVector | None
 
@@ -71,7 +71,7 @@ class RoundAggregated(Value):
     experiment: Hash
     round: Positive
     attempt: Positive
-    updates: Annotated[tuple[Hash, ...], Field(min_length=1, max_length=1024)]
+    updates: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=1024)]
     aggregate: BlobRef
     model: BlobRef
 

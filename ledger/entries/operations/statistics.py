@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.values import BlobRef, Hash, Positive, Slug, Value
@@ -14,8 +14,8 @@ class PurePart(Value):
     """``count`` releases of pure epsilon, each of ``epsilon_micro`` millionths at most."""
 
     mechanism: Literal["laplace", "noisy_max"]
-    epsilon_micro: Annotated[int, Field(ge=1, le=10_000_000)]
-    count: Annotated[int, Field(ge=1, le=1024)]
+    epsilon_micro: Annotated[int, Meta(ge=1, le=10_000_000)]
+    count: Annotated[int, Meta(ge=1, le=1024)]
 
 
 class StatisticsReserved(Value):
@@ -38,11 +38,11 @@ class StatisticsReserved(Value):
     dataset: Slug
     registration: Hash
     question: BlobRef
-    size: Annotated[int, Field(ge=1, le=65_536)]
+    size: Annotated[int, Meta(ge=1, le=65_536)]
     sensitivity: Positive
     noise_sd: Positive
-    pure: Annotated[tuple[PurePart, ...], Field(max_length=2)]
-    charges: Annotated[tuple[CellCharge, ...], Field(min_length=1, max_length=256)]
+    pure: Annotated[tuple[PurePart, ...], Meta(max_length=2)]
+    charges: Annotated[tuple[CellCharge, ...], Meta(min_length=1, max_length=256)]
 
 
 class StatisticsReleased(Value):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from msgspec import Meta
 
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered
 from ledger.entries.operations.federation import Policy
@@ -76,7 +76,7 @@ class CarriedPurpose(Value):
 class CarriedRefresh(Value):
     """How a cell's promise renews, and what was charged in all periods so far (at most 2^53 - 1)."""
 
-    days: Annotated[int, Field(ge=30, le=36_525)]
+    days: Annotated[int, Meta(ge=30, le=36_525)]
     from_ms: TimeMs
     number: Count
     earlier: Count
@@ -96,7 +96,7 @@ class CarriedCell(Value):
     r: Count
     g_overflowed: bool
     r_overflowed: bool
-    purposes: Annotated[tuple[CarriedPurpose, ...], Field(max_length=16)]
+    purposes: Annotated[tuple[CarriedPurpose, ...], Meta(max_length=16)]
     refresh: CarriedRefresh | None
 
 
@@ -126,15 +126,15 @@ class FederationSucceeded(Value):
     keys: MemberKeys
     log_key: VerifyKey
     predecessor: Predecessor
-    carried: Annotated[tuple[Hash, ...], Field(min_length=1, max_length=256)]
-    endorsements: Annotated[tuple[SuccessionEndorsement, ...], Field(max_length=64)]
+    carried: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=256)]
+    endorsements: Annotated[tuple[SuccessionEndorsement, ...], Meta(max_length=64)]
 
 
 class FederationCarried(Value):
     """A part of the old state that the genesis of a successor names."""
 
     type: Literal["federation.carried"]
-    members: Annotated[tuple[CarriedMember, ...], Field(max_length=256)]
-    keys: Annotated[tuple[CarriedKey, ...], Field(max_length=256)]
-    cells: Annotated[tuple[CarriedCell, ...], Field(max_length=256)]
-    datasets: Annotated[tuple[CarriedDataset, ...], Field(max_length=256)]
+    members: Annotated[tuple[CarriedMember, ...], Meta(max_length=256)]
+    keys: Annotated[tuple[CarriedKey, ...], Meta(max_length=256)]
+    cells: Annotated[tuple[CarriedCell, ...], Meta(max_length=256)]
+    datasets: Annotated[tuple[CarriedDataset, ...], Meta(max_length=256)]

@@ -16,9 +16,7 @@ is decided by the fold.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
+from typing import get_args, get_type_hints
 
 from ledger.entries.operations.audits import LedgerReviewed, PrivacyAudited
 from ledger.entries.operations.budgets import BudgetRefused, BudgetReserved, BudgetSettled
@@ -75,7 +73,7 @@ from ledger.entries.operations.succession import FederationCarried, FederationSu
 GENESIS = ("federation.founded", "federation.succeeded")
 """What entry 0 may be."""
 
-Operation = Annotated[
+Operation = (
     FederationFounded
     | FederationSucceeded
     | FederationCarried
@@ -121,6 +119,10 @@ Operation = Annotated[
     | ModelReleased
     | ModelDownloaded
     | PrivacyAudited
-    | LedgerReviewed,
-    Field(discriminator="type"),
-]
+    | LedgerReviewed
+)
+
+OPERATIONS: dict[str, type[Operation]] = {
+    get_args(get_type_hints(kind)["type"])[0]: kind for kind in get_args(Operation)
+}
+"""Each operation by its ``type``."""

@@ -16,6 +16,7 @@ from ledger.experiment.plan.compilation import assemble
 from ledger.experiment.plan.quantities import refuse_auto
 from ledger.experiment.plan.sites import Site, narrowed
 from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.value import replace
 from ledger.rules.experiments import totals
 
 _TOLERANCE = Fraction(1, 10**6)
@@ -48,10 +49,10 @@ def check_plan(spec: ExperimentSpec, sites: Sequence[Site], plan: Plan) -> None:
         where = f"plan.sites.{stated.dataset}"
         _compare_site(where, wanted, stated)
         _check_target_epsilon(where, spec, site, stated)
-    if expected.model_copy(update={"sites": plan.sites}) != plan:
+    if replace(expected, sites=plan.sites) != plan:
         different = next(
             name
-            for name in type(plan).model_fields
+            for name in type(plan).__struct_fields__
             if name != "sites" and getattr(expected, name) != getattr(plan, name)
         )
         raise PlanRefused(f"plan.{different}", "it is not what the spec says")
@@ -89,10 +90,10 @@ def _compare_site(where: str, wanted: SitePlan, stated: SitePlan) -> None:
                     f"{where}.{b.purpose}",
                     f"its charge to {theirs.cell} is not what its noise costs",
                 )
-        if a.model_copy(update={"charges": b.charges}) != b:
+        if replace(a, charges=b.charges) != b:
             raise PlanRefused(f"{where}.{b.purpose}", "it is not the release that the spec implies")
-    same = {"releases": stated.releases, "epsilon_micro": stated.epsilon_micro}
-    if wanted.model_copy(update=same) != stated:
+    same = replace(wanted, releases=stated.releases, epsilon_micro=stated.epsilon_micro)
+    if same != stated:
         raise PlanRefused(where, "weight, divisor, bound or registration are not the spec's")
 
 

@@ -12,13 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from pydantic import ValidationError
-
 from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.plans import Engine, Plan, Purpose, Release, SitePlan
 from ledger.entries.operations.rounds import RoundKind
 from ledger.entries.operations.values import BlobRef
-from ledger.errors import PlanRefused
+from ledger.errors import MalformedInput, PlanRefused
 from ledger.experiment.adaptive_clip import extra_values, split_of
 from ledger.experiment.fast_clip import clip_norm
 from ledger.experiment.network_spec import parameter_count, parameter_shapes
@@ -48,7 +46,6 @@ from ledger.experiment.plan.sites import (
 )
 from ledger.experiment.spec import ExperimentSpec, FedAvg
 from ledger.experiment.updates import update_bound
-from ledger.formats.documents import explain
 from ledger.rules.experiments import TRAINING, totals
 from privacy.calibrate import epsilon_of
 from privacy.errors import PrivacyError
@@ -146,8 +143,8 @@ def _bounded_site(
     where = f"plan.sites.{site.terms.dataset}"
     try:
         return _assemble_site(spec, site, parameters, noises)
-    except ValidationError as error:
-        raise PlanRefused(where, f"a number is out of range: {explain(error)}") from None
+    except MalformedInput as error:
+        raise PlanRefused(where, f"a number is out of range: {error}") from None
     except PrivacyError as error:
         raise PlanRefused(where, str(error)) from None
 

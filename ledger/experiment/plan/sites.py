@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from ledger.entries.operations.datasets import CellRegistered, CellUse, DatasetRegistered
 from ledger.entries.operations.plans import Purpose
 from ledger.errors import PlanRefused
@@ -68,12 +70,11 @@ def narrowed(spec: ExperimentSpec, site: Site) -> Site:
             f"{site.terms.dataset} has no patients for training of {', '.join(wanted)}; "
             f"it has: {there}",
         )
-    terms = site.terms.model_copy(
-        update={
-            "cells": uses,
-            "declared_train": min(site.terms.declared_train, _declared_in(site, uses, "train")),
-            "declared_test": min(site.terms.declared_test, _declared_in(site, uses, "test")),
-        }
+    terms = structs.replace(
+        site.terms,
+        cells=uses,
+        declared_train=min(site.terms.declared_train, _declared_in(site, uses, "train")),
+        declared_test=min(site.terms.declared_test, _declared_in(site, uses, "test")),
     )
     return replace(site, terms=terms)
 

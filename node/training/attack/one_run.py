@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
+from ledger.formats.value import replace
 from node.data.encode import Examples, examples
 from node.data.intake import Table
 from node.training.attack.canary import Progress, steps_a_round, training_release
@@ -98,13 +99,12 @@ def _wide_site(site: AuditedSite, canaries: int) -> AuditedSite:
             "privacy": {"epsilon": 1},
         }
     )
-    plan = site.plan.model_copy(
-        update={
-            "releases": (training_release(site),),
-            "divisor": canaries,
-            "weight": 1,
-            "update_bound": 2**50,
-        }
+    plan = replace(
+        site.plan,
+        releases=(training_release(site),),
+        divisor=canaries,
+        weight=1,
+        update_bound=2**50,
     )
     return AuditedSite(spec, schema, plan)
 

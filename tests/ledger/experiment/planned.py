@@ -57,7 +57,7 @@ def site(
     terms = DatasetRegistered(
         type="dataset.registered",
         dataset=name,
-        schema=blob_ref(b"schema"),
+        schema_=blob_ref(b"schema"),
         unit="patient",
         declared_train=declared_train or schema.declared_train,
         declared_test=schema.declared_test,

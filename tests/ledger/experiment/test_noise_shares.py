@@ -28,6 +28,7 @@ from ledger.experiment.plan.check import check_plan
 from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.quantities import noise_shares
 from ledger.experiment.spec import Federation as FederationPart
+from ledger.formats.value import replace
 from privacy.errors import InvalidParameter
 from privacy.noise import SecureRandom
 from privacy.rounding import CANCELLATION
@@ -265,7 +266,7 @@ def test_a_clip_norm_whose_noise_cannot_be_divided_on_the_grid_is_refused() -> N
 def test_a_masked_sum_that_may_leave_int64_is_refused() -> None:
     wanted = spec(FOUR, federation={"secure_aggregation": True, "quorum": 3})
     sites = [site(name) for name in FOUR]
-    huge = sites[0].terms.model_copy(update={"declared_test": 2**41})
+    huge = replace(sites[0].terms, declared_test=2**41)
     sites[0] = type(sites[0])(sites[0].registration, huge, sites[0].cells, sites[0].schema)
     with pytest.raises(PlanRefused, match="masks need less than 2\\^62"):
         compile_plan(wanted, sites, MODEL)

@@ -20,6 +20,7 @@ from ledger.experiment.plan.quantities import (
 )
 from ledger.experiment.plan.shape import metric_layout, network_of
 from ledger.experiment.plan.sites import cells_of, sites_from
+from ledger.formats.strict import canonical
 from ledger.rules.experiments import totals
 from privacy.events import GRID, Gaussian
 from privacy.filters import Limit, step_charge
@@ -47,7 +48,7 @@ def test_what_was_compiled_checks_and_compiles_to_the_same_again(name: str) -> N
     wanted, sites, plan = compiled(name)
     check_plan(wanted, sites, plan)
     assert compile_plan(wanted, sites, MODEL) == plan
-    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert Plan.read(canonical(plan)) == plan
 
 
 @VARIANT

@@ -16,6 +16,7 @@ from ledger.experiment.plan.quantities import (
 )
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document, parse_document
+from ledger.formats.value import replace
 from tests.ledger.experiment.planned import (
     COLUMNS,
     MODEL,
@@ -198,8 +199,8 @@ def test_views_cost_nothing_count_as_rows_for_rounding_and_need_a_number() -> No
 
 def test_a_cell_whose_promise_has_no_gate_is_refused() -> None:
     limit = CellLimit(g_max=1, r_max=1, order_centi=1_000_000)
-    broken = cell("basel-all").model_copy(update={"delta_e15": 1, "limit": limit})
+    broken = replace(cell("basel-all"), delta_e15=1, limit=limit)
     error = why_not(spec(), site("basel", broken))
     assert error.where == "privacy.epsilon"
-    strange = cell("basel-all").model_copy(update={"limit": limit})
+    strange = replace(cell("basel-all"), limit=limit)
     compile_plan(spec(federation=POISSON), (site("basel", strange),), MODEL)

@@ -10,9 +10,11 @@ from ledger.entries.entry import Body, Entry, Seen, sign_entry
 from ledger.entries.invitation import member_keys
 from ledger.entries.operations.log import ForkReported, NodeResumed
 from ledger.entries.operations.members import KeyRotated, MemberJoined
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import BadSignature, NotAdmitted
 from ledger.formats.keys import SigningKey, key_id
 from ledger.formats.merkle import EMPTY_ROOT
+from ledger.formats.value import replace
 from ledger.rules.admission import admit
 from ledger.rules.members import claim_bytes
 from tests.federation import COORDINATOR, Federation, node_of, one_time_key, ring_of, steward_of
@@ -25,7 +27,7 @@ RESUMED = NodeResumed(type="node.resumed", nonce="0" * 64)
 def changed(federation: Federation, by: SigningKey | None = None, **fields: Any) -> Entry:
     """The node's next entry, with fields of its envelope changed and signed anew."""
     body = federation.entry(NODE, RESUMED).body
-    return sign_entry(body.model_copy(update=fields), by or federation.rings[NODE].entry)
+    return sign_entry(replace(body, **fields), by or federation.rings[NODE].entry)
 
 
 def refused(federation: Federation, entry: Entry) -> str:
@@ -73,14 +75,14 @@ def test_the_same_entry_is_not_let_in_twice() -> None:
 
 def test_a_void_entry_moves_its_authors_chain_all_the_same() -> None:
     federation = Federation.found(("basel",))
-    fork = ForkReported.model_validate({"type": "fork.reported", "ours": blob(), "theirs": blob()})
+    fork = ForkReported(type="fork.reported", ours=blob(), theirs=blob())
     federation.say(COORDINATOR, fork, void="not_permitted")
     federation.say(COORDINATOR, fork, void="not_permitted")
     assert federation.state.keys[federation.rings[COORDINATOR].entry.id].next_seq == 3
 
 
-def blob() -> dict[str, object]:
-    return {"sha256": h(1), "bytes": 1}
+def blob() -> BlobRef:
+    return BlobRef(sha256=h(1), bytes=1)
 
 
 def test_keys_that_are_unknown_or_anothers_are_refused() -> None:
@@ -154,7 +156,7 @@ def joining(
         at_ms=0,
         op=joined,
     )
-    return sign_entry(body.model_copy(update=op), ring.entry)
+    return sign_entry(replace(body, **op), ring.entry)
 
 
 def waiting() -> Federation:
@@ -214,9 +216,9 @@ def test_nobody_joins_with_a_key_that_is_in_use() -> None:
     hub = member_keys(federation.rings[COORDINATOR])
     own = member_keys(ring_of("ada", "researcher"))
     for keys in (
-        own.model_copy(update={"request": hub.request}),
-        own.model_copy(update={"request": own.entry}),
-        own.model_copy(update={"request": federation.state.log_key}),
+        replace(own, request=hub.request),
+        replace(own, request=own.entry),
+        replace(own, request=federation.state.log_key),
     ):
         entry = joining(federation, "ada", "researcher", keys=keys)
         assert "is or was in use" in refused(federation, entry)

@@ -77,7 +77,7 @@ def test_changed_bytes_are_refused_or_are_another_state_exactly(states: list[Sta
         ({"members": []}, "is of type list, not dict"),
         ({"time_marks": {}}, "is of type dict, not list"),
         ({"more": 1}, "its fields are"),
-        ({"policy": {}}, "Field required"),
+        ({"policy": {}}, "field required"),
         ({"name": 5}, "is of type int, not str"),
     ],
 )
@@ -87,7 +87,7 @@ def test_a_field_of_another_shape_is_refused_by_its_place(
     plain = orjson.loads(encode(states[-1])) | change
     with pytest.raises(MalformedInput) as caught:
         decode(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS))
-    assert reason in str(caught.value) or "validation error" in str(caught.value)
+    assert reason in str(caught.value)
     assert caught.value.where.startswith("state")
 
 

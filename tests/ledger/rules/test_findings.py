@@ -15,22 +15,20 @@ from privacy.selfaudit.checks import CHECKS, FALSE_ALARMS, Finding, Report
 
 
 def finding(kind: str, said: str, low: int, measured: int, high: int, bound: int) -> Any:
-    return PrivacyAudited.model_validate(
-        {
-            "type": "privacy.audited",
-            "kind": kind,
-            "data": "synthetic",
-            "experiment": None,
-            "dataset": None,
-            "finding": said,
-            "samples": 18_432,
-            "measured_ppm": measured,
-            "low_ppm": low,
-            "high_ppm": high,
-            "bound_ppm": bound,
-            "confidence_ppm": 999_900,
-            "result": None,
-        }
+    return PrivacyAudited(
+        type="privacy.audited",
+        kind=kind,
+        data="synthetic",
+        experiment=None,
+        dataset=None,
+        finding=said,
+        samples=18_432,
+        measured_ppm=measured,
+        low_ppm=low,
+        high_ppm=high,
+        bound_ppm=bound,
+        confidence_ppm=999_900,
+        result=None,
     )
 
 

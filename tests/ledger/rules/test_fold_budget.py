@@ -100,9 +100,9 @@ def test_a_reservation_is_for_the_dataset_that_the_plan_was_made_for() -> None:
     fold(fold(state, BASEL, gone), BASEL, reserve, void="dataset_withdrawn")
     stop = ExperimentStopped(type="experiment.stopped", experiment=experiment, reason="expired")
     fold(fold(state, COORDINATOR, stop), BASEL, reserve, void="experiment_ended")
-    elsewhere = reserve.model_copy(update={"dataset": "chur-heart"})
+    elsewhere = replace(reserve, dataset="chur-heart")
     fold(state, BASEL, elsewhere, void="unknown_dataset")
-    nothing = reserve.model_copy(update={"experiment": "0" * 64})
+    nothing = replace(reserve, experiment="0" * 64)
     fold(state, BASEL, nothing, void="unknown_experiment")
 
 
@@ -112,8 +112,8 @@ def test_a_reservation_charges_neither_more_nor_less_than_the_plan(lane: str) ->
     reserve = reserve_op(state, experiment_of(state))
     (charge,) = reserve.charges
     for change in (-1, 1):
-        other = charge.model_copy(update={lane: getattr(charge, lane) + change})
-        wrong = reserve.model_copy(update={"charges": (other,)})
+        other = replace(charge, **{lane: getattr(charge, lane) + change})
+        wrong = replace(reserve, charges=(other,))
         fold(state, BASEL, wrong, void="charges_mismatch")
 
 
@@ -155,8 +155,8 @@ def test_a_cell_pays_until_both_lanes_are_full_and_refunds_open_none_again() -> 
 def test_a_lane_that_overflowed_stays_closed_and_the_other_carries() -> None:
     state, (first, second, third) = more(base(), 3)
     cell = state.cells["basel-all"]
-    wide = cell.terms.limit.model_copy(update={"r_max": 3 * ALL * R - 1})
-    terms = cell.terms.model_copy(update={"limit": wide})
+    wide = replace(cell.terms.limit, r_max=3 * ALL * R - 1)
+    terms = replace(cell.terms, limit=wide)
     state = replace(state, cells=state.cells.set("basel-all", replace(cell, terms=terms)))
     state = fold(state, BASEL, reserve_op(state, first))
     state = fold(state, BASEL, reserve_op(state, second))
@@ -190,7 +190,7 @@ def test_a_settlement_is_never_below_what_updates_stated_void_or_not() -> None:
 def test_of_a_purpose_said_twice_the_larger_number_counts() -> None:
     state, experiment = reserved()
     twice = settle_op(experiment, train=1)
-    twice = twice.model_copy(update={"used": (*settle_op(experiment, train=3).used, *twice.used)})
+    twice = replace(twice, used=(*settle_op(experiment, train=3).used, *twice.used))
     assert spend(fold(state, BASEL, twice)) == Spend(3 * G, 3 * R)
 
 
@@ -218,18 +218,15 @@ def test_noise_that_is_confessed_after_a_settlement_is_charged_again() -> None:
 
 def test_two_datasets_of_one_cell_are_both_charged() -> None:
     state = base()
-    twin = dataset_of("basel").model_copy(update={"dataset": "basel-twin"})
+    twin = replace(dataset_of("basel"), dataset="basel-twin")
     state = fold(state, BASEL, twin)
     asked = proposal(state, ("basel",))
     (site,) = asked.plan.sites
-    other = site.model_copy(
-        update={
-            "dataset": "basel-twin",
-            "registration": state.datasets["basel-twin"].registration,
-        }
+    other = replace(
+        site, dataset="basel-twin", registration=state.datasets["basel-twin"].registration
     )
-    plan = asked.plan.model_copy(update={"sites": (site, other)})
-    entry = says(state, RESEARCHER, asked.model_copy(update={"plan": plan}))
+    plan = replace(asked.plan, sites=(site, other))
+    entry = says(state, RESEARCHER, replace(asked, plan=plan))
     state, outcome = step(state, entry)
     assert outcome.applied
     for dataset in ("basel-heart", "basel-twin"):
@@ -242,7 +239,7 @@ def test_two_datasets_of_one_cell_are_both_charged() -> None:
         )
         state = fold(state, STEWARD, op)
     state = fold(state, BASEL, reserve_op(state, entry.hash))
-    second = reserve_op(state, entry.hash).model_copy(update={"dataset": "basel-twin"})
+    second = replace(reserve_op(state, entry.hash), dataset="basel-twin")
     fold(state, BASEL, second, void="budget_exhausted")
 
 

@@ -10,7 +10,6 @@ import pytest
 from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.copies.erasing import CardEraser, erased_cards
 from ledger.entries.cards import DatasetCard, MemberCard, seal_card
-from ledger.entries.operations.datasets import DatasetRegistered
 from ledger.entries.operations.federation import (
     ChangeEndorsed,
     ChangeProposed,
@@ -38,7 +37,7 @@ def bind(federation: Federation, hospital: str, card: str = CARD.commitment) -> 
     if name not in federation.state.datasets:
         federation.register_dataset(hospital)
     terms = federation.state.datasets[name].terms
-    op = DatasetRegistered.model_validate({**terms.model_dump(by_alias=True), "card": card})
+    op = replace(terms, card=card)
     federation.say(node_of(hospital), op)
 
 
@@ -152,7 +151,7 @@ def test_only_a_card_that_the_log_says_is_erased_leaves_a_store(
 
 
 def proposal(federation: Federation) -> str:
-    change = PolicyChange(kind="policy", policy=POLICY.model_copy(update={"endorsements": 3}))
+    change = PolicyChange(policy=replace(POLICY, endorsements=3))
     op = ChangeProposed(type="change.proposed", change=change)
     return federation.say(steward_of("basel"), op).entry.hash
 
@@ -180,9 +179,7 @@ def test_a_change_in_force_is_not_taken_back(federation: Federation) -> None:
 
 
 def test_an_expelled_hospitals_cards_can_be_erased_by_others(federation: Federation) -> None:
-    op = ChangeProposed(
-        type="change.proposed", change=ExpelChange(kind="expel", organisation="basel")
-    )
+    op = ChangeProposed(type="change.proposed", change=ExpelChange(organisation="basel"))
     change = federation.say(steward_of("bern"), op).entry.hash
     federation.say(steward_of("chur"), ChangeEndorsed(type="change.endorsed", change=change))
     federation.say(steward_of("chur"), erasure())

@@ -45,11 +45,11 @@ def resumed(word: str) -> NodeResumed:
 
 
 def expel(organisation: str) -> ExpelChange:
-    return ExpelChange(kind="expel", organisation=organisation)
+    return ExpelChange(organisation=organisation)
 
 
 def withdraw(key: SigningKey) -> WithdrawChange:
-    return WithdrawChange(kind="withdraw", invitation=key_id("ed25519", key.public))
+    return WithdrawChange(invitation=key_id("ed25519", key.public))
 
 
 # --- invitations ----------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_an_expelled_organisation_comes_back_by_a_new_invitation_and_no_other_wa
     change = propose(federation, BASEL, mate)
     endorse(federation, DAVOS, change)
     assert federation.state.changes[change].effective_at is not None
-    rekey = RekeyChange(kind="rekey", member=DAVOS, keys=member_keys(anew(DAVOS, "steward")))
+    rekey = RekeyChange(member=DAVOS, keys=member_keys(anew(DAVOS, "steward")))
     before = propose(federation, BASEL, rekey)
     endorse(federation, BERN, propose(federation, BASEL, expel("davos")))
     with pytest.raises(NotAdmitted, match="no open invitation"):
@@ -228,7 +228,7 @@ def test_a_member_whose_key_conflicted_goes_on_by_a_rekey() -> None:
     node = node_of("davos")
     federation.say(RESEARCHER, conflict(*two_entries(federation, node)))
     new = anew(node, "node")
-    change = RekeyChange(kind="rekey", member=node, keys=member_keys(new))
+    change = RekeyChange(member=node, keys=member_keys(new))
     endorse(federation, BERN, propose(federation, BASEL, change))
     federation.rings[node] = new
     assert "davos" not in federation.state.witnesses_at(federation.log.size)
@@ -305,12 +305,12 @@ _PLAIN = Federation.found(("basel",))
 def test_signed_bytes_with_an_unknown_algorithm_are_refused_by_its_name() -> None:
     federation = Federation.found()
     ring = anew(BASEL, "steward")
-    change = RekeyChange(kind="rekey", member=BASEL, keys=member_keys(ring))
+    change = RekeyChange(member=BASEL, keys=member_keys(ring))
     assert propose(federation, BERN, change) in federation.state.changes
     entry = federation.entries()[-1]
     raw = entry.raw.replace(b'"alg":"ed25519"', b'"alg":"ml-dsa-65"', 1)
     leaf = len(raw).to_bytes(4, "big") + raw + entry.leaf[-68:]
-    with pytest.raises(MalformedInput, match=r"input should be 'ed25519' or .*, not 'ml-dsa-65'"):
+    with pytest.raises(MalformedInput, match=r"alg: invalid enum value 'ml-dsa-65'"):
         parse_leaf(leaf)
 
 

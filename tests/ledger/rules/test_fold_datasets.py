@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from ledger.entries.operations.datasets import CellRegistered, CellUse, DatasetWithdrawn
+from ledger.formats.value import replace
 from ledger.rules.state import State
 from tests.federation import Federation, node_of, steward_of
 from tests.ledger.facts import HOSPITALS, base, cell_of, dataset_of, fold
@@ -28,7 +30,7 @@ def test_a_cells_promise_is_made_once_and_for_ever() -> None:
 
 def test_a_hospital_takes_no_cell_name_that_another_would_want() -> None:
     for name in ("basel-all", "bern", "bernall"):
-        squat = cell_of("bern").model_copy(update={"cell": name})
+        squat = replace(cell_of("bern"), cell=name)
         fold(fresh(), BERN, squat, void="not_owner")
 
 
@@ -49,7 +51,7 @@ def test_a_later_dataset_declares_no_more_than_its_cell_was_promised_for(
     state = fold(fresh(), BASEL, cell_of("basel"))
     terms = {"declared_train": train, "declared_test": test}
     cells = (CellUse(cell="basel-all", use=use),)
-    fold(state, BASEL, dataset_of("basel").model_copy(update={"cells": cells, **terms}), void=void)
+    fold(state, BASEL, replace(dataset_of("basel"), cells=cells, **terms), void=void)
 
 
 @pytest.mark.parametrize(
@@ -86,22 +88,16 @@ def test_a_hospitals_cells_do_not_overlap_by_what_they_declare(
 def test_delta_is_at_most_a_tenth_of_one_over_the_patients(
     delta_e15: int, patients: int, void: str | None
 ) -> None:
-    terms = cell_of("basel").model_copy(
-        update={"delta_e15": delta_e15, "declared_patients": patients}
-    )
-    fold(fresh(), BASEL, CellRegistered.model_validate(terms.model_dump()), void=void)
+    terms = replace(cell_of("basel"), delta_e15=delta_e15, declared_patients=patients)
+    fold(fresh(), BASEL, CellRegistered(**asdict(terms)), void=void)
 
 
 def test_a_dataset_lies_in_cells_of_its_own_hospital() -> None:
     state = fold(fresh(), BASEL, cell_of("basel"))
     fold(state, BASEL, dataset_of("basel", "more"), void="unknown_cell")
-    stolen = dataset_of("bern").model_copy(
-        update={"cells": (CellUse(cell="basel-all", use="both"),)}
-    )
+    stolen = replace(dataset_of("bern"), cells=(CellUse(cell="basel-all", use="both"),))
     fold(state, BERN, stolen, void="not_owner")
-    twice = dataset_of("basel").model_copy(
-        update={"cells": (CellUse(cell="basel-all", use="both"),) * 2}
-    )
+    twice = replace(dataset_of("basel"), cells=(CellUse(cell="basel-all", use="both"),) * 2)
     fold(state, BASEL, twice, void="unknown_cell")
     fold(state, BASEL, dataset_of("basel"))
 
@@ -109,7 +105,7 @@ def test_a_dataset_lies_in_cells_of_its_own_hospital() -> None:
 @pytest.mark.parametrize("use", ["train", "test", "both"])
 def test_rows_kept_for_evaluation_are_not_trained_on(use: Any) -> None:
     state = fold(fresh(), BASEL, cell_of("basel", "kept", "all", "test"))
-    op = dataset_of("basel").model_copy(update={"cells": (CellUse(cell="basel-kept", use=use),)})
+    op = replace(dataset_of("basel"), cells=(CellUse(cell="basel-kept", use=use),))
     fold(state, BASEL, op, void=None if use == "test" else "unknown_cell")
 
 
@@ -120,7 +116,7 @@ def test_a_dataset_registered_anew_is_another_registration_of_the_same_name() ->
     after = state.datasets["basel-heart"]
     assert after.registration != before.registration
     assert after.terms.snapshot == "7" * 64
-    taken = dataset_of("bern").model_copy(update={"dataset": "basel-heart"})
+    taken = replace(dataset_of("bern"), dataset="basel-heart")
     fold(state, BERN, taken, void="not_owner")
 
 
@@ -128,7 +124,7 @@ def test_a_withdrawn_dataset_stays_withdrawn() -> None:
     gone = DatasetWithdrawn(type="dataset.withdrawn", dataset="basel-heart", reason="consent")
     state = base()
     fold(state, BERN, gone, void="not_owner")
-    fold(state, BASEL, gone.model_copy(update={"dataset": "none"}), void="unknown_dataset")
+    fold(state, BASEL, replace(gone, dataset="none"), void="unknown_dataset")
     state = fold(state, steward_of("basel"), gone)
     assert state.datasets["basel-heart"].withdrawn_at == state.size - 1
     fold(state, BASEL, gone, void="repeated")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from ledger.entries.operations.audits import PrivacyAudited
 from ledger.entries.operations.datasets import CellCharge, CellUse, DatasetWithdrawn
@@ -20,6 +21,7 @@ from ledger.entries.operations.experiments import (
 )
 from ledger.entries.operations.plans import Plan, Release
 from ledger.entries.operations.values import MAX_INT, BlobRef
+from ledger.formats.value import replace
 from ledger.rules.experiments import last_round, totals
 from ledger.rules.state import State
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
@@ -44,29 +46,29 @@ def with_release(op: ExperimentProposed, at: int, **changed: Any) -> ExperimentP
     """The proposal with one release of the first site changed."""
     site = op.plan.sites[0]
     releases = list(site.releases)
-    releases[at] = releases[at].model_copy(update=changed)
+    releases[at] = replace(releases[at], **changed)
     return with_releases(op, tuple(releases))
 
 
 def with_releases(op: ExperimentProposed, releases: tuple[Release, ...]) -> ExperimentProposed:
-    site = op.plan.sites[0].model_copy(update={"releases": releases})
+    site = replace(op.plan.sites[0], releases=releases)
     return with_plan(op, sites=(site, *op.plan.sites[1:]))
 
 
 def with_plan(op: ExperimentProposed, **changed: Any) -> ExperimentProposed:
-    plan = Plan.model_validate(op.plan.model_copy(update=changed).model_dump())
-    return op.model_copy(update={"plan": plan})
+    plan = Plan(**asdict(replace(op.plan, **changed)))
+    return replace(op, plan=plan)
 
 
 def cheaper(op: ExperimentProposed, lane: str) -> ExperimentProposed:
     charge = op.plan.sites[0].releases[0].charges[0]
-    less = charge.model_copy(update={lane: getattr(charge, lane) - 1})
+    less = replace(charge, **{lane: getattr(charge, lane) - 1})
     return with_release(op, 0, charges=(less,))
 
 
 def dearer(op: ExperimentProposed) -> ExperimentProposed:
     charge = op.plan.sites[0].releases[0].charges[0]
-    return with_release(op, 0, charges=(charge.model_copy(update={"g": MAX_INT}),))
+    return with_release(op, 0, charges=(replace(charge, g=MAX_INT),))
 
 
 BAD_PLANS: dict[str, Callable[[ExperimentProposed], ExperimentProposed]] = {
@@ -108,7 +110,7 @@ def test_a_plan_that_does_not_fit_is_void(
 def test_a_plan_is_for_datasets_as_they_are_registered() -> None:
     state = base()
     op = proposal(state, HOSPITALS)
-    site = op.plan.sites[0].model_copy(update={"dataset": "chur-heart"})
+    site = replace(op.plan.sites[0], dataset="chur-heart")
     fold(state, RESEARCHER, with_plan(op, sites=(site,), quorum=1), void="unknown_dataset")
     anew = fold(state, BASEL, dataset_of("basel", snapshot="5" * 64))
     fold(anew, RESEARCHER, op, void="dataset_changed")
@@ -123,9 +125,7 @@ def test_a_release_is_charged_to_the_cells_of_its_own_use() -> None:
             state, node_of("bern"), cell_of("bern", half, "2030", half), void="cell_exists"
         )
     # A hospital whose only cell is one for training has none for the evaluation.
-    only = dataset_of("basel").model_copy(
-        update={"cells": (CellUse(cell="basel-all", use="train"),)}
-    )
+    only = replace(dataset_of("basel"), cells=(CellUse(cell="basel-all", use="train"),))
     state = fold(state, BASEL, only)
     op = proposal(state, ("basel",))
     fold(state, RESEARCHER, op, void="plan_invalid")
@@ -157,7 +157,7 @@ def test_only_a_hospitals_own_stewards_speak_for_its_dataset() -> None:
             ({"dataset": "chur-heart"}, "unknown_dataset"),
             ({"experiment": "0" * 64}, "unknown_experiment"),
         ):
-            fold(state, steward_of("basel"), op.model_copy(update=changed), void=void)
+            fold(state, steward_of("basel"), replace(op, **changed), void=void)
     state = fold(state, steward_of("basel"), no)
     now = state.experiments[experiment]
     assert set(now.approvals) == {"bern-heart"}
@@ -240,13 +240,13 @@ def test_a_model_is_released_once_and_downloads_are_noted_after_it() -> None:
     fold(state, COORDINATOR, release, void="not_due")
     state = fold(state, COORDINATOR, complete_op(state, experiment))
     fold(state, COORDINATOR, load, void="not_released")
-    other = release.model_copy(update={"model": BlobRef(sha256="1" * 64, bytes=1)})
+    other = replace(release, model=BlobRef(sha256="1" * 64, bytes=1))
     fold(state, COORDINATOR, other, void="model_mismatch")
     state = fold(state, COORDINATOR, release)
     assert state.experiments[experiment].status == "released"
     fold(state, COORDINATOR, release, void="repeated")
     fold(state, COORDINATOR, load)
-    fold(state, COORDINATOR, load.model_copy(update={"reader": "nobody"}), void="unknown_member")
+    fold(state, COORDINATOR, replace(load, reader="nobody"), void="unknown_member")
 
 
 def test_totals_add_up_steps_per_cell_in_order_of_cells() -> None:
@@ -284,15 +284,15 @@ def test_a_finding_about_a_model_or_a_plan_names_one_that_is_there_and_agrees_wi
     )
     who = node_of("bern")
     fold(state, who, finding)
-    above = finding.model_copy(update={"low_ppm": 220_001})
+    above = replace(finding, low_ppm=220_001)
     fold(state, who, above, void="finding_mismatch")
-    fold(state, who, above.model_copy(update={"finding": "contradicts"}))
-    fold(state, who, finding.model_copy(update={"low_ppm": 300_001}), void="finding_mismatch")
-    fold(state, who, finding.model_copy(update={"dataset": "nobody"}), void="unknown_dataset")
-    fold(state, who, finding.model_copy(update={"experiment": "0" * 64}), void="unknown_experiment")
+    fold(state, who, replace(above, finding="contradicts"))
+    fold(state, who, replace(finding, low_ppm=300_001), void="finding_mismatch")
+    fold(state, who, replace(finding, dataset="nobody"), void="unknown_dataset")
+    fold(state, who, replace(finding, experiment="0" * 64), void="unknown_experiment")
     for kind in ("membership", "membership_rmia"):
-        attack = finding.model_copy(update={"kind": kind, "dataset": None})
+        attack = replace(finding, kind=kind, dataset=None)
         fold(state, who, attack, void="not_released")
-        guessed = attack.model_copy(update={"low_ppm": 220_001})
+        guessed = replace(attack, low_ppm=220_001)
         fold(state, who, guessed, void="finding_mismatch")
     fold(state, RESEARCHER, finding, void="not_permitted")

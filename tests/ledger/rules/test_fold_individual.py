@@ -15,6 +15,7 @@ from ledger.experiment.plan.sites import sites_from
 from ledger.experiment.privacy_spec import AdaptiveClipping, Baseline, Privacy
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document, parse_document
+from ledger.formats.value import replace
 from ledger.rules.experiments import site_of
 from ledger.rules.individual import shown
 from privacy.events import GRID
@@ -136,27 +137,24 @@ def test_another_release_from_such_a_cell_is_void(
     charge = train.charges[0]
     limit = federation.state.cells["basel-train"].terms.limit
     charges = {
-        "less in lane R": (charge.model_copy(update={"r": charge.r - 1}),),
-        "more than the promise": (
-            charge.model_copy(update={"g": limit.g_max + 1, "r": limit.r_max * 10}),
-        ),
+        "less in lane R": (replace(charge, r=charge.r - 1),),
+        "more than the promise": (replace(charge, g=limit.g_max + 1, r=limit.r_max * 10),),
     }
     fields = {k: charges[v] if k == "charges" else v for k, v in change.items()}
-    wrong = train.model_copy(update=fields)
+    wrong = replace(train, **fields)
     releases = tuple(wrong if release is train else release for release in site.releases)
-    plan = op.plan.model_copy(update={"sites": (site.model_copy(update={"releases": releases}),)})
-    federation.say(RESEARCHER, op.model_copy(update={"plan": plan}), void="plan_invalid")
+    plan = replace(op.plan, sites=(replace(site, releases=releases),))
+    federation.say(RESEARCHER, replace(op, plan=plan), void="plan_invalid")
 
 
 def test_an_individual_release_from_another_cell_is_void(federation: Federation) -> None:
     op = federation.proposal(federation.spec([federation.register_dataset("basel")]))
     site = op.plan.sites[0]
     releases = tuple(
-        r.model_copy(update={"engine": "individual"}) if r.purpose == "train" else r
-        for r in site.releases
+        replace(r, engine="individual") if r.purpose == "train" else r for r in site.releases
     )
-    plan = op.plan.model_copy(update={"sites": (site.model_copy(update={"releases": releases}),)})
-    federation.say(RESEARCHER, op.model_copy(update={"plan": plan}), void="plan_invalid")
+    plan = replace(op.plan, sites=(replace(site, releases=releases),))
+    federation.say(RESEARCHER, replace(op, plan=plan), void="plan_invalid")
 
 
 def test_a_plan_that_lets_a_patient_lose_more_is_not_what_its_spec_implies(
@@ -169,11 +167,11 @@ def test_a_plan_that_lets_a_patient_lose_more_is_not_what_its_spec_implies(
     check_plan(spec, sites, plan)
     site = plan.sites[0]
     train = site.releases[0]
-    more = train.charges[0].model_copy(update={"g": train.charges[0].g + 1})
-    wrong = train.model_copy(update={"charges": (more,)})
-    site = site.model_copy(update={"releases": (wrong, *site.releases[1:])})
+    more = replace(train.charges[0], g=train.charges[0].g + 1)
+    wrong = replace(train, charges=(more,))
+    site = replace(site, releases=(wrong, *site.releases[1:]))
     with pytest.raises(PlanRefused, match=r"its charge to basel-train is not what its noise costs"):
-        check_plan(spec, sites, plan.model_copy(update={"sites": (site,)}))
+        check_plan(spec, sites, replace(plan, sites=(site,)))
 
 
 def test_statistics_of_such_a_cell_are_void(federation: Federation) -> None:
@@ -204,7 +202,7 @@ def test_the_same_patients_get_no_second_promise_of_the_other_kind(
 ) -> None:
     register_one_by_one(federation, "basel")
     for half in ("train", "both", "individual"):
-        again = cell("basel", half).model_copy(update={"cell": f"basel-{half}-2"})
+        again = replace(cell("basel", half), cell=f"basel-{half}-2")
         federation.say(node_of("basel"), again, void="cell_exists")
 
 

@@ -19,6 +19,7 @@ from ledger.entries.operations.masking import (
 )
 from ledger.entries.operations.rounds import MaskedVector, RoundClosed, UpdateRefused
 from ledger.entries.operations.values import BlobRef, PublicKey
+from ledger.formats.value import replace
 from ledger.rules import masking as rules
 from ledger.rules.experiment_state import Masking
 from ledger.rules.fold import step
@@ -58,7 +59,7 @@ def proposed(
     return fold(
         state,
         RESEARCHER,
-        op.model_copy(update={"plan": op.plan.model_copy(update=changed)}),
+        replace(op, plan=replace(op.plan, **changed)),
         void,
     )
 
@@ -111,7 +112,7 @@ class Round:
     def submit(self, name: str, void: str | None = None, **changed: Any) -> None:
         masked = MaskedVector(context=self.masking.context, vector=h((name, "vector")))
         op = submit_op(self.state, self.id, name, word=(name, self.masking.context), train=1)
-        op = op.model_copy(update={"masked": masked} | changed)
+        op = replace(op, **({"masked": masked} | changed))
         self.state = fold(self.state, node_of(name), op, void)
 
     def advance(self, phase: Any, *names: str, void: str | None = None) -> None:
@@ -258,7 +259,7 @@ def test_a_message_of_another_context_is_void() -> None:
 def test_a_masked_update_in_a_bare_round_is_void() -> None:
     state, experiment = under_way()
     masked = MaskedVector(context=h("context"), vector=h("vector"))
-    op = submit_op(state, experiment, train=1).model_copy(update={"masked": masked})
+    op = replace(submit_op(state, experiment, train=1), masked=masked)
     fold(state, node_of("basel"), op, "context_mismatch")
 
 
@@ -497,11 +498,11 @@ def test_divided_noise_that_differs_between_hospitals_is_refused() -> None:
     op = proposal(state, HOSPITALS)
     first, *others = op.plan.sites
     quieter, *rest = first.releases
-    louder = quieter.model_copy(update={"noise_sd": quieter.noise_sd + 1})
-    sites = (first.model_copy(update={"releases": (louder, *rest)}), *others)
+    louder = replace(quieter, noise_sd=quieter.noise_sd + 1)
+    sites = (replace(first, releases=(louder, *rest)), *others)
     changed = {"quorum": 3, "sites": sites} | shared_noise()
-    plan = op.plan.model_copy(update=changed)
-    fold(state, RESEARCHER, op.model_copy(update={"plan": plan}), "plan_invalid")
+    plan = replace(op.plan, **changed)
+    fold(state, RESEARCHER, replace(op, plan=plan), "plan_invalid")
 
 
 def test_divided_noise_is_void_in_a_second_attempt() -> None:

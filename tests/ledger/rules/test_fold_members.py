@@ -22,6 +22,7 @@ from ledger.entries.operations.log import NodeReady, NodeResumed
 from ledger.entries.operations.members import KeyRevoked, KeyRotated
 from ledger.errors import NotAdmitted
 from ledger.formats.keys import KeyRing, SigningKey, key_id
+from ledger.formats.value import replace
 from ledger.rules.members import claim_bytes, open_seat
 from tests.federation import (
     COORDINATOR,
@@ -62,11 +63,11 @@ def endorse(federation: Federation, steward: str, change: str, void: str | None 
 
 
 def invite(*handles: str, organisation: str = "zug", role: str = "steward") -> InviteChange:
-    return InviteChange(kind="invite", invitation=invitation(organisation, *handles, role=role))
+    return InviteChange(invitation=invitation(organisation, *handles, role=role))
 
 
 def policy(**changed: int) -> PolicyChange:
-    return PolicyChange(kind="policy", policy=POLICY.model_copy(update=changed))
+    return PolicyChange(policy=replace(POLICY, **changed))
 
 
 def anew(handle: str, role: str) -> KeyRing:
@@ -154,7 +155,7 @@ def test_people_of_a_hospital_that_is_in_need_its_own_endorsement() -> None:
 
 
 def test_an_invitation_needs_no_more_than_all_who_can_endorse() -> None:
-    strict = POLICY.model_copy(update={"endorsements": 5})
+    strict = replace(POLICY, endorsements=5)
     federation = Federation.found(("basel",), policy=strict)
     change = propose(federation, BASEL, invite("zug-steward"))
     assert federation.state.changes[change].effective_at is not None
@@ -169,7 +170,6 @@ def test_an_invitation_needs_no_more_than_all_who_can_endorse() -> None:
         invite("twice", "twice"),
         invite("sham", organisation="operator"),
         InviteChange(
-            kind="invite",
             invitation=Invitation(
                 organisation="zug",
                 key=ed25519(one_time_key("basel")),
@@ -246,8 +246,8 @@ def test_a_rekey_by_k_organisations_gives_a_member_new_keys_without_its_old_ones
     federation = Federation.found()
     node = node_of("basel")
     new = anew(node, "node")
-    change = RekeyChange(kind="rekey", member=node, keys=member_keys(new))
-    propose(federation, BERN, RekeyChange(kind="rekey", member="no", keys=member_keys(new)),
+    change = RekeyChange(member=node, keys=member_keys(new))
+    propose(federation, BERN, RekeyChange(member="no", keys=member_keys(new)),
             void="unknown_member")  # fmt: skip
     wanted = propose(federation, BERN, change)
     late = propose(federation, BERN, change)
@@ -276,7 +276,7 @@ def test_a_revoked_member_says_nothing_more_until_k_organisations_give_it_keys()
         federation.say(node, RESUMED)
     assert "basel" not in federation.state.witnesses_at(federation.log.size)
     new = anew(node, "node")
-    change = RekeyChange(kind="rekey", member=node, keys=member_keys(new))
+    change = RekeyChange(member=node, keys=member_keys(new))
     endorse(federation, BERN, propose(federation, BASEL, change))
     federation.rings[node] = new
     assert federation.state.members[node].revoked_at is None
@@ -318,6 +318,6 @@ def test_a_policy_is_in_force_from_its_kth_endorsement_on() -> None:
     federation = Federation.found()
     lower = propose(federation, BASEL, policy(endorsements=1))
     endorse(federation, BERN, lower)
-    propose(federation, CHUR, PolicyChange(kind="policy", policy=Policy(
+    propose(federation, CHUR, PolicyChange(policy=Policy(
         endorsements=3, max_lag=1000, max_delay_ms=1, max_age_ms=1, skew_ms=1)))  # fmt: skip
     assert federation.state.policy.endorsements == 3  # one was enough under the old policy

@@ -47,8 +47,8 @@ def wide() -> State:
     state = base()
     cell = state.cells[CELL]
     limit = cell.terms.limit
-    more = limit.model_copy(update={"g_max": 20 * limit.g_max, "r_max": 20 * limit.r_max})
-    terms = cell.terms.model_copy(update={"limit": more})
+    more = replace(limit, g_max=20 * limit.g_max, r_max=20 * limit.r_max)
+    terms = replace(cell.terms, limit=more)
     return replace(state, cells=state.cells.set(CELL, replace(cell, terms=terms)))
 
 
@@ -68,7 +68,7 @@ def limited(state: State, purpose: Any, count: int, **change: Any) -> PurposeLim
 def asked(state: State, purpose: Any) -> tuple[State, str]:
     """One more approved experiment of that purpose on Basel's dataset."""
     op = proposal(state, ("basel",))
-    op = op.model_copy(update={"plan": op.plan.model_copy(update={"purpose": purpose})})
+    op = replace(op, plan=replace(op.plan, purpose=purpose))
     entry = says(state, RESEARCHER, op)
     state, outcome = step(state, entry)
     assert outcome.applied
@@ -136,7 +136,7 @@ def test_a_part_is_said_by_the_cells_own_hospital() -> None:
     said = limited(state, "care", 5)
     fold(state, node_of("bern"), said, void="not_owner")
     fold(state, RESEARCHER, said, void="not_permitted")
-    nowhere = said.model_copy(update={"cell": "basel-none"})
+    nowhere = replace(said, cell="basel-none")
     fold(state, BASEL, nowhere, void="unknown_cell")
 
 
@@ -185,7 +185,7 @@ def test_a_parts_gates_are_those_of_its_epsilon_at_the_cells_delta_and_order() -
     limit = limit_for(5.0, 1e-5)
     gates = CellLimit(g_max=limit.g_max, r_max=limit.r_max, order_centi=limit.order_centi)
     change = {"epsilon_micro": 5_000_000, "delta_e15": 10**10, "limit": gates}
-    cell = base().cells[CELL].terms.model_copy(update=change)
+    cell = replace(base().cells[CELL].terms, **change)
     said = part_for(cell, "research", 3_000_000)
     order, half = cell.limit.order_centi / 100, cell.delta_e15 / 2e15
     mu = math.sqrt(said.g_max / CHARGE_UNIT)

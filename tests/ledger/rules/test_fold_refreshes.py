@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
 from ledger.entries.operations.budgets import BudgetReserved
 from ledger.entries.operations.datasets import CellCharge
@@ -69,8 +70,8 @@ def monthly() -> State:
     state = Federation.found(HOSPITALS).state
     for name in HOSPITALS:
         terms = cell_of(name)
-        limit = terms.limit.model_copy(update={"g_max": 3 * ALL * g_step(1, 2) // 2, "r_max": 1})
-        state = fold(state, node_of(name), terms.model_copy(update={"limit": limit}))
+        limit = replace(terms.limit, g_max=3 * ALL * g_step(1, 2) // 2, r_max=1)
+        state = fold(state, node_of(name), replace(terms, limit=limit))
     state = fold(state, BASEL, renews())
     for name in HOSPITALS:
         state = fold(state, node_of(name), dataset_of(name))
@@ -80,7 +81,7 @@ def monthly() -> State:
 def asked(state: State, purpose: str = "research") -> tuple[State, str]:
     """One more approved experiment on Basel's dataset."""
     op = proposal(state, ("basel",))
-    op = op.model_copy(update={"plan": op.plan.model_copy(update={"purpose": purpose})})
+    op = replace(op, plan=replace(op.plan, purpose=purpose))
     entry = says(state, RESEARCHER, op)
     state, outcome = step(state, entry)
     assert outcome.applied
@@ -157,7 +158,7 @@ def test_a_first_period_that_is_over_already_is_void() -> None:
 
 @pytest.mark.parametrize("days", [0, 29, 36_526, -1])
 def test_other_lengths_are_refused_at_the_door(days: int) -> None:
-    said = renews().model_dump(mode="json") | {"days": days}
+    said = to_builtins(renews()) | {"days": days}
     with pytest.raises(Exception, match="days"):
         parse_canonical(canonical(said), RefreshDeclared)
 
@@ -247,7 +248,7 @@ def test_a_purposes_part_renews_with_the_cell() -> None:
     assert fitting(now(state.cells[CELL], state.log_time), "care", step_cost) == most
     state = fold(state, BASEL, reserve_op(state, second))
     state = later(state, MONTH)
-    lower = part.model_copy(update={"g_max": (ALL - 1) * g_step(1, 2)})
+    lower = replace(part, g_max=(ALL - 1) * g_step(1, 2))
     state = fold(state, STEWARD, lower)
     share = state.cells[CELL].purposes["care"]
     assert share.spend.g == share.open_g == ALL * g_step(1, 2)
@@ -392,7 +393,7 @@ def test_a_reservation_that_is_not_the_plans_is_void_in_any_period() -> None:
         type="budget.reserved",
         experiment=experiment,
         dataset="basel-heart",
-        charges=tuple(c.model_copy(update={"g": 1}) for c in op.charges),
+        charges=tuple(replace(c, g=1) for c in op.charges),
     )
     fold(later(state, MONTH), BASEL, less, void="charges_mismatch")
     assert experiment_of(state) == experiment

@@ -16,6 +16,7 @@ from ledger.entries.operations.experiments import (
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.rounds import RoundClosed, UpdateRefused
 from ledger.entries.operations.values import MAX_INT, BlobRef
+from ledger.formats.value import replace
 from ledger.rules.experiment_state import Vectors
 from ledger.rules.fold import step
 from ledger.rules.rounds import round_kind, waiting_for
@@ -101,8 +102,7 @@ def test_a_round_opens_only_as_the_plan_and_the_log_have_it(
 def test_a_round_opens_once_and_not_after_the_end() -> None:
     state, experiment = under_way()
     fold(state, COORDINATOR, open_op(state, experiment), void="round_mismatch")
-    fold(state, COORDINATOR, open_op(state, experiment).model_copy(
-        update={"experiment": "0" * 64}), void="unknown_experiment")  # fmt: skip
+    fold(state, COORDINATOR, replace(open_op(state, experiment), experiment="0" * 64), void="unknown_experiment")  # fmt: skip
     stop = ExperimentStopped(type="experiment.stopped", experiment=experiment, reason="expired")
     state = fold(state, COORDINATOR, stop)
     assert state.experiments[experiment].round is None
@@ -133,7 +133,7 @@ def test_an_update_is_for_the_open_round_and_ones_own_dataset(
     changed: dict[str, Any], void: str
 ) -> None:
     state, experiment = under_way()
-    op = submit_op(state, experiment, train=1).model_copy(update=changed)
+    op = replace(submit_op(state, experiment, train=1), **changed)
     fold(state, BASEL, op, void=void)
 
 
@@ -228,10 +228,10 @@ def test_a_sum_names_exactly_the_updates_that_count() -> None:
         state = fold(state, node_of(name), submit_op(state, experiment, name, train=1))
     both = aggregate_op(state, experiment)
     for updates in (both.updates[:1], both.updates[::-1], (*both.updates, both.updates[1])):
-        wrong = both.model_copy(update={"updates": updates})
+        wrong = replace(both, updates=updates)
         fold(state, COORDINATOR, wrong, void="updates_mismatch")
     for changed in ({"round": 2}, {"attempt": 2}):
-        fold(state, COORDINATOR, both.model_copy(update=changed), void="round_not_open")
+        fold(state, COORDINATOR, replace(both, **changed), void="round_not_open")
     done = fold(state, COORDINATOR, both)
     now = done.experiments[experiment]
     assert (now.round, now.next_round, now.next_attempt) == (None, 2, 1)
@@ -255,7 +255,7 @@ def test_a_refused_update_is_left_out_of_the_sum() -> None:
     fold(state, COORDINATOR, both, void="updates_mismatch")
     done = fold(state, COORDINATOR, aggregate_op(state, experiment))
     assert done.experiments[experiment].reservations[HERE].served == 0
-    stranger = bad.model_copy(update={"update": h("nobody's")})
+    stranger = replace(bad, update=h("nobody's"))
     fold(done, COORDINATOR, stranger, void="unknown_update")
     fold(done, COORDINATOR, bad, void="unknown_update")
 
@@ -342,7 +342,7 @@ def test_an_evaluation_is_drawn_once_and_a_baseline_uses_all_its_steps() -> None
 
 def test_an_update_for_a_round_beyond_the_plan_is_void_whatever_it_says() -> None:
     state, experiment = under_way()
-    op = submit_op(state, experiment, train=1).model_copy(update={"round": MAX_INT})
+    op = replace(submit_op(state, experiment, train=1), round=MAX_INT)
     after = fold(state, BASEL, op, void="round_not_open")
     used = after.experiments[experiment].reservations[HERE].used
     assert used["baseline_train"] == STEPS["baseline_train"]

@@ -11,6 +11,7 @@ from ledger.entries.operations.federation import FederationFounded, Invitation, 
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import BadSignature, MalformedInput, NotAdmitted
 from ledger.formats.keys import SigningKey
+from ledger.formats.value import replace
 from ledger.rules.encoding import digest
 from ledger.rules.log import Log
 from tests.federation import COORDINATOR, Federation, ring_of
@@ -79,8 +80,8 @@ def genesis(body: dict[str, Any] | None = None, **changed: Any) -> Entry:
     op = parse_leaf(Federation.found(()).leaves[0]).body.op
     assert isinstance(op, FederationFounded)
     ring = ring_of(COORDINATOR, "coordinator")
-    made = genesis_body(COORDINATOR, ring.entry.id, 5, op.model_copy(update=changed))
-    return sign_entry(made.model_copy(update=body or {}), ring.entry)
+    made = genesis_body(COORDINATOR, ring.entry.id, 5, replace(op, **changed))
+    return sign_entry(replace(made, **body or {}), ring.entry)
 
 
 def test_a_log_begins_with_a_founding() -> None:
@@ -108,7 +109,7 @@ def test_entry_0_is_signed_by_the_coordinators_own_key() -> None:
     with pytest.raises(BadSignature):
         Log().judge_entry(forged)
     other = genesis().body.op.keys  # type: ignore[union-attr]
-    swapped = other.model_copy(update={"entry": other.request, "request": other.entry})
+    swapped = replace(other, entry=other.request, request=other.entry)
     with pytest.raises(NotAdmitted, match="not signed by the coordinator's key"):
         Log().judge_entry(genesis(keys=swapped))
 
@@ -133,8 +134,8 @@ def test_the_founders_invitations_do_not_collide(
 def test_a_coordinator_has_separate_keys_and_witnesses_nothing() -> None:
     keys = genesis().body.op.keys  # type: ignore[union-attr]
     for changed in (
-        {"keys": keys.model_copy(update={"witness": keys.request})},
-        {"keys": keys.model_copy(update={"request": keys.entry})},
+        {"keys": replace(keys, witness=keys.request)},
+        {"keys": replace(keys, request=keys.entry)},
         {"log_key": keys.entry},
     ):
         with pytest.raises(NotAdmitted, match="separate keys, and no witness key"):

@@ -70,10 +70,9 @@ def test_a_key_that_was_given_up_is_named_by_its_line_or_by_nobody() -> None:
     state, log = federation.state, log_of(federation)
     note = federation.checkpoint(map(node_of, ("basel", "bern", "chur")))
     basel = state.members[node_of("basel")]
-    rotated = basel.keys.model_copy(
-        update={"witness": basel.keys.witness.model_copy(update={"public": "ab" * 32})}
-        if basel.keys.witness
-        else {}
+    rotated = replace(
+        basel.keys,
+        **{"witness": replace(basel.keys.witness, public="ab" * 32)} if basel.keys.witness else {},
     )
     later = replace(
         state, members=state.members.set(node_of("basel"), replace(basel, keys=rotated))

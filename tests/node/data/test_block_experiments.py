@@ -15,6 +15,7 @@ from ledger.experiment.plan.compilation import compile_plan
 from ledger.experiment.plan.sites import Site
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document
+from ledger.formats.value import replace
 from node.data.holdings import Holdings, RowsAsked
 from node.data.registration import Prepared
 from tests.federation import RESEARCHER, Federation
@@ -91,15 +92,12 @@ def test_the_fold_takes_a_plan_that_charges_whole_blocks_only(hospital: Hospital
     federation, _ = two_blocks(hospital)
     op = federation.proposal(spec_of(federation, blocks=("2027",)))
     site = op.plan.sites[0]
-    cut = site.releases[0].model_copy(
-        update={
-            "charges": tuple(
-                c.model_copy(update={"cell": "basel-2026-train"}) for c in site.releases[0].charges
-            )
-        }
+    cut = replace(
+        site.releases[0],
+        charges=tuple(replace(c, cell="basel-2026-train") for c in site.releases[0].charges),
     )
-    mixed = site.model_copy(update={"releases": (cut, *site.releases[1:])})
-    bad = op.model_copy(update={"plan": op.plan.model_copy(update={"sites": (mixed,)})})
+    mixed = replace(site, releases=(cut, *site.releases[1:]))
+    bad = replace(op, plan=replace(op.plan, sites=(mixed,)))
     assert federation.take(federation.entry(RESEARCHER, bad)).outcome.void == "plan_invalid"
     assert federation.take(federation.entry(RESEARCHER, op)).outcome.void is None
 

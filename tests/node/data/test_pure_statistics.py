@@ -12,7 +12,9 @@ import pytest
 
 from audit.standalone.recompute_budget import recompute
 from consilium.actions.dataset.describing import as_html, as_lines
+from ledger.entries.operations.datasets import CellCharge
 from ledger.entries.operations.statistics import PurePart, StatisticsReserved
+from ledger.entries.operations.values import EMPTY_HASH, BlobRef
 from ledger.errors import PlanRefused
 from ledger.experiment.pure_statistics import (
     divide_epsilon,
@@ -23,6 +25,7 @@ from ledger.experiment.pure_statistics import (
 from ledger.experiment.statistics import Question, Shape, shape_of
 from ledger.experiment.tensors import decode_update
 from ledger.formats.documents import encode_document, parse_document
+from ledger.formats.value import replace
 from ledger.rules.statistics import cells_read
 from node.data.intake import read_table
 from node.data.statistics import count_patients
@@ -65,14 +68,24 @@ def permission(hospital: Hospital, epsilon: str = "0.5", **changed: Any) -> Stat
         "pure": pure,
         "charges": pure_charges(cells, pure),
     }
-    return StatisticsReserved.model_validate(fields | changed)
+    return StatisticsReserved(**(fields | changed))
 
 
 def terms_for(shape: Shape, epsilon: str) -> StatisticsReserved:
     """As much of a permission as a release reads."""
     pure = divide_epsilon(Decimal(epsilon), shape)
     noise = scale_for(shape.sensitivity, pure[0].epsilon_micro)
-    return StatisticsReserved.model_construct(noise_sd=noise, pure=pure)
+    return StatisticsReserved(
+        type="statistics.reserved",
+        dataset="basel-heart",
+        registration=EMPTY_HASH,
+        question=BlobRef(sha256=EMPTY_HASH, bytes=0),
+        size=shape.size,
+        sensitivity=shape.sensitivity,
+        noise_sd=noise,
+        pure=pure,
+        charges=(CellCharge(cell="basel-all", g=1, r=1),),
+    )
 
 
 @pytest.fixture
@@ -190,12 +203,12 @@ def test_a_permission_that_pays_too_little_is_refused_by_fold_node_and_auditor(
 ) -> None:
     good = permission(hospital)
     charge = good.charges[0]
-    free = (charge.model_copy(update={"g": 0, "r": 0}),)
+    free = (replace(charge, g=0, r=0),)
     quiet = good.noise_sd - 1
     for changed in ({"charges": free}, {"noise_sd": quiet}, {"pure": good.pure[::-1]}):
-        assert hospital.allow(good.model_copy(update=changed)) == "charges_mismatch"
-    cheap = charge.model_copy(update={"g": charge.g * 9 // 10, "r": charge.r * 99 // 100})
-    assert hospital.allow(good.model_copy(update={"charges": (cheap,)})) is None
+        assert hospital.allow(replace(good, **changed)) == "charges_mismatch"
+    cheap = replace(charge, g=charge.g * 9 // 10, r=charge.r * 99 // 100)
+    assert hospital.allow(replace(good, charges=(cheap,))) is None
     (identity,) = unanswered(hospital.federation.state, BASEL)
     with pytest.raises(JobRefused, match="its mechanisms cost"):
         hospital.answer(identity)
@@ -210,8 +223,8 @@ def test_a_permission_for_fewer_quantiles_than_are_asked_is_not_answered(
     hospital: Hospital,
 ) -> None:
     good = permission(hospital)
-    few = (good.pure[0], good.pure[1].model_copy(update={"count": 2}))
-    assert hospital.allow(good.model_copy(update={"pure": few})) is None
+    few = (good.pure[0], replace(good.pure[1], count=2))
+    assert hospital.allow(replace(good, pure=few)) is None
     (identity,) = unanswered(hospital.federation.state, BASEL)
     with pytest.raises(JobRefused, match="pays for 2 quantiles, and its question has 3"):
         hospital.answer(identity)

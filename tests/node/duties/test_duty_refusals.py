@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from immutables import Map
+from msgspec import structs
 
 from ledger.entries.operations.budgets import BudgetRefused
 from ledger.entries.operations.datasets import DatasetWithdrawn
@@ -142,7 +143,7 @@ def test_what_the_private_register_cannot_pay_is_refused(scene: Scene) -> None:
     scene.basel.checked(scene.experiment)
     limit = scene.basel.register.view.cells["basel-all"].limit
     charges = scene.basel.charges(scene.experiment, MINE)
-    most = charges[0].model_copy(update={"g": limit.g_max, "r": limit.r_max})
+    most = structs.replace(charges[0], g=limit.g_max, r=limit.r_max)
     scene.basel.register.reserve("e" * 64, "9" * 64, MINE, (most,))
     assert scene.basel.duties() == (Refuse(scene.experiment, MINE, "budget_exhausted"),)
 

@@ -9,6 +9,7 @@ from ledger.copies.store import LogStore
 from ledger.entries.operations.datasets import DatasetWithdrawn
 from ledger.entries.operations.experiments import ExperimentProposed
 from ledger.entries.operations.values import BlobRef
+from ledger.formats.value import replace
 from node.duties.plan_check import CheckedPlan, check
 from tests.federation import RESEARCHER, Federation, steward_of
 
@@ -51,8 +52,8 @@ def test_another_hospitals_change_does_not_matter(federation: Federation, tmp_pa
 
 def test_a_looser_bound_is_named(federation: Federation, tmp_path: Path) -> None:
     op = proposal(federation)
-    sites = tuple(s.model_copy(update={"update_bound": 2**50}) for s in op.plan.sites)
-    changed = op.model_copy(update={"plan": op.plan.model_copy(update={"sites": sites})})
+    sites = tuple(replace(s, update_bound=2**50) for s in op.plan.sites)
+    changed = replace(op, plan=replace(op.plan, sites=sites))
     experiment = federation.say(RESEARCHER, changed).entry.hash
     refused = checked(federation, experiment, tmp_path).refused
     assert refused is not None
@@ -61,8 +62,8 @@ def test_a_looser_bound_is_named(federation: Federation, tmp_path: Path) -> None
 
 def test_another_initial_model_is_named(federation: Federation, tmp_path: Path) -> None:
     op = proposal(federation)
-    plan = op.plan.model_copy(update={"initial_model": federation.put(b"another model")})
-    experiment = federation.say(RESEARCHER, op.model_copy(update={"plan": plan})).entry.hash
+    plan = replace(op.plan, initial_model=federation.put(b"another model"))
+    experiment = federation.say(RESEARCHER, replace(op, plan=plan)).entry.hash
     refused = checked(federation, experiment, tmp_path).refused
     assert refused is not None
     assert refused.where == "plan.initial_model"
@@ -71,14 +72,14 @@ def test_another_initial_model_is_named(federation: Federation, tmp_path: Path) 
 def test_a_spec_for_other_datasets_is_named(federation: Federation, tmp_path: Path) -> None:
     op = proposal(federation)
     other = federation.proposal(federation.spec(["basel-heart"]))
-    experiment = federation.say(RESEARCHER, op.model_copy(update={"spec": other.spec})).entry.hash
+    experiment = federation.say(RESEARCHER, replace(op, spec=other.spec)).entry.hash
     refused = checked(federation, experiment, tmp_path).refused
     assert refused is not None
     assert refused.where == "plan.sites"
 
 
 def test_a_spec_that_is_no_spec_is_named(federation: Federation, tmp_path: Path) -> None:
-    op = proposal(federation).model_copy(update={"spec": federation.put(b"{}")})
+    op = replace(proposal(federation), spec=federation.put(b"{}"))
     experiment = federation.say(RESEARCHER, op).entry.hash
     refused = checked(federation, experiment, tmp_path).refused
     assert refused is not None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from coordinator.sequencing.promises import Place, Promises
 from ledger.copies.evidence import frame
@@ -89,7 +90,7 @@ def test_a_plan_that_is_not_what_the_spec_implies_is_refused_in_the_log(town: To
         town.start_node(name)
     good = town.propose(small_spec(datasets))
     ada, plan = town.people["ada"], town.experiment(good).plan
-    looser = tuple(s.model_copy(update={"update_bound": 2 * s.update_bound}) for s in plan.sites)
+    looser = tuple(structs.replace(s, update_bound=2 * s.update_bound) for s in plan.sites)
     town.coordinator.conductor.close()  # an honest coordinator would stop it by itself
     experiment = town.say(
         "ada",
@@ -97,7 +98,7 @@ def test_a_plan_that_is_not_what_the_spec_implies_is_refused_in_the_log(town: To
             type="experiment.proposed",
             name="looser",
             spec=ada.publish(encode_document(small_spec(datasets))),
-            plan=plan.model_copy(update={"sites": looser}),
+            plan=structs.replace(plan, sites=looser),
         ),
     )
     for dataset in datasets:

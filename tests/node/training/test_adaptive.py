@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from opacus.optimizers import AdaClipDPOptimizer
 
 from ledger.experiment.adaptive_clip import SPAN, round_shapes, split
@@ -210,8 +211,8 @@ def test_a_norm_that_no_round_may_have_is_refused_before_any_intent(file: Any, n
 def test_a_plan_of_the_fast_engine_is_refused_before_any_intent(file: Any) -> None:  # noqa: F811
     spec = adaptive_spec()
     planned = site_plan(spec, heart_schema())
-    releases = [r.model_copy(update={"engine": "fast"}) for r in planned.releases]
-    site = canonical(planned.model_copy(update={"releases": tuple(releases)}))
+    releases = [structs.replace(r, engine="fast") for r in planned.releases]
+    site = canonical(structs.replace(planned, releases=tuple(releases)))
     listener = Listener()
     job = job_for(file, "train", spec=spec, site=site)
     with pytest.raises(JobRefused, match="needs the exact engine"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec import structs
 
 from consilium.experiment import Experiment
 from ledger.entries.operations.plans import Plan
@@ -161,7 +162,7 @@ def test_half_the_noise_is_found() -> None:
 
 def test_a_plan_that_charges_for_fewer_rounds_than_are_run_is_found() -> None:
     plan, (site, _) = planned()
-    charged = plan.model_copy(update={"rounds": 1})
+    charged = structs.replace(plan, rounds=1)
     found = audited(run_canaries(site, 8, 300, open_noise), charged, site)
     assert found.mu_low > found.proven.mu
 
@@ -204,10 +205,8 @@ def test_made_up_rows_are_the_same_for_everybody_and_within_the_schema() -> None
 
 def test_a_plan_that_trains_nothing_cannot_be_attacked() -> None:
     _, (site, _) = planned()
-    measured = site.plan.releases[0].model_copy(update={"purpose": "evaluate"})
-    idle = AuditedSite(
-        site.spec, site.schema, site.plan.model_copy(update={"releases": (measured,)})
-    )
+    measured = structs.replace(site.plan.releases[0], purpose="evaluate")
+    idle = AuditedSite(site.spec, site.schema, structs.replace(site.plan, releases=(measured,)))
     with pytest.raises(JobRefused, match="trains nothing"):
         training_release(idle)
 

@@ -13,6 +13,7 @@ from ledger.experiment.schema import Schema
 from ledger.experiment.spec import ExperimentSpec
 from ledger.formats.documents import encode_document
 from ledger.formats.strict import canonical
+from ledger.formats.value import replace
 from node.data.holdings import Holdings
 from node.errors import JobRefused
 from node.training.process.frames import Job
@@ -49,13 +50,13 @@ def prepared(
     path.write_text("\n".join(["person,age,ill", *rows]) + "\n")
     spec = spec_of(clipping)
     planned = site_plan(spec, declared, **site)
-    releases = [r.model_copy(update={"engine": "fast"}) for r in planned.releases]
+    releases = [replace(r, engine="fast") for r in planned.releases]
     job = Job(
         kind="train",
         round=1,
         spec=encode_document(spec),
         schema_document=encode_document(declared),
-        site=canonical(planned.model_copy(update={"releases": tuple(releases)})),
+        site=canonical(replace(planned, releases=tuple(releases))),
         model=first_model(spec, declared),
         path=str(path),
         sha256=sha256(path.read_bytes()).hexdigest(),

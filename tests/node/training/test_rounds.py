@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from ledger.entries.operations.plans import Purpose
 from ledger.entries.operations.rounds import RoundKind
@@ -125,8 +126,8 @@ def test_a_spec_decides_how_gradients_are_clipped(
     for clipping in ("flat", "per_layer"):
         spec = heart_spec(privacy=PRIVACY | {"clipping": clipping, "engine": engine})
         planned = site_plan(spec, heart_schema())
-        releases = [r.model_copy(update={"engine": engine}) for r in planned.releases]
-        site = planned.model_copy(update={"releases": tuple(releases)})
+        releases = [structs.replace(r, engine=engine) for r in planned.releases]
+        site = structs.replace(planned, releases=tuple(releases))
         run(job_for(file, kind, spec=spec, site=canonical(site)))
     flat, by_layer = made
     assert (flat.clipping, by_layer.clipping) == (FLAT, PerLayer([20, 1]))
@@ -164,7 +165,7 @@ def test_documents_that_do_not_fit_together_are_refused_before_any_intent(file: 
     declared, spec = heart_schema(), heart_spec(privacy=PRIVACY)
     elsewhere = site_plan(spec, heart_schema("budapest-heart"))
     plain = site_plan(spec, declared)
-    unplanned = plain.model_copy(update={"releases": plain.releases[1:]})
+    unplanned = structs.replace(plain, releases=plain.releases[1:])
     unknown = heart_spec(features=["age", "weight"])
     wider = heart_spec(features=["age"], privacy=PRIVACY)
     for wrong, kind in (
