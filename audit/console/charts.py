@@ -53,16 +53,20 @@ def budget_bar(settled: float, total: float, limit: float) -> Markup:
     )
 
 
-def spend_chart(steps: Sequence[Step], limit: float, *, open_end: bool) -> Markup:
-    """Epsilon over time as steps below its lifetime limit.
+def spend_chart(
+    steps: Sequence[Step], limit: float, *, open_end: bool, days: int | None = None
+) -> Markup:
+    """Epsilon over time as steps below its limit: for a lifetime, or for each period of so many days.
 
     Args:
         steps: in order of time.
         limit: the promise.
         open_end: whether the last point holds a reservation, drawn as a ring.
+        days: of a period, where the promise renews.
     """
     if not steps:
         return Markup("")
+    named = "lifetime limit" if days is None else f"limit for each {days} days"
     left, right, top, bottom = 44.0, _WIDTH - 6.0, 26.0, 140.0
     highest = max(limit, *(s.value for s in steps))
 
@@ -83,7 +87,7 @@ def spend_chart(steps: Sequence[Step], limit: float, *, open_end: bool) -> Marku
         f'<path class="grid" d="M{left} {y(limit / 2):.1f}H{right}M{left} {y(0):.1f}H{right}"/>',
         f'<path class="limit" d="M{left} {y(limit):.1f}H{right}"/>',
         f'<text class="axis" x="{right - 8:.0f}" y="{y(limit) - 7:.1f}" text-anchor="end">'
-        "lifetime limit</text>",
+        f"{named}</text>",
         f'<path class="line" d="{"".join(path)}"/>',
     ]
     for place, (x, step) in enumerate(zip(xs, steps, strict=True)):
@@ -91,7 +95,7 @@ def spend_chart(steps: Sequence[Step], limit: float, *, open_end: bool) -> Marku
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y(step.value):.1f}" r="4.5"/>')
     parts += _time_labels(steps, xs, bottom + 20)
     words = (
-        f"Epsilon rises in {len(steps)} steps to {steps[-1].value:.2f} of a lifetime limit of "
+        f"Epsilon rises in {len(steps)} steps to {steps[-1].value:.2f} of a {named} of "
         f"{limit:g}; the table below has every use."
     )
     return _svg("chart", _WIDTH, 168, words, parts)

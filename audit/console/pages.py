@@ -164,6 +164,7 @@ def dataset_page(found: Verification, name: str) -> DatasetPage:
             [Step(p.at_ms, p.epsilon) for p in worst.curve],
             worst.limit,
             open_end=worst.epsilon - worst.epsilon_settled > 1e-9,
+            days=None if worst.renewal is None else worst.renewal.days,
         ),
         registered_at_ms=record.versions[0].said.at_ms,
         registered_entry=record.current.said.index,
@@ -198,8 +199,9 @@ def waiting(found: Verification) -> list[Waiting]:
     for row in dataset_rows(found):
         worst = row.budget.worst
         if worst.epsilon >= NEARLY_SPENT * worst.limit:
+            until = "for ever" if worst.renewal is None else "for this period"
             text = (
-                f"{row.name} has spent epsilon {worst.epsilon:.2f} of {worst.limit:g} for ever; "
+                f"{row.name} has spent epsilon {worst.epsilon:.2f} of {worst.limit:g} {until}; "
                 "approve with care"
             )
             items.append(Waiting(text, f"/datasets/{row.name}"))

@@ -70,6 +70,7 @@ def data_use_html(report: DataUseReport, *, strip: Strip | None = None) -> str:
         [Step(at, value) for _, at, value in worst.curve],
         worst.limit,
         open_end=report.privacy.epsilon_reserved_only > 1e-9,
+        days=None if worst.renewal is None else worst.renewal.days,
     )
     return render(
         "report_data_use.html",

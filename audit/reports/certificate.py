@@ -17,11 +17,12 @@ from dataclasses import replace
 
 from audit.errors import NotInLedger, NotReleased
 from audit.reports.budget import DELTAS, FALSE_ALARMS, cell_budget, event_of, pld, settled_steps
-from audit.reports.certificate_words import HAZARDS, LIMITS, ONE_BY_ONE, Hazard, trust_in
+from audit.reports.certificate_words import HAZARDS, LIMITS, ONE_BY_ONE, RENEWING, Hazard, trust_in
 from audit.reports.data_use import spec_of
-from audit.reports.data_use_form import Header, Mechanism, Observed, Part
+from audit.reports.data_use_form import Header, Mechanism, Observed, Part, RenewalBlock
 from audit.reports.observed import observed_of_experiment
 from audit.reports.outcomes import outcome_of
+from audit.reports.periods import renewal_block
 from audit.reports.standing import NOT_STATED, header_of
 from audit.verification.records import ExperimentRecord
 from audit.verification.verify import Verification
@@ -52,8 +53,10 @@ class CellCertificate(Part):
         replace_one: of this experiment alone, by privacy loss distributions; replace-one.
         mu: of the releases taken as full batches; an attacker's power follows from it.
         attacker_gain: most true positives at 1 % false ones, from this experiment alone.
-        lifetime_epsilon: of everything that the cell ever paid for.
-        lifetime_limit: what its hospital promised for ever.
+        lifetime_epsilon: of everything that the cell ever paid for; null where its promise renews.
+        lifetime_limit: what its hospital promised for ever; null where the promise renews.
+        period_epsilon: of everything that the cell paid for in the period under way, of
+            ``period_limit``, where its promise renews; else null, as is ``renewal``.
     """
 
     cell: str
@@ -67,8 +70,11 @@ class CellCertificate(Part):
     replace_one: float | None
     mu: float
     attacker_gain: float
-    lifetime_epsilon: float
-    lifetime_limit: float
+    lifetime_epsilon: float | None
+    lifetime_limit: float | None
+    period_epsilon: float | None
+    period_limit: float | None
+    renewal: RenewalBlock | None
 
 
 class SeveralHospitals(Part):
@@ -175,6 +181,11 @@ def certificate(found: Verification, experiment: str, *, now_ms: int, by: str) -
             ONE_BY_ONE.format(cell=cell.cell)
             for cell in cells
             if is_individual(found.state.cells[cell.cell].terms)
+        )
+        + tuple(
+            RENEWING.format(cell=cell.cell, days=cell.renewal.days)
+            for cell in cells
+            if cell.renewal
         ),
     )
 
@@ -217,8 +228,11 @@ def _cell(
         replace_one=replace_one,
         mu=mu,
         attacker_gain=true_positive_rate(mu, FALSE_ALARMS),
-        lifetime_epsilon=life.epsilon,
-        lifetime_limit=life.limit,
+        lifetime_epsilon=None if life.renewal else life.epsilon,
+        lifetime_limit=None if life.renewal else life.limit,
+        period_epsilon=life.epsilon if life.renewal else None,
+        period_limit=life.limit if life.renewal else None,
+        renewal=renewal_block(life.renewal),
     )
 
 

@@ -59,7 +59,8 @@ HAZARDS: tuple[Hazard, ...] = (
         state="met",
         how="A patient's cell has one promise for ever, over all datasets, researchers and "
         "experiments. A filter that stays valid for adaptive requests refuses what does not fit; "
-        "nothing refills it.",
+        "nothing refills it, unless the hospital declared a period before its first use: the table and "
+        "the limits below say where.",
     ),
     Hazard(
         name="Counting rows instead of people",
@@ -120,6 +121,10 @@ HAZARDS: tuple[Hazard, ...] = (
     ),
 )
 
+RENEWING = (
+    "The promise to {cell} holds for each period of {days} days, and not for ever: a patient who stays is "
+    "promised it again in each. All periods together are weaker than one, and are shown beside it."
+)
 ONE_BY_ONE = (
     "Patients of {cell} are accounted for one by one inside the hospital: its node clips each patient's "
     "gradients to what is left of that patient's promise, and tells nobody how much that is. What is printed "

@@ -32,6 +32,7 @@ from audit.reports.outcomes import (
     rounds_trained,
 )
 from audit.reports.outflows import outflows_of, totals_of
+from audit.reports.periods import renewal_block
 from audit.reports.standing import ERASED, NOT_STATED, header_of, person
 from audit.verification.documents import UNREADABLE
 from audit.verification.records import DatasetRecord, ExperimentRecord
@@ -232,6 +233,7 @@ def _privacy(budget: DatasetBudget) -> PrivacyBlock:
                     for p in cell.parts
                 ),
                 curve=tuple((p.index, p.at_ms, p.epsilon) for p in cell.curve),
+                renewal=renewal_block(cell.renewal),
             )
         )
         for item in cell.events:

@@ -192,8 +192,29 @@ class PurposeBlock(Part):
     limit: float | None
 
 
+class RenewalBlock(Part):
+    """How a cell's promise renews. It is no lifetime promise: all periods together are weaker than one.
+
+    Attributes:
+        period: the one under way, counted from 1, of which all else that is said of the cell is.
+        periods_used: in which anything was charged or still open.
+        epsilon_all_periods: of all that was ever charged, at ``delta_all_periods``, one share of delta
+            for each used period.
+        most_all_periods: what so many periods promise at that delta.
+    """
+
+    days: int
+    period: int
+    began_ms: int
+    next_ms: int
+    periods_used: int
+    epsilon_all_periods: float
+    delta_all_periods: float
+    most_all_periods: float
+
+
 class CellBlock(Part):
-    """A cell's promise and spend."""
+    """A cell's promise and spend; ``renewal`` is null where the promise is for ever."""
 
     cell: str
     block: str
@@ -208,6 +229,7 @@ class CellBlock(Part):
     lanes_closed: tuple[str, ...]
     purposes: tuple[PurposeBlock, ...]
     curve: tuple[tuple[int, int, float], ...]
+    renewal: RenewalBlock | None
 
 
 class PrivacyBlock(Part):

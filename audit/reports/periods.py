@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from audit.reports.data_use_form import RenewalBlock
 from audit.verification.history import History
 from ledger.rules.purposes import gate, now
 from ledger.rules.state import Cell
@@ -76,6 +77,22 @@ def renewal(cell: Cell, log_time: int) -> Renewal | None:
         epsilon_together=epsilon_of(periods.total_g, periods.total_r, order, share),
         delta_together=share,
         most_together=most,
+    )
+
+
+def renewal_block(found: Renewal | None) -> RenewalBlock | None:
+    """The same as reports hold it."""
+    if found is None:
+        return None
+    return RenewalBlock(
+        days=found.days,
+        period=found.number + 1,
+        began_ms=found.began_ms,
+        next_ms=found.next_ms,
+        periods_used=found.used,
+        epsilon_all_periods=found.epsilon_together,
+        delta_all_periods=found.delta_together,
+        most_all_periods=found.most_together,
     )
 
 

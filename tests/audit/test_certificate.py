@@ -44,6 +44,9 @@ def test_its_epsilon_is_the_closed_form_of_the_mechanisms_it_lists(made: Certifi
         assert cell.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(mu2), cell.delta), rel=1e-9)
         assert cell.epsilon_pld == pytest.approx(cell.epsilon, rel=1e-4)
         assert cell.mu == pytest.approx(math.sqrt(mu2))
+        assert cell.renewal is None
+        assert cell.lifetime_epsilon is not None
+        assert cell.lifetime_limit is not None
         assert cell.epsilon <= cell.lifetime_epsilon * (1 + 1e-9) <= cell.lifetime_limit
 
 

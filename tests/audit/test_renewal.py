@@ -6,8 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from audit.console.app import create_app
+from audit.console.render import certificate_html, data_use_html
 from audit.reports.budget import cell_budget, dataset_budget
+from audit.reports.certificate import certificate
+from audit.reports.data_use import data_use_report
 from audit.reports.periods import lives, renewal
 from audit.reports.privacy_events import privacy_events
 from audit.standalone.recompute_budget import recompute
@@ -15,13 +20,14 @@ from audit.verification.charges import charged
 from audit.verification.check_periods import newest
 from audit.verification.sources import close_copies, open_copies
 from audit.verification.verify import Verification, verify
+from consilium.actions.audit.budget_report import budget_csv, budget_report
 from consilium.summaries.datasets import dataset_budget_summary, refresh_lines
 from ledger.entries.operations.log import TimeNoted
 from ledger.experiment.privacy_spec import Baseline, Privacy
 from ledger.rules.state import replace
 from privacy.filters import Spend
 from privacy.periods import DAY_MS
-from tests.audit.conftest import write
+from tests.audit.conftest import World, write
 from tests.federation import COORDINATOR, Federation
 
 MONTH = 30 * DAY_MS
@@ -49,10 +55,14 @@ def federation() -> Federation:
 
 
 @pytest.fixture(scope="module")
-def found(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Verification:
+def written(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> World:
     experiment = max(federation.state.experiments)
-    world = write(federation, experiment, tmp_path_factory.mktemp("renewed"))
-    return verified(world.bundle, federation)
+    return write(federation, experiment, tmp_path_factory.mktemp("renewed"))
+
+
+@pytest.fixture(scope="module")
+def found(federation: Federation, written: World) -> Verification:
+    return verified(written.bundle, federation)
 
 
 def verified(path: Path, federation: Federation) -> Verification:
@@ -133,3 +143,39 @@ def test_a_reservation_lives_from_its_period_to_that_of_its_settlement(found: Ve
     later = renewal(found.state.cells[CELL], found.state.log_time + 5 * MONTH)
     assert later is not None
     assert (later.number, later.used) == (7, 2)
+
+
+def test_certificate_and_data_use_show_the_period_and_all_together(found: Verification) -> None:
+    experiment = max(found.history.experiments.values(), key=lambda e: e.said.index)
+    made = certificate(found, experiment.id, now_ms=1, by="a test")
+    by_name = {cell.cell: cell for cell in made.cells}
+    renews = by_name[CELL].renewal
+    assert renews is not None
+    assert (renews.days, renews.period, renews.periods_used) == (30, 3, 2)
+    assert by_name[CELL].lifetime_epsilon is by_name[CELL].lifetime_limit is None
+    assert by_name[CELL].period_limit == 5
+    assert by_name["bern-all"].lifetime_limit == 50
+    assert any("holds for each period of 30 days, and not for ever" in line for line in made.limits)
+    page = certificate_html(made)
+    assert "All 2 periods in which anything was used come together to" in page
+    report = data_use_report(found, "basel-heart", now_ms=1, by="a test")
+    (cell,) = report.privacy.cells
+    assert cell.renewal == renews
+    page = data_use_html(report)
+    assert "the next refresh is" in page
+    assert "limit for each 30 days" in page
+    assert "lifetime limit" not in page
+
+
+def test_the_console_and_the_budget_report_say_what_renews(
+    found: Verification, federation: Federation, written: World
+) -> None:
+    app = create_app(str(written.home), trust=federation.id, interval_s=60)
+    with TestClient(app, base_url="http://localhost") as client:
+        page = client.get("/datasets/basel-heart").text
+    assert "Privacy budget, for 30 days at a time" in page
+    assert "lifetime" not in page
+    lines = {cell.cell: cell for cell in budget_report(found, "a test").cells}
+    assert lines[CELL].refresh_days == 30
+    assert lines["bern-all"].refresh_days is None
+    assert "refresh_days" in budget_csv(budget_report(found, "a test")).splitlines()[0]

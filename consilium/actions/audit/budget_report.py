@@ -44,6 +44,10 @@ class CellLine(Part):
         epsilon: of all that is reserved and used at ``delta``, by the lanes' closed form.
         epsilon_settled: of what is settled only.
         epsilon_pld: the first again, by privacy loss distributions.
+        refresh_days: of a promise that renews, and then all of the above is of the period under way; null
+            where it is for ever.
+        epsilon_all_periods: of all that was ever charged, at ``delta_all_periods``, one share of delta for
+            each period in which anything was; null where the promise is for ever.
     """
 
     cell: str
@@ -56,6 +60,9 @@ class CellLine(Part):
     epsilon: float
     epsilon_settled: float
     epsilon_pld: float
+    refresh_days: int | None
+    epsilon_all_periods: float | None
+    delta_all_periods: float | None
     purposes: tuple[PurposeLine, ...]
     spent: tuple[Spent, ...]
 
@@ -99,6 +106,7 @@ def budget_csv(report: BudgetReport) -> str:
 
 
 def _line(budget: CellBudget) -> CellLine:
+    found = budget.renewal
     return CellLine(
         cell=budget.cell,
         organisation=budget.organisation,
@@ -110,6 +118,9 @@ def _line(budget: CellBudget) -> CellLine:
         epsilon=budget.epsilon,
         epsilon_settled=budget.epsilon_settled,
         epsilon_pld=_by_pld(budget),
+        refresh_days=None if found is None else found.days,
+        epsilon_all_periods=None if found is None else found.epsilon_together,
+        delta_all_periods=None if found is None else found.delta_together,
         purposes=tuple(
             PurposeLine(purpose=p.purpose, epsilon=p.epsilon, limit=p.limit) for p in budget.parts
         ),

@@ -33,7 +33,7 @@ class CellCost:
 
     Attributes:
         before, after: spent and reserved, without and with the whole plan.
-        promised: for ever.
+        promised: for ever, or for each period of ``days``.
         part: what of it the experiment's purpose may use and has used, in words; empty for all.
     """
 
@@ -42,6 +42,7 @@ class CellCost:
     after: float
     promised: float
     part: str = ""
+    days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,9 @@ class Request:
         ]
         lines += [
             f"    cell {cost.cell}: {cost.before:.3g} spent now, {cost.after:.3g} after, "
-            f"of {cost.promised:g} promised for ever{cost.part}"
+            f"of {cost.promised:g} promised "
+            + ("for ever" if cost.days is None else f"for each {cost.days} days")
+            + cost.part
             for cost in self.costs
         ]
         return lines
@@ -128,7 +131,8 @@ def request_of(member: Membership, experiment: Experiment, dataset: str | None) 
                 f"{part['epsilon']:g} that it may"
             )
         )
-        costs.append(CellCost(charge.cell, before, after, promised, said))
+        days = None if cell.periods is None else cell.periods.days
+        costs.append(CellCost(charge.cell, before, after, promised, said, days))
     return Request(experiment, name, spec, site, site.epsilon_micro / 1e6, tuple(costs))
 
 
