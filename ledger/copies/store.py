@@ -160,11 +160,11 @@ class LogStore:
             StoreCorrupt: an entry within is missing, or a column of it has another type; those
                 before it were yielded.
         """
-        return self._pages(self._reading.rows, self._read.row, start, stop)
+        return self._pages(self._reading.rows, self._read.rows, start, stop)
 
     def leaves(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield leaf hashes, 32 bytes each, as ``rows`` yields entries."""
-        return self._pages(self._reading.leaves, self._read.leaf, start, stop)
+        return self._pages(self._reading.leaves, self._read.leaves, start, stop)
 
     def leaf_hashes(self, start: int, stop: int) -> bytes:
         """Return the leaf hashes from ``start`` up to before ``stop``, 32 bytes each, as one string."""
@@ -311,7 +311,7 @@ class LogStore:
     def _pages(
         self,
         statement: str,
-        convert: Callable[[int, Sequence[Any]], T],
+        convert: Callable[[int, Sequence[Sequence[Any]]], Iterator[T]],
         start: int,
         stop: int | None,
     ) -> Iterator[T]:
@@ -327,11 +327,12 @@ class LogStore:
             end = min(at + PAGE, stop)
             with self._database.read() as connection:
                 page = self._reading.page(connection, statement, at, end)
-            for found in page:
-                if found[0] != at:
-                    break
-                yield convert(at, found)
-                at += 1
+            there = [found[0] for found in page]
+            if there != list(range(at, end)):
+                expected = enumerate([*there, None], start=at)
+                page = page[: next(index for index, found in expected if found != index) - at]
+            yield from convert(at, page)
+            at += len(page)
             if at < end:
                 raise StoreCorrupt(self.name, f"entry {at} of {size} is gone; {REFILL}")
 

@@ -6,7 +6,7 @@ name of its place, before anything is done with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,8 @@ from ledger.errors import StoreCorrupt
 REFILL = "refill the store from another copy of the log"
 
 T = TypeVar("T")
+
+_ROW_TYPES: list[set[type]] = [{bytes}, {bytes}, {bytes}, {str}, {int}]
 
 
 class StoredNote(NamedTuple):
@@ -65,6 +67,17 @@ class Typed:
             self.value(str, key, place, "key"),
             self.value(int, seq, place, "seq"),
         )
+
+    def rows(self, first: int, page: Sequence[Sequence[Any]]) -> Iterator[Row]:
+        """The rows of a page, each read with its index first; where all is well, columns at a time."""
+        columns = list(zip(*page, strict=True))[1:]
+        if [set(map(type, column)) for column in columns] == _ROW_TYPES:
+            return map(Row, *columns)
+        return (self.row(index, found) for index, found in enumerate(page, first))
+
+    def leaves(self, first: int, page: Sequence[Sequence[Any]]) -> Iterator[bytes]:
+        """The leaf hashes of a page, each read after its index."""
+        return (self.leaf(index, found) for index, found in enumerate(page, first))
 
     def leaf(self, index: int, found: Sequence[Any]) -> bytes:
         """An entry's leaf hash, read after its index."""

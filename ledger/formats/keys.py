@@ -30,6 +30,8 @@ Kind = Literal["entry", "invitation", "receipt", "report", "succession"]
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
 
+_OPEN, _NULL = lib.crypto_sign_open, ffi.NULL  # looked up once, not at each of a million entries
+
 
 _PREFIXES: dict[Kind, bytes] = {
     kind: b"consilium " + kind.encode("ascii") + b" v1\n" for kind in get_args(Kind)
@@ -114,7 +116,7 @@ def opens(public: bytes, signed: bytes) -> bool:
     """
     if len(public) != PUBLIC_BYTES:
         return False
-    opened: int = lib.crypto_sign_open(ffi.NULL, ffi.NULL, signed, len(signed), public)
+    opened: int = _OPEN(_NULL, _NULL, signed, len(signed), public)
     return opened == 0
 
 
