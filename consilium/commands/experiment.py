@@ -55,7 +55,8 @@ def check(
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
     from consilium.summaries.experiments import plan_sites
-    from consilium.terminal import say_line, show_json, show_table
+    from consilium.terminal import note, say_line, show_json, show_table
+    from ledger.experiment.recipe import HOUSE, is_house
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -77,6 +78,11 @@ def check(
         f"quorum {plan.quorum} of {len(plan.sites)}"
     )
     show_table("datasets", sites)
+    if is_house(experiment.spec):
+        note(
+            "nothing was fitted for a model of this kind: what is `auto` has the house's settings, "
+            f"{HOUSE.rounds} rounds, a rate of {HOUSE.learning_rate}, a clip norm of {HOUSE.clip_norm}"
+        )
 
 
 @app.command(

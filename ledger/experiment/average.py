@@ -19,6 +19,7 @@ from fractions import Fraction
 import numpy as np
 
 from ledger.experiment.adaptive_clip import extra_values, first_norm, next_norm, split_of
+from ledger.experiment.input_parts import fan_in
 from ledger.experiment.network_spec import Linear, LogisticRegression, Sequential, parameter_shapes
 from ledger.experiment.spec import ExperimentSpec, FedSgd
 from ledger.experiment.tensors import GRID, Float64Vector, Int64Vector, from_grid
@@ -211,7 +212,9 @@ def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:
     The logistic and linear presets begin at 0 (their loss is convex). For other trees, in the
     order of ``parameter_shapes`` and row-major: LayerNorm weights are 1 and biases 0; weights and
     biases of a Linear layer are uniform in [-b, b) with ``b = 1 / sqrt(fan_in)``, the bounds that
-    ``torch.nn.Linear`` uses (Kaiming uniform, He et al. 2015, with a = sqrt(5)).
+    ``torch.nn.Linear`` uses (Kaiming uniform, He et al. 2015, with a = sqrt(5)). So are those of Conv1d
+    (fan_in: channels times kernel) and GRU (its hidden size), as torch has it, and of Embedding (its
+    dimension), which torch draws from a normal law; GroupNorm is as LayerNorm.
 
     One random stream serves all of them, each value taking one 64-bit word w: ``u = (w >> 11) *
     2^-53``, value ``(2 * u - 1) * b``. The stream is Philox4x64-10 (Salmon et al., SC 2011) with
@@ -230,15 +233,27 @@ def initial_model(spec: ExperimentSpec, tree: Sequential) -> Float64Vector:
     stream = np.random.Philox(key=spec.seed)
     parts: list[Float64Vector] = []
     for name, shape in shapes:
-        layer = tree.layers[int(name.partition(".")[0])]
         size = math.prod(shape)
-        if isinstance(layer, Linear):
-            bound = 1.0 / math.sqrt(float(layer.in_features))
+        fan = _fan_in(tree, name)
+        if fan:
+            bound = 1.0 / math.sqrt(float(fan))
             uniform = (stream.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
             parts.append((2.0 * uniform - 1.0) * bound)
         else:
             parts.append(np.full(size, 1.0 if name.endswith(".weight") else 0.0))
     return np.concatenate([*parts, last])
+
+
+def _fan_in(tree: Sequential, name: str) -> int:
+    """What bounds a parameter's first values, by its name; 0 for a norm's."""
+    kind, *places = name.split(".") if tree.embeddings or tree.series else ("layers", name)
+    index = int(places[0].partition(".")[0])
+    if kind == "embeddings":
+        return fan_in(tree.embeddings[index])
+    if kind == "series":
+        return fan_in(tree.series[index].layers[int(places[1])])
+    layer = tree.layers[index]
+    return layer.in_features if isinstance(layer, Linear) else 0
 
 
 def _sum_of_squares(part: Int64Vector) -> int:

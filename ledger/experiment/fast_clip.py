@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.experiment.network_spec import LayerNorm, Linear, Sequential, parameter_shapes
-from privacy.rounding import clip_within, gamma
+from privacy.rounding import clip_within, clip_within_blocks, gamma
 
 BLOCK_ROWS: Final = 4096
 """Most rows that are added up in one matrix product."""
 MIXED_ROWS: Final = 128
 """Most rows of such a block where patients have several, and of a patient in it."""
+ADDED_ROWS: Final = 64
+"""Rows whose gradients are added in float32, for trees with embeddings or series."""
+KEPT_VALUES: Final = 2**16
+"""Most values of such a layer's gradient over which a norm is taken in float32: wider ones are not kept."""
 ROWS_EACH: Final = 32
 """Most rows of one patient that are read where the schema declares no ``rows_per_patient``, views of a
 row aside: later ones are left out.
@@ -61,8 +65,18 @@ def clip_norm(tree: Sequential, sensitivity: int, limits: Limits, per_layer: boo
     """
     sizes = [math.prod(shape) for _, shape in parameter_shapes(tree)]
     tensors = len(sizes) if per_layer else 1
+    share = math.isqrt(sensitivity * sensitivity // tensors)
+    if tree.embeddings or tree.series:
+        norm = clip_within_blocks(
+            share,
+            parameters=max(sizes) if per_layer else sum(sizes),
+            kept=max(sizes) if per_layer else KEPT_VALUES,
+            added=ADDED_ROWS,
+            patients=limits.patients,
+        )
+        return norm * math.sqrt(tensors) * (1.0 - 2.0**-50) if per_layer else norm
     norm = clip_within(
-        math.isqrt(sensitivity * sensitivity // tensors),
+        share,
         parameters=max(sizes) if per_layer else sum(sizes),
         terms=_terms(tree, limits),
         depth=_depth(limits),

@@ -4,6 +4,9 @@ A spec names layers with ``_target_`` as in the field's configuration tools; not
 node imports what a spec names. Each allowed layer is a typed model with its own limits, and this
 module knows the shapes of its parameters in the order in which ``torch.nn.Module.named_parameters``
 lists them, so that coordinator and auditor, who have no torch, agree with the nodes.
+
+A model may embed columns of codes and read number columns as series (``ledger.experiment.input_parts``); what comes of
+them is joined, then the other inputs, and goes through its layers.
 """
 
 from __future__ import annotations
@@ -11,19 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ledger.experiment.input_parts import Embedding, Series, series_shapes
+from ledger.experiment.layer_part import Activation, LayerPart, Width
 
 MAX_PARAMETERS = 5_000_000
-MAX_WIDTH = 65_536
-Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-
-
-class LayerPart(BaseModel):
-    """A frozen part of a model tree; unknown fields are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True
-    )
+_MAX_PARTS = 64
 
 
 class Linear(LayerPart):
@@ -42,28 +39,44 @@ class LayerNorm(LayerPart):
     normalized_shape: Width
 
 
-class Activation(LayerPart):
-    """A parameterless function, elementwise."""
-
-    target: Literal[
-        "torch.nn.ReLU",
-        "torch.nn.Tanh",
-        "torch.nn.Sigmoid",
-        "torch.nn.GELU",
-        "torch.nn.SiLU",
-        "torch.nn.ELU",
-        "torch.nn.Softplus",
-    ] = Field(alias="_target_")
-
-
 Layer = Annotated[Linear | LayerNorm | Activation, Field(discriminator="target")]
 
 
+def _is_empty(value: object) -> bool:
+    return value == ()
+
+
+Embeddings = Annotated[tuple[Embedding, ...], Field(max_length=_MAX_PARTS)]
+SeveralSeries = Annotated[tuple[Series, ...], Field(max_length=_MAX_PARTS)]
+
+
 class Sequential(LayerPart):
-    """``torch.nn.Sequential``: layers one after another."""
+    """``torch.nn.Sequential``: layers one after another, over columns that are embedded or read as series first.
+
+    Attributes:
+        embeddings, series: absent from a canonical spec that has none.
+    """
 
     target: Literal["torch.nn.Sequential"] = Field("torch.nn.Sequential", alias="_target_")
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)]
+    embeddings: Embeddings = Field(default=(), exclude_if=_is_empty)
+    series: SeveralSeries = Field(default=(), exclude_if=_is_empty)
+
+
+class Network(Sequential):
+    """A tree with embeddings or series, and which of a row's inputs each of its parts reads.
+
+    Made by ``ledger.experiment.inputs.compose`` from a spec and a schema; never written or read.
+
+    Attributes:
+        embedded_at: the input of each embedding.
+        series_at: the inputs of each series, by channel, then by step.
+        rest: the inputs that go into ``layers`` as they are, behind the others.
+    """
+
+    embedded_at: tuple[int, ...]
+    series_at: tuple[tuple[tuple[int, ...], ...], ...]
+    rest: tuple[int, ...]
 
 
 class LogisticRegression(LayerPart):
@@ -73,11 +86,17 @@ class LogisticRegression(LayerPart):
 
 
 class Mlp(LayerPart):
-    """Preset: hidden layers with one activation, then a linear layer."""
+    """Preset: hidden layers with one activation, then a linear layer.
+
+    Attributes:
+        embeddings, series: absent from a canonical spec that has none.
+    """
 
     preset: Literal["mlp"]
     hidden: Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)] = (16,)
     activation: Literal["relu", "tanh", "gelu", "silu"] = "tanh"
+    embeddings: Embeddings = Field(default=(), exclude_if=_is_empty)
+    series: SeveralSeries = Field(default=(), exclude_if=_is_empty)
 
 
 _ACTIVATIONS: dict[str, str] = {
@@ -91,9 +110,11 @@ _ACTIVATIONS: dict[str, str] = {
 def expand(model: LogisticRegression | Mlp | Sequential, inputs: int, outputs: int) -> Sequential:
     """The full tree behind a preset, or the tree itself after its widths were checked.
 
+    Embeddings and series are taken along as they are; ``ledger.experiment.inputs.compose`` checks them.
+
     Args:
         model: preset or tree.
-        inputs: number of encoded features.
+        inputs: number of values that go into its layers.
         outputs: 1 for binary and regression tasks, the number of classes otherwise.
 
     Raises:
@@ -109,7 +130,7 @@ def expand(model: LogisticRegression | Mlp | Sequential, inputs: int, outputs: i
             layers.append(Activation.model_validate({"_target_": _ACTIVATIONS[model.activation]}))
             width = hidden
         layers.append(Linear(in_features=width, out_features=outputs))
-        tree = Sequential(layers=tuple(layers))
+        tree = Sequential(layers=tuple(layers), embeddings=model.embeddings, series=model.series)
     else:
         tree = model
     _check_widths(tree, inputs, outputs)
@@ -133,24 +154,32 @@ def parameter_count(tree: Sequential) -> int:
 
 
 def _shapes(tree: Sequential) -> Iterator[tuple[str, tuple[int, ...]]]:
+    prefix = "layers." if tree.embeddings or tree.series else ""
+    for at, embedding in enumerate(tree.embeddings):
+        yield f"embeddings.{at}.weight", (embedding.num_embeddings, embedding.embedding_dim)
+    for at, series in enumerate(tree.series):
+        for name, shape in series_shapes(series):
+            yield f"series.{at}.{name}", shape
     for index, layer in enumerate(tree.layers):
+        name = f"{prefix}{index}"
         if isinstance(layer, Linear):
-            yield f"{index}.weight", (layer.out_features, layer.in_features)
+            yield f"{name}.weight", (layer.out_features, layer.in_features)
             if layer.bias:
-                yield f"{index}.bias", (layer.out_features,)
+                yield f"{name}.bias", (layer.out_features,)
         elif isinstance(layer, LayerNorm):
-            yield f"{index}.weight", (layer.normalized_shape,)
-            yield f"{index}.bias", (layer.normalized_shape,)
+            yield f"{name}.weight", (layer.normalized_shape,)
+            yield f"{name}.bias", (layer.normalized_shape,)
 
 
 def _check_widths(tree: Sequential, inputs: int, outputs: int) -> None:
     width = inputs
+    source = "what goes into it has" if tree.embeddings or tree.series else "the features have"
     for index, layer in enumerate(tree.layers):
         if isinstance(layer, Linear):
             if layer.in_features != width:
                 raise ValueError(
                     f"model layer {index} (Linear) takes {layer.in_features} inputs, but "
-                    f"{'the features have' if index == 0 else 'the layer before gives'} {width}"
+                    f"{source if index == 0 else 'the layer before gives'} {width}"
                 )
             width = layer.out_features
         elif isinstance(layer, LayerNorm) and layer.normalized_shape != width:

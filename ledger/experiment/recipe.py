@@ -160,10 +160,16 @@ def resolve(spec: ExperimentSpec, sites: Sequence[Site]) -> ExperimentSpec:
     return resolved
 
 
+def is_house(spec: ExperimentSpec) -> bool:
+    """Whether what a spec leaves ``auto`` is taken from ``HOUSE``, for want of anything that was fitted."""
+    return bool(spec.auto) and _fitted(spec) is None
+
+
 def _fitted(spec: ExperimentSpec) -> float | None:
     """Length per signal for experiments of that kind; None where nothing was fitted."""
     fitted = (
         isinstance(spec.model, LogisticRegression | Mlp)
+        and not (isinstance(spec.model, Mlp) and (spec.model.embeddings or spec.model.series))
         and not isinstance(spec.task, RegressionTask)
         and isinstance(spec.federation.strategy, FedSgd)
         and spec.federation.sampling == "full"

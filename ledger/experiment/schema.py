@@ -222,18 +222,24 @@ def normal_label(text: str) -> str:
     return format(plain_decimal(number), "f")
 
 
-def feature_names(schema: Schema, features: tuple[str, ...]) -> tuple[str, ...]:
+def feature_names(
+    schema: Schema, features: tuple[str, ...], embedded: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """Names of the encoded inputs, in the order in which a model sees them.
 
     Args:
         schema: the dataset's public schema.
         features: column names, in the spec's order; each a number or category column.
+        embedded: category columns that are one input each, the number of their code.
     """
     names: list[str] = []
     for feature in features:
         column = schema.column(feature)
         if isinstance(column, NumberColumn):
             names.append(feature)
+        elif isinstance(column, CategoryColumn) and feature in embedded:
+            names.append(feature)
+            continue
         elif isinstance(column, CategoryColumn):
             names.extend(f"{feature}={value}" for value in column.coded)
         else:

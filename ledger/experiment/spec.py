@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Slug
-from ledger.experiment.network_spec import LayerPart, LogisticRegression, Mlp, Sequential
+from ledger.experiment.layer_part import LayerPart
+from ledger.experiment.network_spec import LogisticRegression, Mlp, Sequential
 from ledger.experiment.privacy_spec import TIGHT, Privacy
 from ledger.experiment.schema import ColumnName, Label, Number
 from ledger.experiment.spec_part import Fraction, Part, Plain, Rate, SpecPart, is_none

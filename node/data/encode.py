@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ledger.experiment.inputs import embedded
 from ledger.experiment.schema import (
     CategoryColumn,
     NumberColumn,
@@ -105,27 +106,35 @@ class Examples:
         )
 
 
-def features(table: Table, schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.float32]:
+def features(
+    table: Table,
+    schema: Schema,
+    names: tuple[str, ...],
+    embedded: frozenset[str] = frozenset(),
+) -> npt.NDArray[np.float32]:
     """Encode columns as model inputs.
 
     A number x becomes 2 (x - low) / (high - low) - 1, clipped to [-1, 1], its declared fill where
     it is missing; a category one 0/1 input for each declared code but the reference (all 0 where it
     is that one or missing);
-    ``missing: indicator`` adds a 0/1 input.
+    ``missing: indicator`` adds a 0/1 input. A category that the model embeds is one input: 1 for its first
+    declared code, 2 for the second and so on, 0 where it is missing.
 
     Args:
         table: the rows.
         schema: the table's schema.
         names: feature columns, in the spec's order.
+        embedded: category columns that the model embeds.
 
     Returns:
-        float32 [n, d], d = ``len(feature_names(schema, names))``, every value in [-1, 1].
+        float32 [n, d], d = ``len(feature_names(schema, names, embedded))``, every value in [-1, 1] but those of
+        ``embedded``, which are integers.
 
     Raises:
         JobRefused: a name is no number or category column of the schema.
     """
     try:
-        width = len(feature_names(schema, names))
+        width = len(feature_names(schema, names, embedded))
     except KeyError as error:
         raise JobRefused(f"feature {error.args[0]!r} is no number or category column") from None
     encoded = np.zeros((table.rows, width), dtype=np.float32)
@@ -138,6 +147,11 @@ def features(table: Table, schema: Schema, names: tuple[str, ...]) -> npt.NDArra
             filled = np.where(blank, float(column.filled), raw)
             encoded[:, at] = _scaled(filled, column)
             at += 1
+        elif name in embedded:
+            assert isinstance(column, CategoryColumn)  # feature_names has checked it
+            encoded[:, at] = 1 + _listed(raw, column, column.values)
+            at += 1
+            continue
         else:
             assert isinstance(column, CategoryColumn)  # feature_names has checked it
             blank = raw == MISSING_CODE
@@ -206,7 +220,7 @@ def examples(
     Raises:
         JobRefused: spec and schema do not fit together.
     """
-    inputs = features(table, schema, spec.features)
+    inputs = features(table, schema, spec.features, embedded(spec.model))
     wanted, known = targets(table, schema, spec.task)
     rows = np.flatnonzero(keep & known)
     if table.patients is None:

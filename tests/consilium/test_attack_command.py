@@ -60,6 +60,21 @@ def test_each_attack_runs_over_a_spec_and_says_observed_beside_proven(
     assert found["population"] * 5 == pytest.approx(found["population"] + found["twins"], rel=0.02)
 
 
+def test_a_model_that_embeds_codes_and_reads_series_is_attacked_like_any_other(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = EXAMPLE.parent / "vital-signs"
+    written = (folder / "experiment.yaml").read_text()
+    spec = tmp_path / "experiment.yaml"
+    quick = written.replace("epsilon: 4", "epsilon: 4\n  engine: fast")
+    spec.write_text(quick.replace("quorum: 2", "quorum: 2\n  rounds: 1"))
+    asked = ("--spec", spec, "--schema", folder / "schema.yaml")
+    said = run("audit", "attack", "--kind", "membership-rmia", *asked, "--shadows", 8)
+    assert (said.code, "true positives at 1 % false ones" in said.out) == (0, True)
+    said = run("audit", "attack", *asked, "--runs", 100)
+    assert (said.code, "observed at least mu" in said.out) == (0, True)
+
+
 def test_half_the_noise_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     true = SecureRandom.gaussian_integers
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from ledger.experiment import network_spec, privacy_spec, schema, spec
+from ledger.experiment import input_parts, layer_part, network_spec, privacy_spec, schema, spec
 from tests.docs import pages
 from tests.docs.fields import with_defaults
 
@@ -25,7 +25,12 @@ def models(*modules: ModuleType, without: set[str]) -> dict[str, type[BaseModel]
 
 REFERENCES = {
     ("docs/researcher.md", "Spec reference"): models(
-        spec, privacy_spec, network_spec, without={"LayerPart"}
+        spec,
+        privacy_spec,
+        network_spec,
+        input_parts,
+        layer_part,
+        without={"LayerPart", "Network"},
     ),
     ("docs/dataset-schema.md", "Reference"): models(schema, without={"SchemaPart"}),
 }
@@ -45,4 +50,6 @@ def test_every_field_is_documented_with_type_and_default_and_no_other(
 
 
 def test_the_page_states_the_limit_of_a_model_s_size() -> None:
-    assert f"{network_spec.MAX_PARAMETERS:,} parameters" in pages.read("docs/researcher.md")
+    page = pages.read("docs/researcher.md")
+    assert f"{network_spec.MAX_PARAMETERS:,} parameters" in page
+    assert f"{input_parts.MOST_PLACE_VALUES:,} values" in page

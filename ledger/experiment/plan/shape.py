@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from ledger.errors import PlanRefused
-from ledger.experiment.network_spec import Sequential, expand
+from ledger.experiment.inputs import compose
+from ledger.experiment.network_spec import Sequential
 from ledger.experiment.plan.sites import Site
 from ledger.experiment.schema import (
     CategoryColumn,
@@ -28,7 +29,6 @@ def network_of(spec: ExperimentSpec, schema: Schema) -> Sequential:
     Raises:
         PlanRefused: unknown features or target, widths that do not chain, too many parameters.
     """
-    width = 0
     for feature in spec.features:
         column = schema.column(feature)
         if column is None or isinstance(column, PatientColumn):
@@ -41,14 +41,12 @@ def network_of(spec: ExperimentSpec, schema: Schema) -> Sequential:
             raise PlanRefused(
                 "features", f"{feature} {reason} of {schema.dataset}; there are: {usable}"
             )
-        width += len(column.coded) if isinstance(column, CategoryColumn) else 1
-        width += column.missing == "indicator"
     _check_target(spec, schema)
     numbers = any(isinstance(schema.column(name), NumberColumn) for name in spec.features)
     if spec.privacy.augment is not None and not numbers:
         raise PlanRefused("privacy.augment", "jitter moves numbers, and no feature is one")
     try:
-        return expand(spec.model, width, spec.outputs)
+        return compose(spec.model, schema, spec.features, spec.outputs)
     except ValidationError as error:
         raise PlanRefused("model", explain(error)) from None
     except ValueError as error:

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from node.training.layers.columns import ColumnLinear
 from node.training.layers.recurrent import UnrolledGRU
 from node.training.layers.rooms import Rooms
 
@@ -352,7 +353,7 @@ def rule_for(layer: nn.Module, starts: Sequence[int] | None) -> Rule | None:
     """
     at = starts or [0] * sum(1 for _ in layer.parameters(recurse=False))
     kind = type(layer)
-    if kind is nn.Linear:
+    if kind is nn.Linear or kind is ColumnLinear:
         return _Linear(layer, at)
     if kind in (nn.Conv1d, nn.Conv2d):
         assert isinstance(layer, nn.Conv1d | nn.Conv2d)

@@ -1,18 +1,16 @@
 """A model tree becomes torch modules: only the classes listed here, by name, never imported.
 
-Promise: ``build`` gives a ``torch.nn.Sequential`` whose parameters are those that
-``ledger.experiment.network_spec.parameter_shapes`` lists, in that order. Every layer treats each row of a batch
+Promise: ``build`` gives a module whose parameters are those that
+``ledger.experiment.network_spec.parameter_shapes`` lists, in that order. Every layer of a ``torch.nn.Sequential`` treats each row of a batch
 alone, to the last bit: there are no batch statistics, and ``RowLinear`` adds in a fixed order, where
 a BLAS rounds a row differently by its place in the batch. The sensitivity of a sum over patients
-rests on that. Weights travel as one flat float64 vector in the same order.
+rests on that; ``networks.composed`` says how it is kept for embeddings and series. Weights travel as one flat float64 vector in the same order.
 
 Not promised: any initial weights; load some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,20 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
+from ledger.experiment.layer_part import Activation
+from ledger.experiment.network_spec import LayerNorm, Linear, Network, Sequential
 from node.errors import JobRefused
-
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {
-        "torch.nn.ReLU": nn.ReLU,
-        "torch.nn.Tanh": nn.Tanh,
-        "torch.nn.Sigmoid": nn.Sigmoid,
-        "torch.nn.GELU": nn.GELU,
-        "torch.nn.SiLU": nn.SiLU,
-        "torch.nn.ELU": nn.ELU,
-        "torch.nn.Softplus": nn.Softplus,
-    }
-)
+from node.training.networks.activations import ACTIVATIONS
+from node.training.networks.composed import ComposedNetwork
 
 FloatVector = npt.NDArray[np.float64]
 
@@ -81,8 +70,10 @@ def _in_order(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def build(tree: Sequential) -> nn.Sequential:
+def build(tree: Sequential) -> nn.Module:
     """Make the modules of a tree: float32, on the CPU, with weights that mean nothing yet."""
+    if isinstance(tree, Network):
+        return ComposedNetwork(tree)
     return nn.Sequential(*(_layer(layer) for layer in tree.layers))
 
 
@@ -120,4 +111,4 @@ def _layer(layer: Linear | LayerNorm | Activation) -> nn.Module:
         return RowLinear(layer.in_features, layer.out_features, bias=layer.bias)
     if isinstance(layer, LayerNorm):
         return nn.LayerNorm(layer.normalized_shape)
-    return _ACTIVATIONS[layer.target]()
+    return ACTIVATIONS[layer.target]()

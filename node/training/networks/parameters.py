@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
+from ledger.experiment.layer_part import Activation
+from ledger.experiment.network_spec import LayerNorm, Linear, Sequential
 from node.errors import JobRefused
 
 Pieces = list[npt.NDArray[Any]]

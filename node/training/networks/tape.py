@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ledger.experiment.network_spec import Activation, LayerNorm, Linear, Sequential
+from ledger.experiment.layer_part import Activation
+from ledger.experiment.network_spec import LayerNorm, Linear, Sequential
 from node.training.networks.elementwise import FUNCTIONS, IN_PLACE
 from node.training.networks.parameters import Pieces, width_in
 from node.training.networks.products import Product

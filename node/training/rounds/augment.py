@@ -90,12 +90,15 @@ def _moved(
     return Examples(views, targets, patients, rows.units, rows.ids)
 
 
-def number_inputs(schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.intp]:
+def number_inputs(
+    schema: Schema, names: tuple[str, ...], embedded: frozenset[str] = frozenset()
+) -> npt.NDArray[np.intp]:
     """Find which inputs of ``encode.features`` are numbers.
 
     Args:
         schema: the table's.
         names: feature columns, in the spec's order.
+        embedded: category columns that the model embeds.
     """
     found, at = [], 0
     for name in names:
@@ -103,6 +106,9 @@ def number_inputs(schema: Schema, names: tuple[str, ...]) -> npt.NDArray[np.intp
         if isinstance(column, NumberColumn):
             found.append(at)
             at += 1
+        elif name in embedded:
+            at += 1
+            continue
         elif isinstance(column, CategoryColumn):
             at += len(column.coded)
         at += getattr(column, "missing", "refuse") == "indicator"

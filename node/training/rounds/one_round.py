@@ -22,7 +22,8 @@ from ledger.entries.operations.plans import Purpose, Release, SitePlan
 from ledger.experiment.adaptive_clip import SPAN, allowed, round_shapes
 from ledger.experiment.average import LateAverage
 from ledger.experiment.fast_clip import clip_norm
-from ledger.experiment.network_spec import Sequential, parameter_count, parameter_shapes
+from ledger.experiment.inputs import embedded
+from ledger.experiment.network_spec import Network, Sequential, parameter_count, parameter_shapes
 from ledger.experiment.plan.quantities import training_rows
 from ledger.experiment.plan.shape import network_of
 from ledger.experiment.plan.sites import rows_each, site_limits
@@ -44,6 +45,7 @@ from node.training.rounds.evaluate import noisy_histogram
 from node.training.rounds.individual import RecordCharges, individual_round
 from node.training.rounds.train import (
     BeforeNoise,
+    FastSum,
     Training,
     fedavg_round,
     fedsgd_round,
@@ -51,6 +53,7 @@ from node.training.rounds.train import (
     rehearse,
 )
 from node.training.sums.clipping import FLAT, Clipping, Counting, PerLayer
+from node.training.sums.composed import ComposedSum
 from node.training.sums.dense import DenseSum
 from node.training.sums.exact import IntVector, loss_of, per_sample
 from node.training.sums.layerwise import LayerwiseSum
@@ -147,7 +150,7 @@ class PreparedRound:
         )
         views = self._spec.privacy.augment
         if views is not None and job.kind != "evaluate":
-            numbers = number_inputs(self._schema, self._spec.features)
+            numbers = number_inputs(self._schema, self._spec.features, embedded(self._spec.model))
             if job.kind == "train" and self._release("train").engine == "individual":
                 seed = partial(salted, job.split_key, f"views of {self._context}")
                 train = with_own_views(train, numbers, views, seed)
@@ -251,21 +254,24 @@ class PreparedRound:
                 before_noise=self._before_noise,
             )
 
-    def _fast_engine(self, tree: Sequential, train: Examples, kind: str) -> DenseSum | None:
+    def _fast_engine(self, tree: Sequential, train: Examples, kind: str) -> FastSum | None:
         """Make the fast engine where a release of this round asks for it."""
         asked = [self._release(purpose) for purpose in _PURPOSES[kind]]
         fast = [release for release in asked if release.engine == "fast"]
         if not fast:
             return None
-        engine = LayerwiseSum if self._spec.privacy.clipping == "per_layer" else DenseSum
+        per_layer = self._spec.privacy.clipping == "per_layer"
         each = rows_each(self._schema)
         limits = site_limits(
             self._site.divisor, training_rows(self._spec, self._schema.declared_rows), each
         )
         for release in fast:
             # Raises here, before any intent.
-            clip_norm(tree, release.sensitivity, limits, engine.per_layer)
+            clip_norm(tree, release.sensitivity, limits, per_layer)
         read = train.first_rows(training_rows(self._spec, each))
+        if isinstance(tree, Network):
+            return ComposedSum(tree, self._spec.task, read, limits, per_layer)
+        engine = LayerwiseSum if per_layer else DenseSum
         return engine(tree, self._spec.task, read, limits)
 
     def _unpacked(self, job: Job, tree: Sequential) -> FloatVector:

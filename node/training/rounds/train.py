@@ -4,7 +4,7 @@
 grid): patients are sampled, their clipped gradients are summed in int64, and an independent rounded
 Gaussian integer is added to each coordinate. An empty batch gives noise alone. Everything else here is
 post-processing of what it returned. The plan says which of two engines makes a release's sum: ``fast``
-is ``node.training.sums.dense``, ``exact`` is ``node.training.sums.exact``.
+is ``node.training.sums.dense`` or ``.composed``, ``exact`` is ``node.training.sums.exact``.
 
 Promise: one patient moves the sum by at most ``sensitivity`` in L2 norm (zero-out relation), which the
 engines see to; torch must run on one thread for it (``start_torch``). Nothing raises over the values of
@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -30,7 +32,6 @@ from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training.networks.modules import FloatVector, load_flat
 from node.training.sums.clipping import FLAT, Clipping
-from node.training.sums.dense import DenseSum
 from node.training.sums.exact import (
     IntVector,
     Loss,
@@ -45,6 +46,16 @@ from privacy.noise import Randomness
 
 BeforeNoise = Callable[[Purpose, int], None]
 """Records durably that noise for so many steps of a purpose will be used; returns only then."""
+
+
+class FastSum(Protocol):
+    """A model and its examples in the fast engine."""
+
+    def load(self, weights: FloatVector) -> None:
+        """Take weights, float64 [d], in torch's order."""
+
+    def clipped_sum(self, taken: npt.NDArray[np.bool_] | None, sensitivity: int) -> IntVector:
+        """Sum the clipped gradients of the units that ``taken`` says, WITHOUT noise: int64 [d]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +75,7 @@ class Training:
     loss: Loss
     examples: Examples
     declared: int
-    fast: DenseSum | None = None
+    fast: FastSum | None = None
     clipping: Clipping = FLAT
 
 

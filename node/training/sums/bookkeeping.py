@@ -97,6 +97,11 @@ class BookKeeping(Blocks):
     def _kept_size(self) -> int:
         return max([1, *(r.size for r in self._rules.values() if self._keeps(r))])
 
+    @property
+    def kept_size(self) -> int:
+        """The most scalars over which a norm is taken in float32."""
+        return self._kept_size()
+
     def _keeps(self, rule: Rule) -> bool:
         return self.per_layer or rule.keeps(_KEPT_VALUES, ADDED_ROWS)
 

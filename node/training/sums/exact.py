@@ -15,7 +15,8 @@ Promise: one patient moves the sum by at most ``sensitivity`` in L2 norm (zero-o
 bit, because a patient's vector does not depend on who else is there. For that, rows are handled in
 blocks of a fixed, public number of rows, padded with zeros; linear layers add in a fixed order
 (``networks.modules.RowLinear``); blocks fill the processor's vectors, so that elementwise functions take the
-same path for each row; torch must run on one thread (``train.start_torch``). Tests compare to the bit.
+same path for each row; networks that embed or read series take each row alone
+(``node.training.sums.alone``); torch must run on one thread (``train.start_torch``). Tests compare to the bit.
 
 Not promised: any privacy. Nothing here draws noise; only ``node.training.rounds.train`` does, before a sum leaves.
 """
@@ -35,7 +36,9 @@ from torch.nn import functional
 
 from ledger.experiment.spec import BinaryTask, MulticlassTask, RegressionTask
 from node.data.encode import Examples
+from node.training.networks.composed import ComposedNetwork
 from node.training.networks.modules import RowLinear
+from node.training.sums.alone import Alone
 from node.training.sums.clipping import FLAT, Clipping
 from node.training.sums.isolation import FAILURES, Units, sum_without_failing
 from privacy.events import FULL_BATCH
@@ -54,7 +57,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def per_sample(module: nn.Module) -> nn.Module:
-    """Wrap a module so that a backward pass leaves each row's gradient (Opacus, hooks)."""
+    """Wrap a module so that a backward pass leaves each row's gradient (Opacus, hooks), or takes rows alone."""
+    if isinstance(module, ComposedNetwork):
+        return Alone(module)
     engine: nn.Module = GradSampleModule(module, batch_first=True, loss_reduction="sum")
     return engine
 
@@ -173,6 +178,9 @@ def _row_gradients(
     engine: nn.Module, batch: Examples, loss: Loss, block: int
 ) -> Iterator[FloatMatrix]:
     """Yield the gradients of the rows' losses, some rows at a time; zeros where not finite."""
+    if isinstance(engine, Alone):
+        yield from engine.gradients(batch, loss)
+        return
     for start in range(0, len(batch.targets), block):
         rows = min(block, len(batch.targets) - start)
         inputs = torch.zeros((block, batch.features.shape[1]), dtype=torch.float32)
