@@ -1,4 +1,4 @@
-"""A running coordinator after one experiment, and a copy that follows it."""
+"""A federation of three and its coordinator's home; a running coordinator, and a copy that follows it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
 from tests.coordinator.serving import Serving
 from tests.federation import Federation
+
+
+@pytest.fixture
+def federation() -> Federation:
+    return Federation.found(("basel", "bern", "chur"))
+
+
+@pytest.fixture
+def home(federation: Federation, tmp_path: Path) -> Path:
+    federation.persist(tmp_path).close()
+    return tmp_path
 
 
 @pytest.fixture

@@ -36,11 +36,6 @@ pytestmark = pytest.mark.usefixtures("quick_keys")
 
 
 @pytest.fixture
-def federation() -> Federation:
-    return Federation.found(("basel", "bern", "chur"))
-
-
-@pytest.fixture
 def settings(federation: Federation, tmp_path: Path) -> CoordinatorSettings:
     federation.persist(tmp_path).close()
     (tmp_path / "coordinator.json").write_text(json.dumps({"federation": federation.id}))

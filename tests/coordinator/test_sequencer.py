@@ -4,79 +4,27 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator.errors import NotSequencing, Overloaded, QuotaExceeded, RolledBack
-from coordinator.sequencing.head import read_head
 from coordinator.sequencing.inbox import Inbox
 from coordinator.sequencing.quota import Quota
-from coordinator.sequencing.sequencer import Sequencer
-from ledger.copies.evidence import frame, judge_equivocation, split
-from ledger.copies.replica import Replica
 from ledger.copies.store import LogStore
-from ledger.entries.operations.audits import LedgerReviewed
-from ledger.entries.operations.log import NodeReady, TimeNoted
+from ledger.entries.operations.log import TimeNoted
 from ledger.errors import (
-    BadSignature,
     LedgerError,
     NotAdmitted,
-    NotConsistent,
     StoreUnusable,
-    UnknownKey,
 )
-from ledger.formats.checkpoint import Checkpoint, cosign, parse_checkpoint, sign_checkpoint
+from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import parse_note
-from ledger.formats.witness import witness_name
+from tests.coordinator.sequenced import reviewed, sequencing, verified
 from tests.federation import COORDINATOR, Federation, node_of, steward_of
 from tests.patience import PATIENCE_S
-
-
-@pytest.fixture
-def federation() -> Federation:
-    return Federation.found(("basel", "bern", "chur"))
-
-
-@pytest.fixture
-def home(federation: Federation, tmp_path: Path) -> Path:
-    federation.persist(tmp_path).close()
-    return tmp_path
-
-
-@contextmanager
-def sequencing(
-    federation: Federation, home: Path, store: LogStore | None = None, **options: Any
-) -> Iterator[Sequencer]:
-    opened = store or LogStore.open(f"sqlite:///{home / 'ledger.db'}")
-    try:
-        sequencer = Sequencer(
-            opened,
-            federation.rings[COORDINATOR],
-            federation.id,
-            head=home / "head.note",
-            now_ms=lambda: federation.now_ms,
-            **{"final_interval_s": 0.0, **options},
-        )
-        sequencer.start()
-        try:
-            yield sequencer
-        finally:
-            sequencer.close()
-    finally:
-        opened.close()
-
-
-def reviewed(federation: Federation, number: int = 0) -> LedgerReviewed:
-    return LedgerReviewed(type="ledger.reviewed", size=number, root="0" * 64, finding="in_order")
-
-
-def verified(federation: Federation, home: Path) -> Replica:
-    """Open the store as an auditor would: from its first byte."""
-    return Replica.open(LogStore.open(f"sqlite:///{home / 'ledger.db'}"), federation.id)
 
 
 def test_an_entry_is_durable_with_its_checkpoint_when_it_is_answered(
@@ -134,87 +82,6 @@ def test_what_does_not_fit_is_refused_and_hinders_nobody(
         assert futures[2].result(PATIENCE_S).applied
         with pytest.raises(NotAdmitted, match="its key's chain goes on with number"):
             futures[3].result(PATIENCE_S)
-
-
-def test_a_second_entry_at_a_place_of_a_chain_is_kept_as_evidence_once_a_key(
-    federation: Federation, home: Path
-) -> None:
-    good = federation.entry(steward_of("basel"), reviewed(federation))
-    rivals = [federation.entry(steward_of("basel"), reviewed(federation, n)) for n in (1, 2, 3)]
-    forged = bytearray(rivals[0].leaf)
-    forged[-1] ^= 1
-
-    def refused(sequencer: Sequencer, *leaves: bytes) -> None:
-        for future in [sequencer.submit(leaf) for leaf in leaves]:
-            with pytest.raises(NotAdmitted, match=r"chain goes on|was retired at entry"):
-                future.result(PATIENCE_S)
-
-    with sequencing(federation, home) as sequencer:
-        taken = sequencer.submit(good.leaf)
-        refused(sequencer, bytes(forged), rivals[0].leaf, rivals[1].leaf)
-        taken_at = taken.result(PATIENCE_S)
-        assert taken_at.applied
-        key = sequencer.view.state.keys[good.body.key]
-        assert key.conflicted_at == taken_at.index + 1  # the coordinator said so at once
-        size = sequencer.view.size
-    with sequencing(federation, home) as sequencer:
-        refused(sequencer, rivals[2].leaf)
-        assert sequencer.view.size == size
-    store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
-    (kept,) = store.conflicts()
-    state = federation.state
-    store.close()
-    assert split(kept.evidence) == (good.leaf, rivals[0].leaf)
-    found = judge_equivocation(kept.evidence, federation.id, state.keys)
-    assert (found.member, found.seq) == (steward_of("basel"), good.body.seq)
-    with pytest.raises(NotConsistent):
-        judge_equivocation(kept.evidence, "0" * 64, state.keys)
-
-
-def test_evidence_that_was_kept_before_a_crash_is_said_at_the_next_start(
-    federation: Federation, home: Path
-) -> None:
-    rivals = [federation.entry(steward_of("basel"), reviewed(federation, n)) for n in (1, 2)]
-    store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
-    store.put_conflict("equivocation", frame(rivals[0].leaf, rivals[1].leaf))
-    with sequencing(federation, home, store) as sequencer:
-        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
-        key = sequencer.view.state.keys[rivals[0].body.key]
-        assert key.conflicted_at == federation.log.size
-    assert verified(federation, home).size == federation.log.size + 2
-
-
-def test_kept_evidence_that_does_not_hold_is_said_by_nobody(
-    federation: Federation, home: Path
-) -> None:
-    rivals = [federation.entry(steward_of("basel"), reviewed(federation, n)) for n in (1, 2)]
-    forged = bytearray(rivals[1].leaf)
-    forged[-1] ^= 1
-    store = LogStore.open(f"sqlite:///{home / 'ledger.db'}")
-    store.put_conflict("equivocation", frame(rivals[0].leaf, bytes(forged)))
-    with sequencing(federation, home, store) as sequencer:
-        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
-        assert sequencer.view.size == federation.log.size + 1
-
-
-def test_a_conflict_of_the_coordinators_own_key_silences_it_and_nobody_else(
-    federation: Federation, home: Path
-) -> None:
-    hub = [
-        federation.entry(COORDINATOR, TimeNoted(type="time.noted"), at_ms=federation.now_ms + n)
-        for n in (1, 2)
-    ]
-    with sequencing(federation, home) as sequencer:
-        assert sequencer.submit(hub[0].leaf).result(PATIENCE_S).applied
-        with pytest.raises(NotAdmitted, match="chain goes on"):
-            sequencer.submit(hub[1].leaf).result(PATIENCE_S)
-        with pytest.raises(NotAdmitted, match="entry key is not active"):
-            sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
-        entry = federation.entry(steward_of("basel"), reviewed(federation))
-        assert sequencer.submit(entry.leaf).result(PATIENCE_S).applied
-        assert sequencer.view.state.keys[hub[0].body.key].conflicted_at is not None
-    with sequencing(federation, home) as sequencer:
-        assert sequencer.view.stopped is None
 
 
 def test_what_waits_becomes_durable_in_one_transaction(
@@ -398,112 +265,3 @@ def test_what_anybody_sends_waits_within_bounds_and_the_coordinators_own_word_al
         inbox.submit(b"").result(0)
     inbox.take(0)
     assert not inbox.submit(b"").done()
-
-
-# --- finality -----------------------------------------------------------------------------------
-
-
-def line(federation: Federation, handle: str, note: bytes) -> bytes:
-    witness = federation.rings[handle].witness
-    name = witness_name(federation.origin, handle)
-    return cosign(note, witness, name, federation.now_ms // 1000)
-
-
-def test_without_witnesses_a_checkpoint_is_final_when_signed(tmp_path: Path) -> None:
-    federation = Federation.found(("basel",), ready=False)
-    federation.persist(tmp_path).close()
-    with sequencing(federation, tmp_path) as sequencer:
-        assert sequencer.view.final_size == federation.log.size
-        entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(PATIENCE_S)
-        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
-        _settle(sequencer, federation)
-        assert sequencer.view.final_size == federation.log.size + 2
-    assert verified(federation, tmp_path).final.size == federation.log.size + 2
-
-
-def test_a_checkpoint_is_final_with_its_quorum_and_not_one_before(
-    federation: Federation, tmp_path: Path
-) -> None:
-    federation.finalize()
-    federation.finals = [federation.log.size - 3, federation.log.size]
-    federation.notes[federation.log.size - 3] = _signed_at(federation, federation.log.size - 3)
-    federation.say(steward_of("basel"), reviewed(federation))
-    federation.persist(tmp_path).close()
-    with sequencing(federation, tmp_path) as sequencer:
-        before, note = sequencer.view.final_size, sequencer.view.note
-        size = sequencer.view.size
-        for handle in ("basel-node", "basel-node", "bern-node"):
-            sequencer.cosign(size, line(federation, handle, note)).result(PATIENCE_S)
-            assert sequencer.view.final_size == before
-        assert b"bern-node" in sequencer.checkpoint()
-        sequencer.cosign(size, line(federation, "chur-node", note)).result(PATIENCE_S)
-        _settle(sequencer, federation)
-        assert sequencer.view.final_size == size
-        assert sequencer.view.final_note == sequencer.checkpoint()
-    assert verified(federation, tmp_path).final.size == size
-
-
-def _signed_at(federation: Federation, size: int) -> bytes:
-    """The note over an earlier size: with no witness ready yet, the log's word was final."""
-    key = federation.rings[COORDINATOR].log
-    assert key is not None
-    return sign_checkpoint(key, Checkpoint(federation.origin, size, federation.log.tree.root(size)))
-
-
-def test_a_strangers_cosignature_is_refused_and_an_unknown_size_too(
-    federation: Federation, home: Path
-) -> None:
-    with sequencing(federation, home) as sequencer:
-        federation.tick_ms = 0
-        sequencer.say(TimeNoted(type="time.noted")).result(PATIENCE_S)
-        note, size = sequencer.view.note, sequencer.view.size
-        with pytest.raises(UnknownKey, match="by no node of this federation"):
-            sequencer.cosign(size, line(federation, steward_of("basel"), note)).result(PATIENCE_S)
-        with pytest.raises(NotConsistent, match="signed none of that size"):
-            sequencer.cosign(size + 1, line(federation, "bern-node", note)).result(PATIENCE_S)
-        bad = line(federation, "bern-node", _signed_at(federation, size - 1))
-        with pytest.raises(BadSignature, match="bern-node"):
-            sequencer.cosign(size, bad).result(PATIENCE_S)
-
-
-def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_needs_is(
-    tmp_path: Path,
-) -> None:
-    federation = Federation.found(("basel",), ready=False)
-    federation.persist(tmp_path).close()
-    with sequencing(federation, tmp_path, final_interval_s=3600.0) as sequencer:
-        opened = sequencer.view.final_size
-        entry = federation.entry(steward_of("basel"), reviewed(federation))
-        sequencer.submit(entry.leaf).result(PATIENCE_S)
-        federation.take(entry)
-        _settle(sequencer, federation)
-        assert sequencer.view.final_size == opened
-        ready = federation.entry(node_of("basel"), NodeReady(type="node.ready", protocol=1))
-        sequencer.submit(ready.leaf).result(PATIENCE_S)
-        _settle(sequencer, federation)
-        assert sequencer.view.final_size == opened  # basel counts in it, and has not cosigned it
-        note, size = sequencer.view.note, sequencer.view.size
-        sequencer.cosign(size, line(federation, node_of("basel"), note)).result(PATIENCE_S)
-        _settle(sequencer, federation)
-        assert sequencer.view.final_size == opened + 2
-
-
-def _settle(sequencer: Sequencer, federation: Federation) -> None:
-    """Wait until the sequencer's thread has come round once more."""
-    for _ in range(2):
-        sequencer.examine(federation.checkpoint()).result(PATIENCE_S)
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100])
-def test_a_head_file_that_a_power_loss_cut_off_keeps_nobody_from_starting(
-    federation: Federation, home: Path, keep: int
-) -> None:
-    with sequencing(federation, home) as sequencer:
-        note = sequencer.view.note
-    head = home / "head.note"
-    assert read_head(head) == note
-    head.write_bytes(head.read_bytes()[:keep])
-    with sequencing(federation, home) as sequencer:
-        assert sequencer.view.note == note
-    assert read_head(head) == note
