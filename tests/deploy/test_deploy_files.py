@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,13 @@ def test_the_images_are_built_from_stages_and_files_that_exist() -> None:
         for source in line.split()[:-1]:
             assert (REPOSITORY / source).exists(), source
             assert f"!{source}" in kept, source
+
+
+def test_the_images_are_built_from_all_that_the_package_is_made_of() -> None:
+    made = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = made["tool"]["hatch"]["build"]["targets"]["wheel"]
+    copied = " ".join(re.findall(r"^COPY (?!--from)(.+)$", dockerfile(), re.MULTILINE)).split()
+    assert {*wheel["packages"], *wheel["force-include"]} <= set(copied)
 
 
 def test_the_images_run_as_a_user_without_rights_and_hold_no_secret() -> None:
