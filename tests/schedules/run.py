@@ -15,7 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.schedules.world import OverAdmitted, UnderCharged, World
+from tests.schedules.promised import OverAdmitted, UnderCharged
+from tests.schedules.world import World
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

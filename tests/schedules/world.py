@@ -20,26 +20,20 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 from immutables import Map
 
 from ledger.entries.operations.budgets import BudgetReserved, BudgetSettled
-from ledger.entries.operations.experiments import ExperimentStopped
 from ledger.entries.operations.log import NodeResumed
 from ledger.entries.operations.rounds import (
-    RoundAggregated,
-    RoundClosed,
-    RoundOpened,
     UpdateSubmitted,
 )
 from ledger.entries.operations.values import BlobRef
 from ledger.rules import budget, experiments, rounds
 from ledger.rules.budget import refunds
 from ledger.rules.experiments import site_of
-from ledger.rules.rounds import round_kind
 from ledger.rules.state import State
 from ledger.rules.state import replace as changed
 from ledger.rules.verdict import Step, Void
@@ -49,12 +43,21 @@ from node.duties.recovery import account_for_earlier_lives
 from node.duties.situation import LocalPolicy, Memory, Standing
 from node.register.accounts import PrivateCell, PrivateView, stated
 from privacy.errors import BudgetExceeded
-from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of
+from tests.schedules.coordinating import coordinate, end, stop
 from tests.schedules.memory import Disk, MemoryRegister
+from tests.schedules.promised import (
+    CELL,
+    DATASET,
+    ME,
+    WRITERS,
+    Crash,
+    Home,
+    UnderCharged,
+    approvals_seen,
+    check_log,
+    template,
+)
 
-WRITERS = 8
-ME = node_of("basel")
-DATASET, CELL = "basel-heart", "basel-all"
 _RULES: dict[str, Callable[[State, Step, Any], State | Void]] = {
     "budget.reserved": budget.reserved,
     "budget.settled": budget.settled,
@@ -64,58 +67,6 @@ _RULES: dict[str, Callable[[State, Step, Any], State | Void]] = {
     "round.closed": rounds.closed,
     "experiment.stopped": experiments.stopped,
 }
-
-
-class OverAdmitted(AssertionError):
-    """More left than the cell's promise allows."""
-
-
-class UnderCharged(AssertionError):
-    """More left than was charged for it."""
-
-
-class Crash(Exception):
-    """The process died here."""
-
-
-@cache
-def template() -> State:
-    """A federation in which eight experiments are approved; about half of them fit the promise."""
-    federation = Federation.found(("basel",))
-    federation.register_dataset("basel")
-    for number in range(WRITERS):
-        epsilon = ("1.2", "2", "2.5", "1.6")[number % 4]
-        spec = federation.spec([DATASET], name=f"writer-{number}", epsilon=epsilon)
-        federation.approve(federation.propose(spec), DATASET)
-    return federation.state
-
-
-@cache
-def _approvals() -> Map[int, int]:
-    """When hospitals cosigned the approvals: at once."""
-    state = template()
-    return Map(
-        {
-            approval.index: state.log_time // 1000
-            for experiment in state.experiments.values()
-            for approval in experiment.approvals.values()
-        }
-    )
-
-
-@dataclass
-class Home:
-    """What lies on the node's disk.
-
-    Attributes:
-        disk: the register.
-        size: entries of its copy of the log.
-        said: how many entries its pen has signed, as it knows.
-    """
-
-    disk: Disk
-    size: int
-    said: int = 0
 
 
 @dataclass
@@ -154,7 +105,7 @@ class World:
         weights = self.chance.choice(_WEIGHTS)
         self.frailty = self.chance.choice((0.02, 0.1, 0.3))
         for _ in range(self.chance.randint(1, WRITERS)):
-            self.coordinate()
+            coordinate(self)
         for act in self.chance.choices(_ACTIONS, weights, k=steps):
             act(self)
             if self.moved:
@@ -165,42 +116,10 @@ class World:
 
     def check(self) -> None:
         """Compare what left with what was charged."""
-        state, view = self.states[-1], self.home.disk.view
-        g = r = 0
-        for experiment in state.experiments.values():
-            site = site_of(experiment.plan, DATASET)
-            assert site is not None
-            used: dict[str, int] = {}
-            for (name, number), vectors in self.released.items():
-                if name == experiment.id:
-                    kind = round_kind(experiment.plan, number)
-                    for purpose, each in steps_of(site, kind, 1).items():
-                        used[purpose] = used.get(purpose, 0) + each * len(vectors)
-            if not used:
-                continue
-            held = experiment.reservations.get(DATASET)
-            if held is None:
-                raise UnderCharged(f"{experiment.name}: vectors left without a reservation")
-            for release in site.releases:
-                left = used.get(release.purpose, 0)
-                charged = (
-                    release.steps if held.settled_at is None else held.used.get(release.purpose, 0)
-                )
-                if left > charged:
-                    raise UnderCharged(
-                        f"{experiment.name}: {left} steps of {release.purpose} left, {charged} are "
-                        f"charged after {self.restores} restores"
-                    )
-                for charge in release.charges:
-                    g, r = g + left * charge.g, r + left * charge.r
-        limit = state.cells[CELL].terms.limit
-        if g > limit.g_max and r > limit.r_max:
-            raise OverAdmitted(f"{g}, {r} left of {limit.g_max}, {limit.r_max}")
-        spend = state.cells[CELL].spend
-        if spend.g > limit.g_max and spend.r > limit.r_max and spend.g_overflowed < 1:
-            raise OverAdmitted("the log holds more than the promise in both lanes")
-        if self.complete and view.cells[CELL].spend.g < g:
-            raise UnderCharged(f"the register holds {view.cells[CELL].spend.g}, but {g} left")
+        view = self.home.disk.view
+        left = check_log(self.states[-1], self.released, self.restores)
+        if self.complete and view.cells[CELL].spend.g < left:
+            raise UnderCharged(f"the register holds {view.cells[CELL].spend.g}, but {left} left")
 
     # --- the log --------------------------------------------------------------------------------
 
@@ -227,68 +146,6 @@ class World:
         for index in range(max(start, self.base), stop):
             author, op = self.log[index - self.base]
             yield index, SimpleNamespace(author=author, op=op)
-
-    # --- the coordinator ------------------------------------------------------------------------
-
-    def coordinate(self) -> None:
-        state = self.states[-1]
-        experiment = self.chance.choice(list(state.experiments.values()))
-        if experiment.ended:
-            return
-        current = experiment.round
-        if current is None:
-            if experiment.next_round > experiments.last_round(experiment.plan):
-                return
-            self.say(
-                COORDINATOR,
-                RoundOpened(
-                    type="round.opened",
-                    experiment=experiment.id,
-                    round=experiment.next_round,
-                    attempt=experiment.next_attempt,
-                    kind=round_kind(experiment.plan, experiment.next_round),
-                    cohort=(DATASET,),
-                    model=experiment.model,
-                    deadline_ms=state.log_time + 1000,
-                ),
-            )
-        elif current.updates:
-            (update,) = current.updates.values()
-            self.say(
-                COORDINATOR,
-                RoundAggregated(
-                    type="round.aggregated",
-                    experiment=experiment.id,
-                    round=current.number,
-                    attempt=current.attempt,
-                    updates=(update.entry,),
-                    aggregate=update.blob,
-                    model=current.model,
-                ),
-            )
-        elif self.chance.random() < 0.3:
-            self.states[-1] = changed(state, log_time=current.deadline_ms + 1)
-            self.say(
-                COORDINATOR,
-                RoundClosed(
-                    type="round.closed",
-                    experiment=experiment.id,
-                    round=current.number,
-                    attempt=current.attempt,
-                    reason="quorum_missed",
-                ),
-            )
-
-    def stop(self) -> None:
-        experiment = self.chance.choice(list(self.states[-1].experiments.values()))
-        if not experiment.ended:
-            self._stop(experiment.id)
-
-    def _stop(self, experiment: str) -> None:
-        op = ExperimentStopped(
-            type="experiment.stopped", experiment=experiment, reason="researcher"
-        )
-        self.say(RESEARCHER, op)
 
     # --- the machine ----------------------------------------------------------------------------
 
@@ -393,7 +250,7 @@ class World:
 
     def _standing(self, state: State) -> Standing:
         final = state.size if self.chance.random() < 0.8 else self.base
-        return Standing(final, True, self.vouched, _approvals())
+        return Standing(final, True, self.vouched, approvals_seen())
 
     def _do(self, duty: Duty, register: MemoryRegister, state: State) -> None:
         if isinstance(duty, Reserve):
@@ -494,7 +351,7 @@ class World:
         self.frailty = 0.0
         for name in template().experiments:
             if not self.states[-1].experiments[name].ended:
-                self._stop(name)
+                end(self, name)
         self.rekey()
         for _ in range(2 * WRITERS):
             self.home.size = self.states[-1].size
@@ -503,7 +360,7 @@ class World:
 
 
 _ACTIONS: list[Callable[[World], None]] = [
-    World.coordinate,
+    coordinate,
     World.follow,
     World.work,
     World.back_up,
@@ -511,7 +368,7 @@ _ACTIONS: list[Callable[[World], None]] = [
     World.restore_home,
     World.rekey,
     World.crash,
-    World.stop,
+    stop,
 ]
 # Calm; a register that is put back again and again; homes that are; rounds that miss their quorum.
 _WEIGHTS = (
