@@ -198,7 +198,12 @@ class _Experiment:
             try:
                 fault = self._fault(record, name, update, self._documents.raw(update.blob))
             except UNREADABLE as error:
+                if reason == "wrong_size" and self._fault(record, name, update, b"") == reason:
+                    self.refusals += 1  # the entry alone says how long it is
+                    continue
                 detail = f"{label} was refused ({reason}), and cannot be read: {error}"
+                if self._documents.is_erased_card(update.blob.sha256):
+                    detail += "; somebody called it a card and had that erased: no update is a card"
                 yield Check(12, "not_checkable", detail)
                 continue
             if reason == "missing_blob":

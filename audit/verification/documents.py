@@ -42,6 +42,10 @@ class Documents:
         """A blob's bytes."""
         return self._copy.blob(ref.sha256, ref.bytes)
 
+    def is_erased_card(self, sha256: str) -> bool:
+        """Whether the log says that a card with this commitment is erased."""
+        return sha256 in self._erased
+
     def spec(self, experiment: ExperimentRecord) -> ExperimentSpec:
         """An experiment's specification."""
         ref = experiment.terms.spec

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import CardEraser
 from ledger.entries.cards import DatasetCard, seal_card
 from ledger.entries.operations.members import CardErased
+from ledger.entries.operations.rounds import UpdateRefused
+from ledger.entries.operations.values import BlobRef
 from ledger.formats.value import replace
 from tests.adversary.registry import attack
 from tests.adversary.world import World
-from tests.federation import node_of, steward_of
+from tests.federation import COORDINATOR, node_of, steward_of
 
 
 def bind(world: World, hospital: str, card: str) -> None:
@@ -55,3 +59,44 @@ def test_nothing_but_a_card_is_ever_deleted(world: World, tmp_path: Path) -> Non
     world.exposed("every follower")
     assert CardEraser(blobs).look(world.hospital("bern").replica.state) == ()
     assert blobs.has(model)
+
+
+@attack(
+    name="a node hands a card in as its update, and has it erased once it is refused",
+    exposed_by="the sceptic",
+    evidence="the update's entry, which names another length; else the erasure: no update is a card",
+)
+@pytest.mark.parametrize("honest_length", [True, False])
+def test_a_refused_update_that_was_a_card_leaves_no_doubt_about_who_refused_it(
+    world: World, honest_length: bool
+) -> None:
+    federation = world.federation
+    experiment = world.experiment()
+    federation.open_round(experiment)
+    for dataset in ("basel-heart", "bern-heart"):
+        federation.reserve(experiment, dataset)
+    op = federation.update(experiment, "basel-heart")
+    card = seal_card(DatasetCard(title="Herz"))
+    named = federation.put(card.blob)
+    if not honest_length:
+        named = BlobRef(sha256=named.sha256, bytes=op.update.bytes)
+    said = federation.say(node_of("basel"), replace(op, update=named)).entry
+    refusal = UpdateRefused(
+        type="update.refused",
+        update=said.hash,
+        reason="wrong_size" if honest_length else "malformed",
+    )
+    federation.say(COORDINATOR, refusal)
+    bind(world, "basel", card.commitment)
+    federation.say(steward_of("basel"), CardErased(type="card.erased", card=card.commitment))
+    del federation.blobs[card.commitment]  # the lie
+    world.settle()
+    federation.persist(world.directory / "hub").close()
+    verdicts = world.audit(world.directory / "hub")
+    world.exposed("the sceptic")
+    found = [check for check in verdicts.reports[0].checks if "refused" in check.detail]
+    details = " ".join(check.detail for check in found if check.step == 12)
+    if honest_length:
+        assert "1 refused updates are what their refusals say" in details
+    else:
+        assert "somebody called it a card and had that erased: no update is a card" in details
