@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ledger.entries.entry import parse_leaf
 from ledger.entries.operations.log import ForkReported, NodeReady, NodeResumed
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import ForkDetected
 from ledger.exchange.home import Membership
 from ledger.formats.strict import decode_b64
@@ -69,7 +70,7 @@ class Statements:
         account_for_predecessors(home, state, self._me, self._private, self._now_ms())
         finish_registrations(self._private, state)
         if state.succession is not None and not member.ready:
-            self._bring_schemas(state)
+            self._bring_documents(state)
         if member.ready and member.protocol < max(PROTOCOLS):
             self._actor.say(_ready())
         if member.ready:
@@ -105,12 +106,15 @@ class Statements:
         self._actor.say(ForkReported(type="fork.reported", ours=ours, theirs=theirs))
         self._fork_reported = True
 
-    def _bring_schemas(self, state: State) -> None:
-        """A log that took over names this node's schemas, and its coordinator may not hold them."""
-        for dataset in state.datasets.values():
-            ref = dataset.terms.schema_
-            if dataset.node == self._me and self._membership.blobs.size(ref.sha256) is not None:
-                self._membership.client.put_blob(self._membership.blobs.get(ref))
+    def _bring_documents(self, state: State) -> None:
+        """A log that took over names this node's schemas and cards; its coordinator may lack them."""
+        blobs = self._membership.blobs
+        own = [each.terms for each in state.datasets.values() if each.node == self._me]
+        for name in [name for terms in own for name in (terms.schema_.sha256, terms.card)]:
+            size = None if name is None else blobs.size(name)
+            if name is not None and size is not None:
+                data = blobs.get(BlobRef(sha256=name, bytes=size))
+                self._membership.client.put_blob(data)
 
 
 def _ready() -> NodeReady:

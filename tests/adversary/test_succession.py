@@ -9,6 +9,8 @@ import pytest
 
 from audit.verification.findings import Check
 from audit.verification.verify import verify_at
+from coordinator.http.access import may_read
+from coordinator.sequencing.history import History
 from coordinator.succeed import found_successor, propose_successor
 from ledger.copies.leaves import read_leaves
 from ledger.copies.replica import Replica
@@ -21,6 +23,7 @@ from ledger.copies.succession import (
     endorse,
     last_final,
 )
+from ledger.entries.cards import DatasetCard, seal_card
 from ledger.entries.entry import federation_id, parse_leaf, sign_entry
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.succession import FederationCarried, FederationSucceeded
@@ -34,8 +37,9 @@ from ledger.rules.log import Log
 from ledger.rules.succession import claim_of, part_hash
 from tests.adversary.hospital import Hospital
 from tests.adversary.registry import attack
+from tests.adversary.test_erased_cards import bind
 from tests.adversary.world import World
-from tests.federation import COORDINATOR, steward_of
+from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 
 PASSPHRASE = b"another coordinator"
 
@@ -317,3 +321,21 @@ def test_nothing_takes_effect_before_all_is_carried_over(world: World) -> None:
     noted = replace(early.body, op=TimeNoted(type="time.noted"))
     assert log.append(log.judge(sign_entry(noted, heir.ring.entry).leaf)).outcome.void == "not_due"
     assert not log.state.succession.complete  # type: ignore[union-attr]
+
+
+def test_cards_that_came_along_are_read_by_every_member_and_erased_by_their_owner(
+    world: World,
+) -> None:
+    card = seal_card(DatasetCard(title="Herz"))
+    bind(world, "basel", card.commitment)
+    world.settle()
+    heir = Heir(world, world.hospital("basel"))
+    heir.found("basel", "bern")
+    replica = heir.replica(world.directory / "reader")
+    history, log = History(), Log()
+    for leaf in read_leaves(replica.store, 0, replica.size):
+        history.observe(log.append(log.judge(leaf)))
+    for handle in (RESEARCHER, node_of("chur"), steward_of("bern")):
+        assert may_read(log.state, history, handle, card.commitment) is not None
+    assert log.state.cards[card.commitment].dataset == "basel-heart"
+    replica.store.close()
