@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from coordinator.errors import HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
+from coordinator.http.tls import check_tls
 from coordinator.http.upload_journal import UploadJournal
 from coordinator.http.uploads import Uploads, free_bytes
 from coordinator.refilling.home import require_no_refill
@@ -189,12 +190,11 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
         coming: new ones that may be in force.
 
     Raises:
-        HomeUnusable: the address cannot be taken, or TLS is half configured.
+        HomeUnusable: the address cannot be taken, or the certificate cannot serve.
         CoordinatorError, LedgerError: the log cannot be served; says why.
     """
     log_to_stderr()
-    if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise HomeUnusable(settings.home, "TLS needs both tls_certificate and tls_key")
+    check_tls(settings)
     listener = listen(settings)
     try:
         with Coordinator(settings, keyring, coming) as coordinator:

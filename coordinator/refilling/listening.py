@@ -10,6 +10,7 @@ import time
 import orjson
 import uvicorn
 
+from coordinator.http.tls import check_tls
 from coordinator.refilling.door import create_door
 from coordinator.refilling.refill import Refill
 from coordinator.service import KEEP_ALIVE_S, listen, log_to_stderr
@@ -22,9 +23,10 @@ def listen_for_copies(settings: CoordinatorSettings, refill: Refill) -> None:
     Prints one ready line (JSON) on standard output; the address is that of ``coordinator run``.
 
     Raises:
-        HomeUnusable: the address cannot be taken.
+        HomeUnusable: the address cannot be taken, or the certificate cannot serve.
     """
     log_to_stderr()
+    check_tls(settings)
     listener = listen(settings)
     done = threading.Event()
 
