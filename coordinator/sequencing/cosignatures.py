@@ -90,6 +90,9 @@ class Cosignatures:
     def add(self, state: State, size: int, lines: bytes) -> None:
         """Take cosignature lines for the checkpoint over ``size`` entries.
 
+        Kept are those that count there: a note holds so many lines, and a node that changes its keys again
+        and again, or is not ready, takes nobody's place in it.
+
         Raises:
             NotConsistent: there is no checkpoint of that size.
             UnknownKey: no line is by a node of this federation.
@@ -104,7 +107,9 @@ class Cosignatures:
         signing = [key for line in parse_signature_lines(lines) for key in keys if line.is_by(key)]
         if not signing:
             raise UnknownKey("cosignature", "it is by no node of this federation")
-        if size <= self.final.size:
+        counting = frozenset().union(*witness_keys(state, size).values())
+        signing = [key for key in signing if key.public in counting]
+        if size <= self.final.size or not signing:
             return
         note = self._notes.get(size) or self._store.checkpoint_at(size)
         if note is None:

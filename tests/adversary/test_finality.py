@@ -329,6 +329,33 @@ def test_what_status_says_of_the_quorum_is_what_the_rule_says(world: World) -> N
     assert standing.able == set(HOSPITALS)
 
 
+@attack(
+    name="a node changes its keys again and again, and fills a checkpoint's note with its lines",
+    exposed_by="the coordinator, which keeps only lines that count",
+    evidence="one line of each hospital in the note",
+)
+def test_no_node_fills_a_note_with_its_lines(world: World, tmp_path: Path) -> None:
+    federation = world.federation
+    store = LogStore.open(f"sqlite:///{tmp_path / 'hub.db'}")
+    copy = Replica.create(store, federation.leaves[0], federation.id)
+    copy.extend(federation.leaves[1:], bare_note(federation))
+    collecting = Cosignatures(store, log_of(federation), 3600.0)
+    size, note = federation.log.size, bare_note(federation)
+    collecting.open(federation.state, size, note)
+    world.attack_begins()
+    members = Members(federation, frozenset({"davos"}))
+    for _ in range(4):
+        ring = federation.rings[node_of("davos")]
+        name = witness_name(federation.origin, ring.handle)
+        collecting.add(federation.state, size, cosign(note, ring.witness, name, 1000))
+        members.act(0, 0, 0)  # the lie: other keys for the same seat
+    kept = collecting.note(size)
+    assert kept is not None
+    assert len(parse_note(kept).signatures) == 2
+    world.exposed("the coordinator, which keeps only lines that count")
+    store.close()
+
+
 def test_a_line_whose_id_collides_with_another_key_is_its_makers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
