@@ -71,16 +71,18 @@ def coordinator_status(url: str) -> dict[str, str | int]:
     final = _get(f"{url.rstrip('/')}/v1/checkpoint/final")
     try:
         said = ready.json()
-        trouble, silent = said.get("quorum"), said.get("speaks") is False
-    except (ValueError, AttributeError):
-        trouble, silent = None, False
+        trouble, mute = said.get("quorum"), said.get("speaks") is False
+        away = [str(node)[:80] for node in list(said.get("silent") or ())[:64]]
+    except (ValueError, AttributeError, TypeError):
+        trouble, mute, away = None, False, []
     return {
         "url": url,
         "ready": "yes" if ready.status_code == 200 else ready.text.strip()[:200],
         "entries": _size(newest),
         "final_entries": _size(final),
         "witness_quorum": str(trouble or "stands")[:600],
-        "entry_key": "ended: no round opens until it has new ones" if silent else "active",
+        "silent_nodes": ", ".join(away) or "none",
+        "entry_key": "ended: no round opens until it has new ones" if mute else "active",
     }
 
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Query, Request, Response
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
@@ -25,6 +25,7 @@ from coordinator.http import read_models
 from coordinator.http.access import is_erased, may_read, refuse_erased
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
+from coordinator.http.presence import Presence
 from coordinator.http.requests import signed_by, store_part, take_body
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
@@ -59,6 +60,7 @@ class Services:
     nonces: NonceCache
     uploads: Uploads
     tiles: StoredTiles
+    presence: Presence = field(default_factory=Presence)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -107,7 +109,7 @@ def _add_log(app: FastAPI, services: Services) -> None:
         final: int = Query(0, ge=0),
         wait: float = Query(0.0, ge=0.0, le=LONGEST_WAIT_S),
     ) -> Response:
-        _member(services, request, b"")
+        services.presence.note(_member(services, request, b""))
         ends = asyncio.get_running_loop().time() + wait
         while True:
             ticket = services.waker.ticket()
@@ -288,6 +290,7 @@ def _add_state(app: FastAPI, services: Services) -> None:
             "stopped": view.stopped,
             "quorum": trouble,
             "speaks": sequencer.speaks,
+            "silent": services.presence.silent(view.state),
         }
         return json_answer(content, 200 if ready else 503)
 
