@@ -15,10 +15,7 @@ ROOMS = ("privacy", "ledger", "node", "coordinator", "audit", "consilium")
 MOST_LINES = 400
 MOST_MODULES = 30
 LONGER = {
-    "tests/adversary/test_budget_bypass.py": 670,
     "tests/adversary/test_finality.py": 430,
-    "tests/ledger/rules/test_fold.py": 450,
-    "tests/ledger/rules/test_fold_masking.py": 530,
 }
 """Tests that are still longer, each with its own bound."""
 WRITES = re.compile(r"""\.write_(?:bytes|text)\(|open\([^)]*["'][wxa]b?["']|O_WRONLY""")

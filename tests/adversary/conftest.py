@@ -9,6 +9,7 @@ import pytest
 
 from ledger.formats.value import replace
 from tests.adversary.registry import Row, row_of, table
+from tests.adversary.ward import Ward
 from tests.adversary.world import World
 from tests.federation import POLICY
 
@@ -27,6 +28,11 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     mark = request.node.get_closest_marker("attack")
     if mark is not None and not request.node.stash.get(_FAILED, True):
         request.config.stash.setdefault(_ROWS, []).append(row_of(mark, made.exposures))
+
+
+@pytest.fixture
+def ward(world: World) -> Ward:
+    return Ward(world)
 
 
 def pytest_configure(config: pytest.Config) -> None:

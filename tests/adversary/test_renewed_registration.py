@@ -14,8 +14,8 @@ from node.register.private import PrivateRegister
 from node.register.promises import PromiseBook
 from privacy.periods import DAY_MS
 from tests.adversary.registry import attack
-from tests.adversary.test_budget_bypass import KEY, Table, patients
 from tests.adversary.test_renewed_budget import MONTH, NODE, TABLE
+from tests.adversary.ward import KEY, Table, patients
 from tests.adversary.world import World
 from tests.federation import Federation, node_of
 

@@ -17,7 +17,7 @@ from ledger.formats.note import VerifierKey
 from ledger.formats.strict import canonical
 from ledger.formats.value import replace
 from tests.federation import COORDINATOR, Federation, node_of
-from tests.ledger.rules.test_fold import any_op
+from tests.ledger.rules.anything import any_op
 
 FOLDER = Path(tempfile.mkdtemp(prefix="consilium-fuzz-"))
 """Of this process; files that a parser reads lie here."""
