@@ -32,7 +32,7 @@ from node.training.sums.alone import Alone
 from node.training.sums.blocks import BLOCK_ROWS, RowLoss
 from node.training.sums.bookkeeping import BookKeeping, clipped_sum_of
 from node.training.sums.exact import loss_of, patient_gradients
-from node.training.sums.isolation import Units, sum_without_failing
+from node.training.sums.isolation import Units, refuse_more_than_registered, sum_without_failing
 from privacy.events import GRID
 
 IntVector = npt.NDArray[np.int64]
@@ -45,13 +45,17 @@ class ComposedSum:
         tree: the model.
         task: its loss, as ``node.training.sums.exact.loss_of``.
         examples: the rows.
-        limits: public bounds.
+        limits: public bounds; no batch of ``examples`` can be beyond them.
         per_layer: each parameter tensor is clipped by itself.
+
+    Raises:
+        JobRefused: there are more of them than the bounds, which a registration refuses.
     """
 
     def __init__(
         self, tree: Network, task: Task, examples: Examples, limits: Limits, per_layer: bool
     ) -> None:
+        refuse_more_than_registered(examples, limits)
         self._tree = tree
         self._examples = examples
         self._limits = limits

@@ -43,7 +43,7 @@ from node.training.networks.modules import FloatVector
 from node.training.networks.parameters import count_outputs, order_of, pieces_of, rooms_for
 from node.training.networks.products import PRODUCTS
 from node.training.networks.tape import Tape
-from node.training.sums.isolation import Units, sum_without_failing
+from node.training.sums.isolation import Units, refuse_more_than_registered, sum_without_failing
 from privacy.events import GRID
 from privacy.rounding import CANCELLATION
 
@@ -76,12 +76,7 @@ class DenseSum:
     """Whether each parameter tensor is clipped by itself."""
 
     def __init__(self, tree: Sequential, task: Task, examples: Examples, limits: Limits) -> None:
-        if examples.units > limits.patients or len(examples.targets) > limits.rows:
-            # Said before anything is drawn: a sum that found it out would tell of the last patient.
-            raise JobRefused(
-                "the dataset holds more patients or rows than its registration allows, so the fast engine "
-                "cannot bound what rounding adds; register it anew with its declared size"
-            )
+        refuse_more_than_registered(examples, limits)
         self._tree = tree
         self._task = task
         self._limits = limits

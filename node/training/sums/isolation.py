@@ -21,11 +21,34 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ledger.experiment.fast_clip import Limits
+from node.data.encode import Examples
+from node.errors import JobRefused
+
 FAILURES: Final = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 """What torch, numpy and Opacus raise over numbers, shapes and the memory that rows need."""
 
 Vector = TypeVar("Vector", bound=npt.NDArray[Any])
 Units = npt.NDArray[np.intp]
+
+
+def refuse_more_than_registered(examples: Examples, limits: Limits) -> None:
+    """See that a dataset is within the bounds that its registration was held to, before anything is drawn.
+
+    Found out by a sum, it would tell of the last patient: with that one there would be no sum.
+
+    Args:
+        examples: all rows from which batches are drawn.
+        limits: public, of what rounding may add.
+
+    Raises:
+        JobRefused: there are more.
+    """
+    if examples.units > limits.patients or len(examples.targets) > limits.rows:
+        raise JobRefused(
+            "the dataset holds more patients or rows than its registration allows, so the fast engine "
+            "cannot bound what rounding adds; register it anew with its declared size"
+        )
 
 
 def sum_without_failing(

@@ -255,3 +255,10 @@ def test_codes_become_lines_of_the_table_and_what_is_missing_the_first() -> None
     found = examples(table, schema(), asked, np.ones(rows, dtype=bool))
     assert found.features.shape == (3, 5 + len(NUMBERS))
     assert found.features[:, 2].tolist() == [1.0, 9.0, 0.0]
+
+
+@pytest.mark.parametrize("limits", [Limits(39, 400), Limits(40, 39)])
+def test_no_engine_is_made_for_more_than_the_registration_allows(limits: Limits) -> None:
+    tree = tree_of("embedding")
+    with pytest.raises(JobRefused, match="more patients or rows than its registration allows"):
+        ComposedSum(tree, TASK, rows_of(tree, 6, 40, None), limits, False)
