@@ -35,7 +35,7 @@ def spec(federation: Federation, **federating: object) -> ExperimentSpec:
     return federation.spec(sorted(federation.state.datasets), **federating)  # type: ignore[arg-type]
 
 
-def start(serving: Serving, wanted: ExperimentSpec, approve: tuple[str, ...] = HOSPITALS) -> str:
+def start(serving: Serving, wanted: ExperimentSpec, by: tuple[str, ...] = HOSPITALS) -> str:
     """Propose over HTTP and let hospitals approve; returns the experiment."""
     federation = serving.federation
     proposal = federation.proposal(wanted)
@@ -44,7 +44,14 @@ def start(serving: Serving, wanted: ExperimentSpec, approve: tuple[str, ...] = H
             client.put_blob(data)
     index = serving.say(RESEARCHER, proposal).index
     experiment = federation.entries()[index].hash
-    for name in approve:
+    assert all(approve(serving, experiment, by))
+    return experiment
+
+
+def approve(serving: Serving, experiment: str, by: tuple[str, ...]) -> list[bool]:
+    """Each of these hospitals' stewards says yes; whether it took effect."""
+    applied = []
+    for name in by:
         op = ExperimentApproved(
             type="experiment.approved",
             experiment=experiment,
@@ -52,8 +59,8 @@ def start(serving: Serving, wanted: ExperimentSpec, approve: tuple[str, ...] = H
             epsilon_max_micro=10**8,
             until_ms=2**50,
         )
-        assert serving.say(steward_of(name), op).applied
-    return experiment
+        applied.append(serving.say(steward_of(name), op).applied)
+    return applied
 
 
 def answer(serving: Serving, experiment: str, name: str) -> None:
@@ -179,15 +186,7 @@ def test_a_proposal_without_its_spec_is_stopped_as_invalid(
         proposal = federation.proposal(spec(federation, rounds=1))
         index = serving.say(RESEARCHER, proposal).index
         experiment = federation.entries()[index].hash
-        for name in HOSPITALS:
-            op = ExperimentApproved(
-                type="experiment.approved",
-                experiment=experiment,
-                dataset=f"{name}-heart",
-                epsilon_max_micro=10**8,
-                until_ms=2**50,
-            )
-            serving.say(steward_of(name), op)
+        approve(serving, experiment, HOSPITALS)
         serving.until(lambda: federation.experiment(experiment).ended)
     assert federation.experiment(experiment).reason == "invalid_plan"
 
@@ -206,6 +205,6 @@ def test_an_experiment_that_nobody_answers_ends_with_its_spec(
 ) -> None:
     over = spec(federation).model_copy(update={"until": date(2020, 1, 1)})
     with Serving(federation, tmp_path) as serving:
-        experiment = start(serving, over, approve=())
+        experiment = start(serving, over, by=())
         serving.until(lambda: federation.experiment(experiment).status == "stopped")
         assert federation.experiment(experiment).reason == "expired"

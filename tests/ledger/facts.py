@@ -29,7 +29,7 @@ from ledger.entries.operations.vocabulary import Operation
 from ledger.rules.experiments import site_of, totals
 from ledger.rules.fold import step
 from ledger.rules.rounds import round_kind
-from ledger.rules.state import State
+from ledger.rules.state import State, replace
 from privacy.filters import g_step, r_step_full_batch
 from tests.federation import RESEARCHER, Federation, node_of, steward_of
 
@@ -276,3 +276,20 @@ def aggregate_op(state: State, experiment: str, **changed: Any) -> RoundAggregat
 
 def steps_used(**used: int) -> tuple[Used, ...]:
     return tuple(Used(purpose=p, steps=n) for p, n in used.items())  # type: ignore[arg-type]
+
+
+def asked(state: State, purpose: Any = "research") -> tuple[State, str]:
+    """One more approved experiment of that purpose on Basel's dataset."""
+    op = proposal(state, ("basel",))
+    op = replace(op, plan=replace(op.plan, purpose=purpose))
+    entry = says(state, RESEARCHER, op)
+    state, outcome = step(state, entry)
+    assert outcome.applied
+    yes = ExperimentApproved(
+        type="experiment.approved",
+        experiment=entry.hash,
+        dataset="basel-heart",
+        epsilon_max_micro=10**6,
+        until_ms=2**50,
+    )
+    return fold(state, steward_of("basel"), yes), entry.hash

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from consilium.commands.federation import succeed as succeed_commands
+from consilium.commands.member import endorse
 from consilium.commands.options import (
     AtOption,
     CaOption,
@@ -161,18 +162,11 @@ def changes(
         show_table("changes", rows)
 
 
-@app.command(epilog=examples("consilium federation endorse 3f9a0c11 --home ~/consilium"))
-def endorse(
-    change: ChangeArgument,
-    home: HomeOption = None,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Stand behind a proposed change, for your organisation; the same as `member endorse`."""
-    from consilium.actions.speaking import endorse_change
-    from consilium.settings import load_settings
-    from consilium.terminal import say_line
-
-    say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
+app.command(
+    "endorse",
+    help="Stand behind a proposed change, for your organisation; the same as `member endorse`.",
+    epilog=examples("consilium federation endorse 3f9a0c11 --home ~/consilium"),
+)(endorse)
 
 
 @app.command("take-back", epilog=examples("consilium federation take-back 3f9a0c11"))

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.entries.operations.datasets import CellLimit
-from ledger.entries.operations.experiments import ExperimentApproved
 from ledger.entries.operations.purposes import PurposeLimited
 from ledger.errors import PlanRefused
 from ledger.experiment.purpose_parts import part_for, parts_inherited, parts_said
@@ -26,11 +25,11 @@ from privacy.filters import Charge, Spend, g_step, limit_for, r_step_full_batch
 from tests.federation import COORDINATOR, RESEARCHER, node_of, steward_of
 from tests.ledger.facts import (
     STEPS,
+    asked,
     base,
     experiment_of,
     fold,
     open_op,
-    proposal,
     reserve_op,
     says,
     settle_op,
@@ -63,23 +62,6 @@ def limited(state: State, purpose: Any, count: int, **change: Any) -> PurposeLim
     most = steps(state, count)
     terms = {"epsilon_micro": 1_000_000, "g_max": most.g, "r_max": most.r} | change
     return PurposeLimited(type="purpose.limited", cell=CELL, purpose=purpose, **terms)
-
-
-def asked(state: State, purpose: Any) -> tuple[State, str]:
-    """One more approved experiment of that purpose on Basel's dataset."""
-    op = proposal(state, ("basel",))
-    op = replace(op, plan=replace(op.plan, purpose=purpose))
-    entry = says(state, RESEARCHER, op)
-    state, outcome = step(state, entry)
-    assert outcome.applied
-    yes = ExperimentApproved(
-        type="experiment.approved",
-        experiment=entry.hash,
-        dataset="basel-heart",
-        epsilon_max_micro=10**6,
-        until_ms=2**50,
-    )
-    return fold(state, STEWARD, yes), entry.hash
 
 
 def part(state: State, purpose: str) -> Spend:

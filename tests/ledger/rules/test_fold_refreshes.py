@@ -11,7 +11,6 @@ from msgspec import to_builtins
 
 from ledger.entries.operations.budgets import BudgetReserved
 from ledger.entries.operations.datasets import CellCharge
-from ledger.entries.operations.experiments import ExperimentApproved
 from ledger.entries.operations.log import TimeNoted
 from ledger.entries.operations.purposes import PurposeLimited
 from ledger.entries.operations.refreshes import RefreshDeclared
@@ -27,17 +26,17 @@ from ledger.rules.state import Cell, State, replace
 from ledger.rules.succession import carry
 from privacy.filters import Charge, Spend, g_step, r_step_full_batch
 from privacy.periods import DAY_MS, Periods
-from tests.federation import COORDINATOR, RESEARCHER, Federation, node_of, steward_of
+from tests.federation import COORDINATOR, Federation, node_of, steward_of
 from tests.ledger.facts import (
     HOSPITALS,
     STEPS,
+    asked,
     cell_of,
     dataset_of,
     experiment_of,
     fold,
     h,
     open_op,
-    proposal,
     reserve_op,
     says,
     settle_op,
@@ -76,23 +75,6 @@ def monthly() -> State:
     for name in HOSPITALS:
         state = fold(state, node_of(name), dataset_of(name))
     return state
-
-
-def asked(state: State, purpose: str = "research") -> tuple[State, str]:
-    """One more approved experiment on Basel's dataset."""
-    op = proposal(state, ("basel",))
-    op = replace(op, plan=replace(op.plan, purpose=purpose))
-    entry = says(state, RESEARCHER, op)
-    state, outcome = step(state, entry)
-    assert outcome.applied
-    yes = ExperimentApproved(
-        type="experiment.approved",
-        experiment=entry.hash,
-        dataset="basel-heart",
-        epsilon_max_micro=10**6,
-        until_ms=2**50,
-    )
-    return fold(state, STEWARD, yes), entry.hash
 
 
 def later(state: State, by_ms: int) -> State:

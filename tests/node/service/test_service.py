@@ -51,12 +51,8 @@ def test_an_experiment_runs_to_its_released_model(town: Town) -> None:
     assert here.g > 0
 
 
-def test_a_round_that_the_steward_did_not_approve_is_refused_in_the_log(town: Town) -> None:
-    datasets = [town.offer(name) for name in town.hospitals]
-    for name in town.hospitals:
-        town.start_node(name)
-    experiment = town.propose(small_spec(datasets, quorum=1))
-    now = town.experiment(experiment)
+def open_first_round(town: Town, experiment: str, datasets: list[str]) -> None:
+    """The coordinator opens it, whoever approved."""
     asked = RoundOpened(
         type="round.opened",
         experiment=experiment,
@@ -64,10 +60,18 @@ def test_a_round_that_the_steward_did_not_approve_is_refused_in_the_log(town: To
         attempt=1,
         kind="train",
         cohort=tuple(sorted(datasets)),
-        model=now.model,
+        model=town.experiment(experiment).plan.initial_model,
         deadline_ms=2**50,
     )
     town.coordinator.sequencer.say(asked).result()
+
+
+def test_a_round_that_the_steward_did_not_approve_is_refused_in_the_log(town: Town) -> None:
+    datasets = [town.offer(name) for name in town.hospitals]
+    for name in town.hospitals:
+        town.start_node(name)
+    experiment = town.propose(small_spec(datasets, quorum=1))
+    open_first_round(town, experiment, datasets)
     town.until(lambda: len(town.experiment(experiment).budget_refusals) == 2)
     reasons = {op.reason for _, op in said(town, BudgetRefused)}
     assert reasons == {"not_approved"}
@@ -103,17 +107,7 @@ def test_a_plan_that_is_not_what_the_spec_implies_is_refused_in_the_log(town: To
     )
     for dataset in datasets:
         town.approve(experiment, dataset)
-    asked = RoundOpened(
-        type="round.opened",
-        experiment=experiment,
-        round=1,
-        attempt=1,
-        kind="train",
-        cohort=tuple(sorted(datasets)),
-        model=plan.initial_model,
-        deadline_ms=2**50,
-    )
-    town.coordinator.sequencer.say(asked).result()
+    open_first_round(town, experiment, datasets)
     town.until(lambda: len(town.experiment(experiment).budget_refusals) == 2)
     assert {op.reason for _, op in said(town, BudgetRefused)} == {"plan_mismatch"}
 

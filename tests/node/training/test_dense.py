@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opacus.optimizers import DPOptimizer
 
 from ledger.experiment.fast_clip import Limits, clip_norm
 from ledger.experiment.network_spec import LogisticRegression, Sequential, expand
@@ -18,7 +17,6 @@ from ledger.experiment.spec import RegressionTask
 from node.data.encode import Examples
 from node.errors import JobRefused
 from node.training.networks import elementwise
-from node.training.networks.modules import load_flat
 from node.training.networks.products import PRODUCTS, Product
 from node.training.rounds.train import (
     Training,
@@ -29,12 +27,19 @@ from node.training.rounds.train import (
 )
 from node.training.sums import dense
 from node.training.sums.dense import DenseSum
-from node.training.sums.exact import loss_of, patient_gradients, per_sample
+from node.training.sums.exact import loss_of, patient_gradients
 from privacy.errors import InvalidParameter
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import TestRng
 from tests.node.cases import CLIP, random_examples, release
-from tests.node.training.test_train import BINARY, CLASSES, TREES, WIDTH, engine_of, stock_network
+from tests.node.training.test_train import (
+    BINARY,
+    CLASSES,
+    TREES,
+    WIDTH,
+    engine_of,
+    opacus_sum,
+)
 
 LIMITS = Limits(patients=1000, rows=5000)
 BIASLESS = Sequential.model_validate(
@@ -76,20 +81,7 @@ def clipped(gradients: Any, bound: float) -> Any:
 def test_the_clipped_sum_equals_stock_opacus_before_the_grid(name: str) -> None:
     tree, batch = NETWORKS[name], random_examples(1, 700, WIDTH)
     bound = float(np.median(np.linalg.norm(vectors_of(tree, batch), axis=1)))
-    stock = per_sample(stock_network(tree))
-    load_flat(stock, engine_of(tree)[1])
-    optimizer = DPOptimizer(
-        torch.optim.SGD(stock.parameters(), lr=1.0),
-        noise_multiplier=0.0,
-        max_grad_norm=bound,
-        expected_batch_size=None,
-        loss_reduction="sum",
-    )
-    loss = loss_of(BINARY)(stock(torch.from_numpy(batch.features)), torch.from_numpy(batch.targets))
-    with pytest.warns(UserWarning, match="Full backward hook"):
-        loss.backward()
-    optimizer.pre_step()
-    theirs = torch.cat([p.grad.ravel() for p in stock.parameters()]).double().numpy()
+    theirs = opacus_sum(tree, engine_of(tree)[1], batch, bound)
     ours = fast_of(tree, batch).float_sum(None, bound)
     assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
 

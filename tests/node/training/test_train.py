@@ -82,6 +82,26 @@ def stock_network(tree: Sequential) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def opacus_sum(
+    tree: Sequential, weights: FloatVector, batch: Examples, bound: float
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The clipped sum of a batch as stock Opacus takes it."""
+    stock = per_sample(stock_network(tree))
+    load_flat(stock, weights)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(stock.parameters(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=bound,
+        expected_batch_size=None,
+        loss_reduction="sum",
+    )
+    loss = loss_of(BINARY)(stock(torch.from_numpy(batch.features)), torch.from_numpy(batch.targets))
+    with pytest.warns(UserWarning, match="Full backward hook"):
+        loss.backward()
+    optimizer.pre_step()
+    return torch.cat([p.grad.ravel() for p in stock.parameters()]).double().numpy()
+
+
 def training_of(name: str, examples: Examples, declared: int = 60) -> tuple[Training, FloatVector]:
     engine, weights = engine_of(TREES[name])
     return Training(engine, loss_of(BINARY), examples, declared), weights
@@ -115,21 +135,7 @@ def test_the_clipped_sum_equals_stock_opacus_before_the_grid(name: str) -> None:
     # Opacus adds 1e-6 to the norm that it divides by.
     ours = (gradients * np.minimum(1.0, bound / (norms + 1e-6))[:, None]).sum(axis=0)
 
-    stock = per_sample(stock_network(TREES[name]))
-    load_flat(stock, weights)
-    optimizer = DPOptimizer(
-        torch.optim.SGD(stock.parameters(), lr=1.0),
-        noise_multiplier=0.0,
-        max_grad_norm=bound,
-        expected_batch_size=None,
-        loss_reduction="sum",
-    )
-    loss = loss_of(BINARY)(stock(torch.from_numpy(batch.features)), torch.from_numpy(batch.targets))
-    with pytest.warns(UserWarning, match="Full backward hook"):
-        loss.backward()
-    optimizer.pre_step()
-    theirs = torch.cat([p.grad.ravel() for p in stock.parameters()]).double().numpy()
-
+    theirs = opacus_sum(TREES[name], weights, batch, bound)
     assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
     on_grid = summed(engine, batch, clip=int(bound * GRID)) / GRID
     np.testing.assert_allclose(on_grid, ours, atol=200 * (2 / GRID + 1e-6))
