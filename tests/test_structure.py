@@ -60,6 +60,14 @@ def test_no_folder_holds_more_modules_than_a_reader_surveys() -> None:
     assert {folder: count for folder, count in held.items() if count > MOST_MODULES} == {}
 
 
+def test_the_architecture_names_every_folder_of_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for room in ROOMS:
+        folders = [f.name for f in (ROOT / room).iterdir() if f.is_dir() and f.name[0] != "_"]
+        assert [f for f in sorted(folders) if f"`{f}`" not in rows[f"{room}/"]] == [], room
+
+
 def test_every_module_says_first_what_it_is() -> None:
     silent = [
         str(file.relative_to(ROOT))
