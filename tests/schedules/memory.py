@@ -6,7 +6,7 @@ state between two assignments is one that a crash, or a backup, can leave behind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from immutables import Map
@@ -25,12 +25,14 @@ class Disk:
     Attributes:
         view: its picture.
         counted: charges that were counted, by reservation and cell: whether with a refund.
+        held: what is open of each reservation.
         intents: (reservation, purpose, round, steps), in order.
         restarts: nonces of starts.
     """
 
     view: PrivateView
     counted: Map[tuple[Key, str], bool] = Map()
+    held: Map[Key, tuple[CellCharge, ...]] = Map()
     intents: tuple[tuple[Key, Purpose, int, int], ...] = ()
     restarts: frozenset[str] = frozenset()
 
@@ -38,8 +40,9 @@ class Disk:
 class MemoryRegister:
     """What ``node.duties`` and ``node.service`` use of the register."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, clock: Callable[[], int] = lambda: 0) -> None:
         self.disk = disk
+        self.clock = clock
 
     @property
     def view(self) -> PrivateView:
@@ -47,9 +50,10 @@ class MemoryRegister:
 
     def reserve(self, key: Key, charges: Sequence[CellCharge]) -> None:
         if key not in self.view.charges:
-            view = reserving(self.view, key, charges, 0)
+            view = reserving(self.view, key, charges, self.clock())
             counted = self.disk.counted.update({(key, c.cell): False for c in charges})
-            self.disk = replace(self.disk, view=view, counted=counted)
+            held = self.disk.held.set(key, tuple(charges))
+            self.disk = replace(self.disk, view=view, counted=counted, held=held)
 
     def adopt(
         self,
@@ -62,10 +66,12 @@ class MemoryRegister:
         key = (experiment, dataset)
         before = {cell: back for (k, cell), back in self.disk.counted.items() if k == key}
         given = None if refunds is None else tuple(refunds)
-        view = adopting(self.view, key, charges, given, before, 0)
+        view = adopting(self.view, key, charges, given, before, self.clock())
         back = {refund.cell: refund.g > 0 or refund.r > 0 for refund in given or ()}
         new = {(key, c.cell): back.get(c.cell, False) for c in charges if c.cell not in before}
-        self.disk = replace(self.disk, view=view, counted=self.disk.counted.update(new))
+        held = self.disk.held if given is not None else self.disk.held.set(key, tuple(charges))
+        counted = self.disk.counted.update(new)
+        self.disk = replace(self.disk, view=view, counted=counted, held=held)
 
     def close_intents(self, key: Key) -> None:
         if self.view.charges.get(key) == "reserved":
@@ -77,7 +83,8 @@ class MemoryRegister:
             return
         given = tuple(refunds)
         counted = self.disk.counted.update({(key, r.cell): True for r in given if r.g or r.r})
-        self.disk = replace(self.disk, view=settling(self.view, key, given, (), 0), counted=counted)
+        view = settling(self.view, key, given, self.disk.held.get(key, ()), self.clock())
+        self.disk = replace(self.disk, view=view, counted=counted)
 
     def record_intent(
         self,

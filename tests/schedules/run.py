@@ -27,22 +27,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--of", type=int, default=1)
     parser.add_argument("--part", type=int, default=0)
+    parser.add_argument(
+        "--refresh-days", type=int, default=None, help="after which the promise renews"
+    )
     options = parser.parse_args(arguments)
     begin = time.perf_counter()
     counts, failed = run(
-        range(options.part, options.schedules, options.of), options.steps, options.seed
+        range(options.part, options.schedules, options.of),
+        options.steps,
+        options.seed,
+        options.refresh_days,
     )
     seconds = round(time.perf_counter() - begin, 1)
     print(json.dumps({**counts, "failed": failed[:20], "seconds": seconds}))
     return 1 if failed else 0
 
 
-def run(numbers: Sequence[int], steps: int, seed: int) -> tuple[Counter[str], list[str]]:
+def run(
+    numbers: Sequence[int], steps: int, seed: int, days: int | None = None
+) -> tuple[Counter[str], list[str]]:
     """Run the schedules with these numbers; counts, and what failed with its number."""
     counts: Counter[str] = Counter(over_admitted=0, under_charged=0)
     failed: list[str] = []
     for number in numbers:
-        world = World(random.Random(f"{seed}/{number}"))
+        world = World(random.Random(f"{seed}/{number}"), days)
         try:
             world.play(steps)
         except OverAdmitted as error:
@@ -56,6 +64,7 @@ def run(numbers: Sequence[int], steps: int, seed: int) -> tuple[Counter[str], li
         counts["entries"] += len(world.log)
         counts["vectors"] += sum(len(v) for v in world.released.values())
         counts["restores"] += world.restores
+        counts["periods"] += len({number for _, number in world.left_in})
         counts["reservations"] += sum(
             bool(e.reservations) for e in world.states[-1].experiments.values()
         )

@@ -18,6 +18,15 @@ def test_no_schedule_releases_more_than_was_promised_or_charged() -> None:
     assert counts["restores"] > 100
 
 
+def test_no_period_of_a_promise_that_renews_releases_more_than_was_promised() -> None:
+    counts, failed = run(range(400), steps=80, seed=20, days=30)
+    assert failed == []
+    assert counts["over_admitted"] == counts["under_charged"] == 0
+    assert counts["vectors"] > 100, "and something happened"
+    assert counts["periods"] > 80
+    assert counts["restores"] > 100
+
+
 def test_a_node_that_forgets_to_account_for_earlier_lives_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

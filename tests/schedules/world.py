@@ -45,6 +45,7 @@ from node.register.accounts import PrivateCell, PrivateView, stated
 from privacy.errors import BudgetExceeded
 from tests.schedules.coordinating import coordinate, end, stop
 from tests.schedules.memory import Disk, MemoryRegister
+from tests.schedules.months import Left, check_periods, let_time_pass, note_left
 from tests.schedules.promised import (
     CELL,
     DATASET,
@@ -74,6 +75,7 @@ class World:
     """A schedule under way; ``play`` runs it."""
 
     chance: random.Random
+    days: int | None = None
     log: list[tuple[str, Any]] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     backups: list[Home] = field(default_factory=list)
@@ -83,12 +85,15 @@ class World:
     frailty: float = 0.0
     moved: bool = False
     """Whether something left, or was given back, since the last check."""
+    clock_ms: int = 0
+    left_in: Left = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        state = template()
+        state = template(self.days)
         self.base = state.size
         self.states = [state]
-        cell = PrivateCell(state.cells[CELL].terms, None)
+        self.clock_ms = state.log_time
+        cell = PrivateCell(state.cells[CELL].terms, None, periods=state.cells[CELL].periods)
         record: Any = SimpleNamespace(registration=state.datasets[DATASET].registration)
         view = PrivateView(datasets=Map({DATASET: record}), cells=Map({CELL: cell}))
         self.home = Home(Disk(view), state.size)
@@ -106,7 +111,10 @@ class World:
         self.frailty = self.chance.choice((0.02, 0.1, 0.3))
         for _ in range(self.chance.randint(1, WRITERS)):
             coordinate(self)
-        for act in self.chance.choices(_ACTIONS, weights, k=steps):
+        actions = _ACTIONS
+        if self.days is not None:
+            actions, weights = [*_ACTIONS, let_time_pass], (*weights, 3)
+        for act in self.chance.choices(actions, weights, k=steps):
             act(self)
             if self.moved:
                 self.moved = False
@@ -118,8 +126,11 @@ class World:
         """Compare what left with what was charged."""
         view = self.home.disk.view
         left = check_log(self.states[-1], self.released, self.restores)
-        if self.complete and view.cells[CELL].spend.g < left:
-            raise UnderCharged(f"the register holds {view.cells[CELL].spend.g}, but {left} left")
+        check_periods(self.states[-1], self.left_in)
+        cell = view.cells[CELL]
+        held = cell.spend.g if cell.periods is None else cell.periods.total_g
+        if self.complete and held < left:
+            raise UnderCharged(f"the register holds {held}, but {left} left")
 
     # --- the log --------------------------------------------------------------------------------
 
@@ -179,7 +190,7 @@ class World:
 
     def _forget(self) -> None:
         """What was not on the disk is gone."""
-        plans = Map(dict.fromkeys(template().experiments, True))
+        plans = Map(dict.fromkeys(template(self.days).experiments, True))
         self.memory = Memory(plans=plans)
         self.nonce: str | None = None
         self.resumed_at: int | None = None
@@ -202,7 +213,7 @@ class World:
                     self.resumed_at = index
 
     def work(self) -> None:
-        register = MemoryRegister(self.home.disk)
+        register = MemoryRegister(self.home.disk, lambda: self.clock_ms)
         try:
             self._work(register)
         except Crash:
@@ -221,7 +232,7 @@ class World:
             self._standing(state),
             self.memory,
             LocalPolicy(),
-            state.log_time,
+            state.log_time if self.days is None else self.clock_ms,
         )
         self.complete = self.vouched and not any(isinstance(duty, Adopt) for duty in found)
         for duty in self.chance.sample(found, min(3, len(found))):
@@ -250,7 +261,7 @@ class World:
 
     def _standing(self, state: State) -> Standing:
         final = state.size if self.chance.random() < 0.8 else self.base
-        return Standing(final, True, self.vouched, approvals_seen())
+        return Standing(final, True, self.vouched, approvals_seen(self.days))
 
     def _do(self, duty: Duty, register: MemoryRegister, state: State) -> None:
         if isinstance(duty, Reserve):
@@ -315,7 +326,11 @@ class World:
     def _send(self, duty: Send, register: MemoryRegister) -> None:
         key = (duty.experiment, duty.dataset)
         ref = register.view.outbox[(*key, duty.round)]
-        self.released.setdefault((duty.experiment, duty.round), set()).add(ref.sha256)
+        gone = self.released.setdefault((duty.experiment, duty.round), set())
+        periods = register.view.cells[CELL].periods
+        if periods is not None and ref.sha256 not in gone:
+            note_left(self, periods, duty.experiment, duty.round)
+        gone.add(ref.sha256)
         self.moved = True
         self._maybe_crash()
         op = UpdateSubmitted(
@@ -349,7 +364,7 @@ class World:
     def _wind_down(self) -> None:
         """Everything ends, and is settled."""
         self.frailty = 0.0
-        for name in template().experiments:
+        for name in template(self.days).experiments:
             if not self.states[-1].experiments[name].ended:
                 end(self, name)
         self.rekey()

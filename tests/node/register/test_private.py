@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from node.errors import IntentsClosed
 from node.register.private import PrivateRegister
 from privacy.errors import BudgetExceeded, RefundTooLarge
 from privacy.filters import limit_for
+from privacy.periods import DAY_MS, Periods
 
 FEDERATION, OTHER = "f" * 64, "e" * 64
 FIRST, SECOND = "1" * 64, "2" * 64
@@ -171,3 +173,41 @@ def test_a_register_of_a_newer_release_is_refused(path: Path) -> None:
     connection.close()
     with pytest.raises(StoreUnusable, match="version 99"):
         PrivateRegister.open(path)
+
+
+def test_a_promise_that_renews_does_so_by_the_registers_own_clock_and_survives_restarts(
+    tmp_path: Path,
+) -> None:
+    month, now = 30 * DAY_MS, [0]
+    file = tmp_path / "renewing.db"
+
+    def opened() -> PrivateRegister:
+        return PrivateRegister.open(file, lambda: now[0])
+
+    with closing(opened()) as register:
+        register.add_cell(terms(), None, periods=Periods(30, 0))
+        register.reserve(FEDERATION, FIRST, DATASET, part(2, 3))
+        with pytest.raises(BudgetExceeded):
+            register.reserve(FEDERATION, SECOND, DATASET, part(2, 3))
+    now[0] = month
+    with closing(opened()) as register:
+        assert not register.view.admits(
+            part(2, 3), now[0]
+        )  # the first is open, and counts here, too
+        register.settle(FIRST, DATASET, part(1, 3))
+        register.settle(FIRST, DATASET, part(1, 3))  # said twice
+    now[0] = 2 * month
+    with closing(opened()) as register:
+        assert register.view.admits(part(2, 3), now[0])
+        register.reserve(FEDERATION, SECOND, DATASET, part(2, 3))
+    with closing(opened()) as register:
+        cell = register.view.cells[CELL]
+        (third,), (two,) = part(1, 3), part(2, 3)
+        assert cell.spend.g == two.g
+        assert cell.periods is not None
+        assert (cell.periods.number, cell.periods.earlier) == (2, 2)
+        assert cell.periods.open_g == two.g
+        assert cell.periods.total_g == 2 * two.g - third.g
+        now[0] = 0  # a clock that goes back
+        with pytest.raises(BudgetExceeded):
+            register.reserve(FEDERATION, OTHER, DATASET, part(2, 3))
