@@ -111,7 +111,7 @@ class DenseSum:
             raise JobRefused(
                 f"the model has {self.parameters} parameters, the weights {weights.shape}"
             )
-        np.take(weights, self._order, out=self._ordered, mode="clip")
+        np.take(weights, self._order, out=self._ordered, mode="wrap")
         np.copyto(self._flat.numpy(), self._ordered)
 
     def clipped_sum(self, taken: npt.NDArray[np.bool_] | None, sensitivity: int) -> IntVector:
