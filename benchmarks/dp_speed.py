@@ -17,8 +17,8 @@ at every step, and how long that takes depends on whether the allocator still ha
 clear new pages. ``page_faults`` counts those pages a step, so that a reader sees what moved a time;
 ``--allocator keeping`` lets glibc keep what was freed, for all contestants alike.
 
-The process has a training node's environment (``node.training.process.libraries``). What it says of
-OpenBLAS is for numpy, in which we multiply; torch, and so the other contestants, multiply by MKL.
+The process has a training process' environment (``node.training.process.environment``), and none of this shell's
+choices for OpenBLAS, which multiplies for us; torch, and so the other contestants, multiply by MKL.
 
 The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
 ``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -42,7 +41,7 @@ import numpy as np
 import torch
 
 from benchmarks.dp_contestants import contestants, opacus, ours_module
-from node.training.process.libraries import library_environment
+from node.training.process.environment import process_environment
 
 BATCHES = {
     "logistic-regression": (64, 512, 4096),
@@ -109,14 +108,12 @@ def memory(which: str) -> int:
 
 def alone(threads: int, allocator: str, *arguments: str) -> Iterator[Any]:
     """Run this module in a process with so many threads; give its lines."""
-    variables = library_environment()
+    variables = process_environment()
     variables |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     if allocator == "keeping":
         variables |= KEEPING
     command = [sys.executable, "-m", "benchmarks.dp_speed", *arguments]
-    done = subprocess.run(
-        command, env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     for line in done.stdout.splitlines():
         yield json.loads(line)
 

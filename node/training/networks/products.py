@@ -1,8 +1,8 @@
 """Matrix products of a tape, in the precisions and by the libraries that may make them.
 
-OpenBLAS (numpy's) multiplies fastest where a training process lets it use all of the processor
-(``node.training.process.libraries``), and there rounds a row alike wherever it stands; by other instructions it does
-not, in float32. MKL (torch's) does on most machines. ``DenseSum`` takes the first that passes its check.
+OpenBLAS (numpy's) multiplies fastest where the processor has AVX-512, and there rounds a row alike wherever it
+stands; by AVX2 it does not, in float32. MKL (torch's) does on most machines. ``DenseSum`` takes the first that passes
+its check.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger.entries.operations.plans import Purpose
 from node.errors import WorkerDied, WorkerError, WorkerMisbehaved
+from node.training.process.environment import process_environment
 from node.training.process.frames import (
     Answer,
     Charged,
@@ -50,13 +51,10 @@ from node.training.process.frames import (
     read_frame,
     write_frame,
 )
-from node.training.process.libraries import library_environment
 from privacy.selfaudit.checks import Report
 
 START_TIMEOUT_S = 180.0
 _CLOSE_TIMEOUT_S = 5.0
-_PACKAGES = Path(__file__).resolve().parents[3]
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CONSILIUM_TEST_FEDERATION")
 
 _M = TypeVar("_M", bound=Message)
 
@@ -267,10 +265,12 @@ class Worker:
         command = [sys.executable, "-P", "-m", "node.training.process.worker_process"]
         if self._test_noise is not None:
             command += ["--test-noise", str(self._test_noise)]
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        environment |= library_environment() | {"PYTHONPATH": str(_PACKAGES)}
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=process_environment(),
+            bufsize=0,
         )
         header, _ = self._receive(_deadline(START_TIMEOUT_S))
         ready = self._expect(header, Ready)
