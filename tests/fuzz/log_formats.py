@@ -12,7 +12,6 @@ from audit.errors import AuditError
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.tile_copy import open_tiles
 from audit.verification.verify import verify_at
-from coordinator.sequencing.head import SLOT, read_head, write_head
 from ledger.copies.bundle import Bundle, _frame_evidence, _Writer, read_bundle
 from ledger.copies.evidence import frame, judge_equivocation, judge_fork, read_fork, split
 from ledger.entries.entry import Body, frame_leaf, parse_body, parse_leaf
@@ -233,14 +232,6 @@ def _judge_equivocation(data: bytes) -> Any:
     return judge_equivocation(data, made.id, made.state.keys)
 
 
-def _head() -> list[bytes]:
-    path = samples.FOLDER / "head.note"
-    path.unlink(missing_ok=True)
-    for note in (samples.note(), samples.federation().checkpoint()):
-        write_head(path, note)
-    return [path.read_bytes(), bytes(2 * SLOT)]
-
-
 _ENTRY = "ledger.entries.entry."
 _VALUE = "ledger.formats.value."
 _NOTE = "ledger.formats.note."
@@ -371,11 +362,6 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser(
         "equivocation", (), _fork, _judge_equivocation, (*_SIGNED, NotConsistent), without=READS,
-    ),
-    Parser(
-        "head-file", ("coordinator.sequencing.head.read_head",), _head,
-        lambda data: read_head(samples.in_file("head", data)), (),
-        without="of two places the newer whole one counts, and none that is torn",
     ),
     Parser(
         "base64", ("ledger.formats.strict.decode_b64",), lambda: [b"", b"AA==", b"AAAB"],

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz import documents, doors, log_formats, messages, pledges
+from tests.fuzz import documents, doors, kept, log_formats, messages, pledges
 from tests.fuzz.parser import Parser
 
 PARSERS: dict[str, Parser] = {
@@ -18,6 +18,7 @@ PARSERS: dict[str, Parser] = {
         *messages.PARSERS,
         *pledges.PARSERS,
         *doors.PARSERS,
+        *kept.PARSERS,
     )
 }
 
@@ -44,6 +45,9 @@ ELSEWHERE: dict[str, str] = {
     "ledger.exchange.home.MemberHome.open_replica": "opens a home, whose files are here one by one",
     "ledger.copies.succession.read_proposal": "`parse_canonical` on bodies, which `entry-body` tries",
     "ledger.experiment.masked.open_sum": "takes a typed round",
+    "ledger.rules.reverify.read_rows": "rows of the own store, whose bytes `leaf` and `entry-body` try",
+    "node.training.rounds.train.FastSum.load": "numbers that `unpack_model` read",
+    "node.training.sums.composed.ComposedSum.load": "numbers that `unpack_model` read",
     "node.training.sums.dense.DenseSum.load": "numbers that `unpack_model` read",
     "node.training.rounds.train.load_weights": "numbers that `unpack_model` read",
     "ledger.experiment.adaptive_clip.split": "arithmetic",
