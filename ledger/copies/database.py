@@ -278,6 +278,8 @@ def _sqlite_path(url: URL) -> Path:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own BEGIN comes late and only before writes; _begin_sqlite says it instead.
     connection.isolation_level = None
+    # Text that is not UTF-8 would fail a whole page of rows, and tell nobody which one has it.
+    connection.text_factory = _read_text
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",  # first: switching to WAL may have to wait
         "journal_mode = WAL",
@@ -287,6 +289,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "trusted_schema = OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _read_text(stored: bytes) -> str:
+    """What a text column holds; a character that no value here has stands for what is not UTF-8."""
+    return stored.decode("utf-8", "replace")
 
 
 def _begin_sqlite(connection: Connection) -> None:

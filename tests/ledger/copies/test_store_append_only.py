@@ -68,6 +68,8 @@ def read_all(log: LogStore) -> None:
         ("entries.key", "x'00'", "entry 0, column key, holds bytes"),
         ("entries.seq", "'text'", "entry 0, column seq, holds str"),
         ("entries.seq", "x'00'", "entry 0, column seq, holds bytes"),
+        ("entries.body", "CAST(x'1bff' AS TEXT)", "entry 0, column body, holds str"),
+        ("conflicts.evidence", "CAST(x'ff' AS TEXT)", "conflict 1, column evidence, holds str"),
         ("checkpoints.note", "CAST(note AS TEXT)", "checkpoint of size 2, column note, holds str"),
         ("finals.note", "7.5", "final of size 2, column note, holds float"),
         ("conflicts.kind", "x'00'", "conflict 1, column kind, holds bytes"),
@@ -91,6 +93,25 @@ def test_a_column_of_another_type_is_named_with_its_place(
     execute(url, f"UPDATE {table} SET {name} = {wrong} WHERE {first}")
     with pytest.raises(StoreCorrupt, match=said):
         read_all(log)
+    log.close()
+
+
+def test_text_that_is_not_utf8_spoils_its_own_row_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    log = LogStore.open(url)
+    log.append(0, rows(0, 4))
+    execute(url, "DROP TRIGGER entries_no_update")
+    execute(url, """UPDATE entries SET key = CAST(x'1bff' AS TEXT) WHERE "index" = 2""")
+    found = list(log.rows())
+    assert found[:2] + found[3:] == rows(0, 2) + rows(3, 4)
+    assert found[2].body == row(2).body
+    assert found[2].key != row(2).key
+    execute(url, """UPDATE entries SET body = CAST(x'1bff' AS TEXT) WHERE "index" = 2""")
+    reading = log.rows()
+    assert [next(reading), next(reading)] == rows(0, 2)
+    with pytest.raises(StoreCorrupt, match="entry 2, column body, holds str") as caught:
+        next(reading)
+    assert str(caught.value).isprintable()
     log.close()
 
 
