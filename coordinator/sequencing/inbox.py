@@ -1,6 +1,7 @@
 """What waits for the sequencer's thread: put in by any thread, taken out by one, a batch at a time.
 
-Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped.
+Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped. Nothing is
+taken back: who waits may go (a server that stops cancels its requests), and it is done all the same.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ class Inbox:
 
     def _put(self, item: Work) -> None:
         """Let something wait, or refuse it when the door is closed or too much waits already."""
+        # Cancelled now, it could not be answered, and whoever answers would fall over that.
+        item.future.set_running_or_notify_cancel()
         refusal: CoordinatorError = NotSequencing("the coordinator has stopped")
         with self._door:
             full = self._waiting >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from coordinator.errors import NotSequencing, Overloaded, QuotaExceeded, RolledBack
 from coordinator.sequencing.inbox import Inbox
 from coordinator.sequencing.quota import Quota
+from coordinator.sequencing.sequencer import Sequencer
 from ledger.copies.store import LogStore
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import (
@@ -107,6 +110,43 @@ def test_what_waits_becomes_durable_in_one_transaction(
     assert indexes == list(range(federation.log.size, federation.log.size + 40))
     assert sum(batches) == 40
     assert len(batches) < 40
+
+
+def test_whoever_goes_while_an_answer_is_on_its_way_stops_nothing(
+    federation: Federation, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a server that is told to stop cancels the requests that still wait for a slow disk."""
+    append, slow, fast = LogStore.append, threading.Event(), threading.Event()
+
+    def slowly(self: LogStore, *batch: Any) -> int:
+        slow.set()
+        assert fast.wait(PATIENCE_S)
+        return append(self, *batch)
+
+    monkeypatch.setattr(LogStore, "append", slowly)
+    entries = [
+        federation.entry(steward_of(name), reviewed(federation)) for name in ("basel", "bern")
+    ]
+
+    async def go_away(sequencer: Sequencer) -> None:
+        for waiting in (
+            sequencer.say(TimeNoted(type="time.noted")),
+            sequencer.examine(sequencer.view.note),
+        ):
+            asyncio.wrap_future(waiting).cancel()
+        await asyncio.sleep(0)
+
+    with sequencing(federation, home) as sequencer:
+        first = sequencer.submit(entries[0].leaf)
+        assert slow.wait(PATIENCE_S)
+        asyncio.run(go_away(sequencer))
+        second = sequencer.submit(entries[1].leaf)
+        fast.set()
+        assert first.result(PATIENCE_S).applied
+        assert second.result(PATIENCE_S).applied
+        assert sequencer.submit(entries[0].leaf).result(PATIENCE_S) == first.result()
+        assert sequencer.view.stopped is None
+        assert sequencer.view.size == federation.log.size + 3
 
 
 def test_the_coordinator_speaks_at_its_place_in_the_order(
