@@ -129,11 +129,8 @@ def test_whoever_goes_while_an_answer_is_on_its_way_stops_nothing(
     ]
 
     async def go_away(sequencer: Sequencer) -> None:
-        for waiting in (
-            sequencer.say(TimeNoted(type="time.noted")),
-            sequencer.examine(sequencer.view.note),
-        ):
-            asyncio.wrap_future(waiting).cancel()
+        asyncio.wrap_future(sequencer.say(TimeNoted(type="time.noted"))).cancel()
+        asyncio.wrap_future(sequencer.examine(sequencer.view.note)).cancel()
         await asyncio.sleep(0)
 
     with sequencing(federation, home) as sequencer:
