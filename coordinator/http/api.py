@@ -39,6 +39,7 @@ from ledger.entries.operations.experiments import ModelDownloaded
 from ledger.errors import MalformedInput, OutsideTree
 from ledger.exchange.http_auth import NonceCache
 from ledger.exchange.messages import CHUNK, LEAF_TYPE
+from ledger.formats.merkle import MAX_SIZE
 from ledger.formats.strict import encode_b64
 from ledger.formats.witness import MAX_REQUEST
 from ledger.rules.finality import standing_quorum
@@ -105,8 +106,8 @@ def _add_log(app: FastAPI, services: Services) -> None:
     @app.get("/v1/log")
     async def log(
         request: Request,
-        size: int = Query(ge=0),
-        final: int = Query(0, ge=0),
+        size: int = Query(ge=0, le=MAX_SIZE),
+        final: int = Query(0, ge=0, le=MAX_SIZE),
         wait: float = Query(0.0, ge=0.0, le=LONGEST_WAIT_S),
     ) -> Response:
         services.presence.note(_member(services, request, b""))
@@ -133,7 +134,7 @@ def _add_log(app: FastAPI, services: Services) -> None:
         )
 
     @app.post("/v1/cosignatures")
-    async def cosignatures(request: Request, size: int = Query(ge=1)) -> Response:
+    async def cosignatures(request: Request, size: int = Query(ge=1, le=MAX_SIZE)) -> Response:
         lines = await take_body(request, MAX_REQUEST)
         await asyncio.wrap_future(sequencer.cosign(size, lines))
         return Response(status_code=204)

@@ -206,6 +206,20 @@ def test_nonsense_is_refused_in_the_same_shape(serving: Serving) -> None:
     assert refusal(httpx.delete(serving.url + "/v1/entries"))[0] == 405
 
 
+def test_a_strangers_request_with_a_number_beyond_every_log_stops_nobody(serving: Serving) -> None:
+    """Whoever reads a checkpoint knows what a witness's line looks like; none of this needs a key."""
+    serving.cosign(node_of("basel"))
+    note = httpx.get(f"{serving.url}/v1/checkpoint").content
+    line = next(each for each in note.splitlines(keepends=True) if b"basel-node" in each)
+    for size in (serving.federation.log.size + 1, 2**53 - 1, 2**63, 10**30):
+        answer = httpx.post(f"{serving.url}/v1/cosignatures?size={size}", content=line)
+        known = (409, "NotConsistent") if size < 2**53 else (400, "MalformedInput")
+        assert refusal(answer)[:2] == known
+    for query in (f"size=0&final={2**63}", f"size={2**63}"):
+        assert refusal(httpx.get(f"{serving.url}/v1/log?{query}"))[0] == 400
+    assert serving.coordinator.sequencer.view.stopped is None
+
+
 def test_health_and_metrics_are_public_and_tell_sizes_only(serving: Serving) -> None:
     assert httpx.get(serving.url + "/healthz").json() == {"alive": True}
     assert httpx.get(serving.url + "/readyz").json()["ready"] is True

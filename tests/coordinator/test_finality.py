@@ -80,9 +80,17 @@ def test_a_strangers_cosignature_is_refused_and_an_unknown_size_too(
             sequencer.cosign(size, line(federation, steward_of("basel"), note)).result(PATIENCE_S)
         with pytest.raises(NotConsistent, match="signed none of that size"):
             sequencer.cosign(size + 1, line(federation, "bern-node", note)).result(PATIENCE_S)
+        for beyond in (
+            2**53 - 1,
+            2**63,
+            10**30,
+        ):  # no entry has such a number, nor SQLite's integers
+            with pytest.raises(NotConsistent, match="signed none of that size"):
+                sequencer.cosign(beyond, line(federation, "bern-node", note)).result(PATIENCE_S)
         bad = line(federation, "bern-node", _signed_at(federation, size - 1))
         with pytest.raises(BadSignature, match="bern-node"):
             sequencer.cosign(size, bad).result(PATIENCE_S)
+        assert sequencer.view.stopped is None
 
 
 def test_a_checkpoint_nobody_waits_for_is_not_final_at_once_and_one_somebody_needs_is(
