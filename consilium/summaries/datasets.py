@@ -144,6 +144,17 @@ def cell_summary(cell: Cell) -> CellSummary:
     )
 
 
+def budget_row(cell: CellBudgetSummary) -> dict[str, object]:
+    """A cell as a row of a table whose headings say the units; what has lines of its own is left out."""
+    apart = ("curve", "purposes", "refresh", "left", "attacker_gain_at_1_percent", "more_like_last")
+    return {
+        **{name: value for name, value in cell.items() if name not in apart},
+        "left (% of wider lane)": round(100 * cell["left"], 1),
+        "attacker hits at 1 % false alarms (%)": round(100 * cell["attacker_gain_at_1_percent"], 1),
+        "more_like_last (experiments)": cell["more_like_last"],
+    }
+
+
 def dataset_budget_summary(state: State, dataset: Dataset) -> DatasetBudgetSummary:
     """Summarise what a dataset's patients were promised, what is spent, and what still fits.
 

@@ -62,6 +62,18 @@ def test_a_datasets_budget_says_how_many_more_experiments_fit(run: Run, finished
     assert "epsilon of what is spent, at each delta:" in said
 
 
+def test_a_datasets_budget_has_units_in_its_headings(run: Run, finished: Finished) -> None:
+    name = ("dataset", "budget", "basel-heart", "--at", finished.home)
+    (cell,) = json.loads(run(*name, "--json").out)["cells"]
+    heading, row = run(*name).out.splitlines()[:2]
+    assert heading.split("  ")[-1].strip() == "more_like_last (experiments)"
+    assert "left (% of wider lane)" in heading
+    assert "attacker hits at 1 % false alarms (%)" in heading
+    left, gain = row.split()[-3:-1]
+    assert float(left) == round(100 * cell["left"], 1)
+    assert float(gain) == round(100 * cell["attacker_gain_at_1_percent"], 1)
+
+
 def test_an_unknown_dataset_is_refused_with_the_known_ones(run: Run, finished: Finished) -> None:
     said = run("dataset", "show", "geneva-heart", "--at", finished.home)
     assert said.code == 2

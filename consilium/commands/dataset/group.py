@@ -219,7 +219,7 @@ def budget(
     from consilium.actions.reading import open_view
     from consilium.naming import the_dataset
     from consilium.settings import load_settings
-    from consilium.summaries.datasets import dataset_budget_summary, refresh_lines
+    from consilium.summaries.datasets import budget_row, dataset_budget_summary, refresh_lines
     from consilium.terminal import say_line, show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -228,8 +228,7 @@ def budget(
     if as_json:
         show_json(found)
         return
-    apart = ("curve", "purposes", "refresh")
-    shown = [{k: v for k, v in cell.items() if k not in apart} for cell in found["cells"]]
+    shown = [budget_row(cell) for cell in found["cells"]]
     show_table("cells", shown)
     if any(cell["purposes"] for cell in found["cells"]):
         parts = [{"cell": cell["cell"], **p} for cell in found["cells"] for p in cell["purposes"]]
