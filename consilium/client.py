@@ -62,7 +62,8 @@ class Progress:
     Attributes:
         status: proposed, running, completed, released or stopped.
         reason: why it stopped, or None.
-        round, rounds: the round that is under way or due, of all.
+        round, rounds: the round that is under way or due, of all, measuring ones included.
+        training_rounds: those that train, which are the spec's rounds.
         kind: of that round, or None when none is open.
         attempt: of that round.
         waiting_for: datasets whose answer is missing.
@@ -73,6 +74,7 @@ class Progress:
     reason: str | None
     round: int
     rounds: int
+    training_rounds: int
     kind: RoundKind | None
     attempt: int
     waiting_for: tuple[str, ...]
@@ -272,6 +274,7 @@ def progress_of(experiment: ExperimentState) -> Progress:
         reason=experiment.reason,
         round=min(experiment.next_round, rounds),
         rounds=rounds,
+        training_rounds=plan.rounds,
         kind=None if under_way is None else under_way.kind,
         attempt=experiment.next_attempt if under_way is None else under_way.attempt,
         waiting_for=() if under_way is None else tuple(sorted(waiting_for(experiment))),

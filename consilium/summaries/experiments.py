@@ -24,6 +24,7 @@ class ExperimentSummary(TypedDict):
     researcher: str
     round: int
     rounds: int
+    training_rounds: int
     asked: list[str]
     approved: list[str]
     refused: dict[str, str]
@@ -44,6 +45,7 @@ def experiment_summary(experiment: Experiment) -> ExperimentSummary:
         researcher=experiment.researcher,
         round=min(experiment.next_round, rounds),
         rounds=rounds,
+        training_rounds=plan.rounds,
         asked=[site.dataset for site in plan.sites],
         approved=sorted(experiment.approvals),
         refused=refused,
@@ -69,6 +71,14 @@ def plan_sites(plan: Plan) -> list[dict[str, str | float | int]]:
     return rows
 
 
+def round_words(number: int, training_rounds: int) -> str:
+    """A plan's n-th round as a researcher counts: training rounds as the spec has them, then what follows them."""
+    if number <= training_rounds:
+        return f"{number}/{training_rounds}"
+    after = "evaluation" if number == training_rounds + 1 else "baseline"
+    return f"{training_rounds}/{training_rounds}, {after}"
+
+
 def experiment_row(summary: ExperimentSummary) -> dict[str, str | float | None]:
     """An experiment's summary as one row of a table."""
     refused = ", ".join(f"{name}: {reason}" for name, reason in summary["refused"].items())
@@ -79,7 +89,7 @@ def experiment_row(summary: ExperimentSummary) -> dict[str, str | float | None]:
         "status": status,
         "round": None
         if summary["status"] == "proposed"
-        else f"{summary['round']}/{summary['rounds']}",
+        else round_words(summary["round"], summary["training_rounds"]),
         "researcher": summary["researcher"],
         "epsilon": summary["epsilon"],
         "approved": f"{len(summary['approved'])} of {len(summary['asked'])}",

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consilium.actions.speaking import open_member
 from consilium.client import Client
 from consilium.client import Progress as Standing
 from consilium.errors import RunFailed
 from consilium.settings import Settings
+from consilium.summaries.experiments import round_words
 from consilium.terminal import note
 
 
@@ -52,7 +53,6 @@ def show_progress(name: str, standings: Iterable[Standing]) -> Standing | None:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -76,7 +76,9 @@ def describe(standing: Standing) -> str:
         return f"waiting for stewards; approved: {', '.join(standing.approved) or 'none'}"
     if standing.status != "running":
         return standing.status
-    kind = standing.kind or "between rounds"
-    attempt = f", attempt {standing.attempt}" if standing.attempt > 1 else ""
+    doing = {"train": "training", None: "between rounds"}.get(standing.kind, "")
+    attempt = f"attempt {standing.attempt}" if standing.attempt > 1 else ""
+    state = ", ".join(part for part in (doing, attempt) if part)
     waiting = f", waiting for {', '.join(standing.waiting_for)}" if standing.waiting_for else ""
-    return f"round {standing.round} of {standing.rounds} ({kind}{attempt}){waiting}"
+    words = round_words(standing.round, standing.training_rounds)
+    return f"round {words}{f' ({state})' if state else ''}{waiting}"
