@@ -122,7 +122,8 @@ class _Draws:
             room = np.empty(more + _FEW, dtype=np.int64)
             room[:left], self._room = self._ahead, room
         else:
-            self._room[:left] = self._ahead  # few, and far behind
+            self._room[:left] = self._ahead  # few
+        self._ahead = self._room[:left]  # where they are now, also if no more can be drawn
         sampler.fill(self._room[left : left + more])
         self._ahead = self._room[: left + more]
 

@@ -180,3 +180,23 @@ def test_an_impossible_bound_is_refused(bound: Any) -> None:
 def test_a_draw_out_of_range_is_refused_by_name(call: Any, field: str) -> None:
     with pytest.raises(InvalidEvent, match=f"event field '{field}'"):
         call(SecureRandom())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_draw_ahead_that_fails_repeats_none_of_what_was_left(
+    source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = source()
+    for _ in range(2):
+        rng.gaussian_integers(2**40, 1)
+    left = len(rng._ahead)
+    expected = rng._ahead.copy()
+
+    def no_memory(result: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rng._sampler, "fill", no_memory)
+        with pytest.raises(MemoryError):
+            rng.gaussian_integers(2**40, left + 1)
+    assert np.array_equal(rng.gaussian_integers(2**40, left), expected)
