@@ -9,6 +9,7 @@ that lasts is in the log and the blob store.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ LONGEST_WAIT_S = 30.0
 SMALL_BLOB = 1024 * 1024
 """Blobs up to this size are read in one piece."""
 NOTE_TYPE = "text/plain; charset=utf-8"
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +312,10 @@ def _range_start(request: Request, size: int) -> int:
     stated = request.headers.get("range")
     if stated is None:
         return 0
-    text = stated.removeprefix("bytes=").removesuffix("-")
-    if not (text.isascii() and text.isdigit()) or stated != f"bytes={text}-" or int(text) >= size:
+    found = _RANGE.fullmatch(stated)
+    if found is None or int(found[1]) >= size:
         raise MalformedInput("range", "only bytes=N- within the blob is understood")
-    return int(text)
+    return int(found[1])
 
 
 def _within(size: int, end: int) -> None:

@@ -86,6 +86,16 @@ def test_a_released_model_is_in_the_log_before_it_leaves(serving: Serving) -> No
     assert taken == [RESEARCHER, steward_of("bern")]
 
 
+@pytest.mark.parametrize("range_", ["bytes=-5", "bytes=0-4", "bytes=" + "9" * 5000 + "-", "10"])
+def test_a_range_that_is_not_understood_is_refused(serving: Serving, range_: str) -> None:
+    experiment = next(iter(serving.federation.state.experiments.values()))
+    url, headers, _ = raw(
+        serving, "GET", f"/v1/blobs/{experiment.model.sha256}", handle=steward_of("bern")
+    )
+    answer = httpx.get(url, headers=headers | {"range": range_})
+    assert refusal(answer)[:2] == (400, "MalformedInput")
+
+
 def test_another_hospitals_update_is_not_handed_out(serving: Serving) -> None:
     update = next(
         e.body.op.update
