@@ -148,6 +148,28 @@ def test_the_page_holds_what_the_json_holds(found: Verification) -> None:
             assert shown or (len(said) > 14 and said[:8] in text), value
 
 
+def test_the_page_has_one_line_for_each_use_and_then_a_line_for_each_update(
+    found: Verification,
+) -> None:
+    report = data_use_report(found, "basel-heart", now_ms=NOW_MS, by="a test")
+    page = data_use_html(report)
+    uses = page.split('id="uses"')[1].split("</table>")[0]
+    rows = [row for row in uses.split("<tr>") if 'scope="row"' in row]
+    assert len(rows) == len(report.uses)
+    for use, row in zip(report.uses, rows, strict=True):
+        assert use.name in row
+        assert use.asked_by.handle in row
+        assert use.purpose in row
+        assert f"{use.rounds_run} of {use.rounds_offered}" in row
+    each = page.split('id="each"')[1].split("</table>")[0]
+    rows = [row for row in each.split("<tr>") if 'scope="row"' in row]
+    assert len(rows) == len(report.outflows)
+    for outflow, row in zip(report.outflows, rows, strict=True):
+        assert outflow.sha256 in row
+        assert f"#{outflow.entry}<" in row
+        assert outflow.counted in row
+
+
 def test_a_standalone_page_needs_nothing_from_elsewhere(found: Verification) -> None:
     page = data_use_html(data_use_report(found, "basel-heart", now_ms=NOW_MS, by="a test"))
     assert "<script" not in page
