@@ -196,7 +196,7 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
             refuse_erased(sequencer.view.state, sha256, whole)
         uploads = services.uploads
         if whole is None or blobs.size(sha256) is None:
-            uploads.claim(handle, sha256, total)
+            uploads.claim(handle, sha256, total, offset)
         try:
             answer = await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
         except MalformedInput:

@@ -87,7 +87,7 @@ class Uploads:
                     coming[sha256] = total
         self._journal.rewrite(self._held())
 
-    def claim(self, handle: str, sha256: str, total: int) -> None:
+    def claim(self, handle: str, sha256: str, total: int, offset: int = 0) -> None:
         """Count a blob that a member begins to bring, or goes on with.
 
         Args:
@@ -95,6 +95,8 @@ class Uploads:
             sha256: the blob.
             total: its bytes, as the member states them; no more than that are taken. What was stated
                 before holds too: those bytes may be here.
+            offset: where its next part begins. What is before it is on the disk already, and asks
+                for no room again; a part that begins elsewhere is not stored.
 
         Raises:
             StorageExceeded: it holds too much that no entry names.
@@ -112,7 +114,7 @@ class Uploads:
             new and len(coming) + len(whole) >= limits.blobs
         ):
             raise StorageExceeded(handle, limit=limits.unnamed, most=limits.blobs)
-        if self._free() - total < limits.keep_free:
+        if self._free() - (total - offset) < limits.keep_free:
             raise DiskFull(limits.keep_free)
         self._charge(handle, max(0, total - known))
         self.hold(handle, sha256, total)

@@ -206,6 +206,17 @@ def test_a_member_brings_so_much_a_day_and_no_more_named_or_not() -> None:
     uploads.claim("basel", "c", 10)
 
 
+def test_an_upload_for_which_there_was_room_is_not_refused_for_the_room_that_it_took() -> None:
+    disk = [1000]
+    uploads = Uploads(UploadLimits(2**40, keep_free=100), lambda _: False, free=lambda: disk[0])
+    for offset in range(0, 900, 100):
+        uploads.claim("basel", "a", 900, offset)
+        disk[0] -= 100
+    assert disk == [100]
+    with pytest.raises(DiskFull):
+        uploads.claim("bern", "b", 1)
+
+
 def test_uploads_leave_the_log_its_room_on_the_disk(tmp_path: Path) -> None:
     uploads = Uploads(UploadLimits(2**40, keep_free=100), lambda _: False, free=lambda: 150)
     uploads.claim("basel", "a", 50)
