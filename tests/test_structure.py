@@ -14,10 +14,6 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("privacy", "ledger", "node", "coordinator", "audit", "consilium")
 MOST_LINES = 400
 MOST_MODULES = 30
-LONGER = {
-    "tests/adversary/test_finality.py": 430,
-}
-"""Tests that are still longer, each with its own bound."""
 WRITES = re.compile(r"""\.write_(?:bytes|text)\(|open\([^)]*["'][wxa]b?["']|O_WRONLY""")
 FLUSH = {
     "ledger/copies/whole_file.py": "what all others use",
@@ -51,8 +47,7 @@ def test_no_test_is_longer_than_a_reader_follows() -> None:
         str(file.relative_to(ROOT)): len(file.read_text().splitlines())
         for file in sorted((ROOT / "tests").rglob("*.py"))
     }
-    over = {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, MOST_LINES)}
-    assert over == {}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 def test_no_folder_holds_more_modules_than_a_reader_surveys() -> None:

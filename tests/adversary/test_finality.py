@@ -3,8 +3,6 @@ left or was put out between two of them; and what a sender adds to a note gets i
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,18 +19,12 @@ from ledger.copies.store import LogStore
 from ledger.entries.operations.log import TimeNoted
 from ledger.errors import LedgerError, NotWitnessed
 from ledger.formats.checkpoint import (
-    Checkpoint,
     cosign,
-    log_verifier,
-    sign_checkpoint,
 )
 from ledger.formats.cosigned import keep_known
-from ledger.formats.keys import KeyRing
 from ledger.formats.note import (
-    COSIGNATURE_V1,
     Note,
     NoteSignature,
-    VerifierKey,
     key_id_of,
     parse_note,
 )
@@ -49,6 +41,14 @@ from ledger.rules.state import State
 from tests.adversary.changes import endorsed, expulsion
 from tests.adversary.membership import Members, with_witness
 from tests.adversary.registry import attack
+from tests.adversary.witness_lines import (
+    bare_note,
+    current_lines,
+    line_by,
+    log_of,
+    old_lines,
+    with_name,
+)
 from tests.adversary.world import World
 from tests.federation import COORDINATOR, HOSPITALS, Federation, node_of, steward_of
 from tests.ledger.rules.test_fold_members import anew, rotation
@@ -378,46 +378,3 @@ def test_a_line_whose_id_collides_with_another_key_is_its_makers(
 
 
 # --- notes ----------------------------------------------------------------------------------------
-
-
-def log_of(federation: Federation) -> VerifierKey:
-    key = federation.rings[COORDINATOR].log
-    assert key is not None
-    return log_verifier(federation.origin, key.public)
-
-
-def bare_note(federation: Federation) -> bytes:
-    key = federation.rings[COORDINATOR].log
-    assert key is not None
-    tree = federation.log.tree
-    return sign_checkpoint(key, Checkpoint(federation.origin, federation.log.size, tree.root()))
-
-
-def line_by(federation: Federation, ring: KeyRing) -> bytes:
-    name = witness_name(federation.origin, ring.handle)
-    return cosign(bare_note(federation), ring.witness, name, federation.now_ms // 1000)
-
-
-def current_lines(members: Members, chosen: int) -> bytes:
-    """Cosignatures of some nodes that are there, by the keys that they have."""
-    nodes = [n for at, n in enumerate(members.nodes()) if chosen >> at & 1]
-    rings = [members.federation.rings[node.handle] for node in nodes]
-    return b"".join(line_by(members.federation, ring) for ring in rings)
-
-
-def old_lines(members: Members, chosen: int) -> bytes:
-    """Cosignatures by keys that nodes have or had."""
-    rings = [ring for _, held in sorted(members.held.items()) for ring in held]
-    picked: Sequence[KeyRing] = [r for at, r in enumerate(rings) if chosen >> (at % 8) & 1]
-    return b"".join(line_by(members.federation, ring) for ring in picked)
-
-
-def with_name(federation: Federation, line: NoteSignature, handle: str) -> NoteSignature:
-    """The same signature as if by somebody else."""
-    name = witness_name(federation.origin, handle)
-    public = next(
-        ring.witness.public
-        for ring in federation.rings.values()
-        if key_id_of(line.name, COSIGNATURE_V1, ring.witness.public) == line.key_id
-    )
-    return dataclasses.replace(line, name=name, key_id=key_id_of(name, COSIGNATURE_V1, public))
