@@ -25,7 +25,7 @@ from audit.reports.outcomes import (
     last_decision,
     outcome_for,
     outcome_of,
-    rounds_offered,
+    rounds_in_words,
     rounds_served,
 )
 from audit.reports.sentences.told import organisation_name
@@ -87,8 +87,7 @@ class SiteRow:
     decided_at_ms: int | None
     decision_entry: int | None
     condition: str
-    offered: int
-    served: int
+    rounds: str
     outcome: Outcome
     epsilon: float
     limit: float
@@ -230,8 +229,7 @@ def site_rows(found: Verification, experiment: ExperimentRecord) -> list[SiteRow
                 decided_at_ms=decision.said.at_ms if decision else None,
                 decision_entry=decision.said.index if decision else None,
                 condition=condition,
-                offered=rounds_offered(experiment, dataset),
-                served=rounds_served(experiment, dataset),
+                rounds=rounds_in_words(experiment, dataset),
                 outcome=outcome_for(experiment, dataset),
                 epsilon=experiment_epsilon(experiment, dataset, found.state),
                 limit=budget.worst.limit,
@@ -270,7 +268,7 @@ def _dataset_row(found: Verification, name: str) -> DatasetRow:
         organisation=record.organisation,
         declared=terms.declared_train + terms.declared_test,
         budget=dataset_budget(found.history, found.state, name),
-        uses=sum(rounds_served(e, name) > 0 for e in experiments),
+        uses=sum(bool(rounds_served(e, name)) for e in experiments),
         last_use_ms=max(times, default=None),
         withdrawn=record.withdrawn is not None,
     )
@@ -280,11 +278,6 @@ def _use(found: Verification, experiment: ExperimentRecord, dataset: str) -> Use
     spec = spec_of(found, experiment)
     decision = last_decision(experiment, dataset)
     times = [u.said.at_ms for u in experiment.all_updates if u.dataset == dataset]
-    counted = [r.terms.round for r in experiment.rounds if dataset in r.counted()]
-    rounds = ""
-    if counted:
-        first, last = min(counted), max(counted)
-        rounds = f"round {first}" if first == last else f"rounds {first}–{last}"
     said = "not answered yet"
     if decision is not None:
         verb = "approved" if decision.approved else "refused"
@@ -298,7 +291,7 @@ def _use(found: Verification, experiment: ExperimentRecord, dataset: str) -> Use
         asked_by=f"{experiment.said.author}, {organisation_name(experiment.said.organisation)}",
         decision=said,
         decided_at_ms=decision.said.at_ms if decision else None,
-        rounds=rounds,
+        rounds=rounds_in_words(experiment, dataset),
         first_ms=min(times, default=None),
         outcome=outcome_for(experiment, dataset),
         epsilon=experiment_epsilon(experiment, dataset, found.state),

@@ -22,6 +22,7 @@ from audit.reports.contribution.form import ContributionReport
 from audit.reports.data_use_form import DataUseReport
 from audit.reports.sentences.told import organisation_name
 from audit.verification.findings import TITLES
+from ledger.experiment.round_words import round_name
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -45,6 +46,7 @@ def environment() -> Environment:
         short=lambda text: f"{text[:8]}…{text[-4:]}" if len(text) > 14 else text,
         many=many,
         org=organisation_name,
+        round_name=round_name,
         figure=figure_words,
         spread=spread_words,
         nicely=lambda text: str(text).replace("_", " "),

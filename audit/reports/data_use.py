@@ -27,9 +27,10 @@ from audit.reports.outcomes import (
     in_words,
     last_decision,
     outcome_for,
-    rounds_offered,
+    rounds_in_words,
     rounds_served,
     rounds_trained,
+    times_asked,
 )
 from audit.reports.outflows import outflows_of, totals_of
 from audit.reports.periods import renewal_block
@@ -170,6 +171,7 @@ def _use(found: Verification, record: DatasetRecord, experiment: ExperimentRecor
     times = [u.said.at_ms for u in experiment.all_updates if u.dataset == dataset]
     terms = experiment.sites[dataset].terms
     held = experiment.held.get(dataset)
+    trained = rounds_trained(experiment, dataset)
     missing = "its specification is not in this copy"
     return Use(
         experiment=experiment.id,
@@ -191,8 +193,10 @@ def _use(found: Verification, record: DatasetRecord, experiment: ExperimentRecor
             decision.epsilon_max_micro / 1e6 if decision and decision.approved else None
         ),
         scope_until_ms=decision.until_ms if decision and decision.approved else None,
-        rounds_offered=rounds_offered(experiment, dataset),
-        rounds_run=rounds_served(experiment, dataset),
+        rounds=rounds_in_words(experiment, dataset),
+        rounds_trained=trained,
+        rounds_measured=len(rounds_served(experiment, dataset)) - trained,
+        times_asked=times_asked(experiment, dataset),
         first_use_ms=min(times, default=None),
         last_use_ms=max(times, default=None),
         declared_patients=terms.declared_train + terms.declared_test,

@@ -109,7 +109,13 @@ class DatasetBlock(Part):
 
 
 class Use(Part):
-    """Block 3: an experiment that asked for the dataset."""
+    """Block 3: an experiment that asked for the dataset.
+
+    Attributes:
+        rounds: that it served, in words, as the spec counts them.
+        rounds_trained, rounds_measured: their numbers, training apart from evaluation and baseline.
+        times_asked: attempts at rounds of any kind whose cohort named it.
+    """
 
     experiment: str
     entry: int
@@ -128,8 +134,10 @@ class Use(Part):
     scope_rounds: int
     scope_epsilon_max: float | None
     scope_until_ms: int | None
-    rounds_offered: int
-    rounds_run: int
+    rounds: str
+    rounds_trained: int
+    rounds_measured: int
+    times_asked: int
     first_use_ms: int | None
     last_use_ms: int | None
     declared_patients: int
@@ -149,6 +157,7 @@ class Outflow(Part):
     at_ms: int
     experiment: str
     round: int
+    round_name: str
     kind: str
     recipient: str
     bytes: int

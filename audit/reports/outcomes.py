@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from audit.verification.records import Decision, ExperimentRecord
+from ledger.experiment.round_words import served_words
 
 Tone = Literal["good", "warn", "bad", "plain"]
 
@@ -76,7 +77,7 @@ def outcome_for(experiment: ExperimentRecord, dataset: str) -> Outcome:
     last = last_decision(experiment, dataset)
     served = rounds_served(experiment, dataset)
     if last is not None and not last.approved:
-        text = "refused" if served == 0 else "approval taken back"
+        text = "approval taken back" if served else "refused"
         return Outcome(text, "bad", in_words(last.reason or "other"))
     if dataset not in experiment.held:
         said = [op.reason for _, op in experiment.node_refusals if op.dataset == dataset]
@@ -94,17 +95,21 @@ def last_decision(experiment: ExperimentRecord, dataset: str) -> Decision | None
     return found[-1] if found else None
 
 
-def rounds_served(experiment: ExperimentRecord, dataset: str) -> int:
-    """Rounds whose sum holds an update of the dataset."""
-    return sum(dataset in record.counted() for record in experiment.rounds)
+def rounds_served(experiment: ExperimentRecord, dataset: str) -> frozenset[int]:
+    """The plan's numbers of the rounds whose sum holds an update of the dataset."""
+    return frozenset(r.terms.round for r in experiment.rounds if dataset in r.counted())
 
 
 def rounds_trained(experiment: ExperimentRecord, dataset: str) -> int:
     """Training rounds whose sum holds an update of the dataset."""
-    rounds = experiment.rounds
-    return sum(r.terms.kind == "train" and dataset in r.counted() for r in rounds)
+    return sum(n <= experiment.plan.rounds for n in rounds_served(experiment, dataset))
 
 
-def rounds_offered(experiment: ExperimentRecord, dataset: str) -> int:
-    """Attempts at rounds whose cohort named the dataset."""
+def rounds_in_words(experiment: ExperimentRecord, dataset: str) -> str:
+    """The rounds that a dataset served, as the spec counts them."""
+    return served_words(rounds_served(experiment, dataset), experiment.plan.rounds)
+
+
+def times_asked(experiment: ExperimentRecord, dataset: str) -> int:
+    """Attempts at rounds of any kind whose cohort named the dataset."""
     return sum(dataset in record.terms.cohort for record in experiment.rounds)

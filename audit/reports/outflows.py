@@ -14,6 +14,7 @@ from audit.reports.standing import NOT_STATED, person
 from audit.verification.records import DatasetRecord, ExperimentRecord, UpdateRecord
 from audit.verification.verify import Verification
 from ledger.entries.operations.plans import Release
+from ledger.experiment.round_words import round_name
 from ledger.rules.experiments import site_of
 from ledger.rules.verdict import EXPLANATIONS
 from privacy.events import FULL_BATCH, GRID
@@ -41,6 +42,7 @@ def outflows_of(
                 at_ms=update.said.at_ms,
                 experiment=experiment.terms.name,
                 round=update.round,
+                round_name=round_name(update.round, experiment.plan.rounds),
                 kind=_KINDS[kind],
                 recipient=recipient,
                 bytes=update.blob.bytes,

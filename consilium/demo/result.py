@@ -195,7 +195,8 @@ def _plain(hospital: HospitalResult) -> dict[str, object]:
         "name": hospital.name,
         "dataset": hospital.dataset,
         "patients_declared": site.declared_patients,
-        "rounds_served": site.rounds_served,
+        "rounds_trained": site.rounds_trained,
+        "rounds_measured": site.rounds_measured,
         "epsilon_spent": hospital.epsilon_spent,
         "epsilon_pld": hospital.epsilon_pld,
         "epsilon_budget": hospital.epsilon_budget,
@@ -227,7 +228,7 @@ def _row(hospital: HospitalResult) -> dict[str, object]:
     return {
         "hospital": hospital.name,
         "patients": site.declared_patients,
-        "rounds": site.rounds_served,
+        "rounds": site.rounds_trained,
         "epsilon": f"{hospital.epsilon_spent:.2f} of {hospital.epsilon_budget:g}",
         "by PLD": f"{hospital.epsilon_pld:.2f}",
         "contribution": "null" if share is None else f"{share:.3f}",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from consilium.naming import SHORT
 from ledger.entries.operations.plans import Plan
+from ledger.experiment.round_words import round_words
 from ledger.rules.experiment_state import Experiment
 from privacy.events import FULL_BATCH
 from privacy.histogram import Measure
@@ -69,14 +70,6 @@ def plan_sites(plan: Plan) -> list[dict[str, str | float | int]]:
             }
         )
     return rows
-
-
-def round_words(number: int, training_rounds: int) -> str:
-    """A plan's n-th round as a researcher counts: training rounds as the spec has them, then what follows them."""
-    if number <= training_rounds:
-        return f"{number}/{training_rounds}"
-    after = "evaluation" if number == training_rounds + 1 else "baseline"
-    return f"{training_rounds}/{training_rounds}, {after}"
 
 
 def experiment_row(summary: ExperimentSummary) -> dict[str, str | float | None]:

@@ -91,7 +91,13 @@ def test_a_data_use_report_has_every_use_outflow_decision_and_model(found: Verif
         ("ran", "model released"),
         ("asked", "refused"),
     ]
-    assert report.uses[0].rounds_run == report.uses[0].rounds_offered == 5
+    ran = report.uses[0]
+    assert (ran.rounds, ran.rounds_trained, ran.rounds_measured, ran.times_asked) == (
+        "3/3, evaluation, baseline",
+        3,
+        2,
+        5,
+    )
     assert [total.count for total in report.outflow_totals] == [3, 2]
     assert {outflow.counted for outflow in report.outflows} == {"in the sum"}
     assert [item.why for item in report.decisions_against] == ["the purpose was not accepted"]
@@ -160,7 +166,7 @@ def test_the_page_has_one_line_for_each_use_and_then_a_line_for_each_update(
         assert use.name in row
         assert use.asked_by.handle in row
         assert use.purpose in row
-        assert f"{use.rounds_run} of {use.rounds_offered}" in row
+        assert f"<td>{use.rounds}</td>" in row
     each = page.split('id="each"')[1].split("</table>")[0]
     rows = [row for row in each.split("<tr>") if 'scope="row"' in row]
     assert len(rows) == len(report.outflows)
@@ -202,7 +208,9 @@ def test_a_contribution_report_has_shapley_values_that_add_up(found: Verificatio
     report = contribution_of(found)
     shares = [site.shapley.value for site in report.sites]
     assert sum(share for share in shares if share is not None) == pytest.approx(1.0)
-    assert {site.rounds_served for site in report.sites} == {5}
+    assert {(site.rounds, site.times_asked) for site in report.sites} == {
+        ("3/3, evaluation, baseline", 5)
+    }
     assert set(report.methods) >= {"shapley", "leave_one_out", "norm_share", "lift"}
     by_round = np.array([[value for _, value in site.shapley_by_round] for site in report.sites])
     assert by_round.shape == (4, 3)

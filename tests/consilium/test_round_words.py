@@ -6,16 +6,7 @@ import pytest
 
 from consilium.actions.experiment.watching import describe
 from consilium.client import Progress
-from consilium.summaries.experiments import round_words
 from ledger.entries.operations.rounds import RoundKind
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(1, "1/10"), (10, "10/10"), (11, "10/10, evaluation"), (12, "10/10, baseline")],
-)
-def test_measuring_rounds_are_named_and_not_counted_as_training(number: int, words: str) -> None:
-    assert round_words(number, 10) == words
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,26 @@ class Quality(Part):
 
 
 class SiteContribution(Part):
-    """One hospital's figures."""
+    """One hospital's figures.
+
+    Attributes:
+        rounds: that it served, in words, as the spec counts them.
+        rounds_trained, rounds_measured: their numbers, training apart from evaluation and baseline.
+        times_asked: attempts at rounds of any kind whose cohort named it.
+        times_left_out, times_void: answers that did not count.
+    """
 
     dataset: str
     hospital: str
     declared_patients: int
     declared_test: int
     weight: int
-    rounds_offered: int
-    rounds_served: int
-    rounds_refused: int
-    rounds_void: int
+    rounds: str
+    rounds_trained: int
+    rounds_measured: int
+    times_asked: int
+    times_left_out: int
+    times_void: int
     shapley: Figure
     leave_one_out: Figure
     alignment: Figure

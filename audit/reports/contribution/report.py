@@ -14,7 +14,13 @@ from audit.reports.contribution.form import LIMITS, METHODS, ContributionReport,
 from audit.reports.contribution.quality import Histograms, histograms_of, pooled, quality_of
 from audit.reports.contribution.rounds import Track, figure_of, tracks_of
 from audit.reports.contribution.shapley import MAX_PLAYERS
-from audit.reports.outcomes import outcome_of, rounds_offered, rounds_served
+from audit.reports.outcomes import (
+    outcome_of,
+    rounds_in_words,
+    rounds_served,
+    rounds_trained,
+    times_asked,
+)
 from audit.reports.standing import header_of
 from audit.verification.documents import UNREADABLE
 from audit.verification.records import ExperimentRecord
@@ -96,6 +102,7 @@ def _site(
 ) -> SiteContribution:
     terms = record.sites[name].terms
     site = site_of(record.plan, name)
+    trained = rounds_trained(record, name)
     missing = why_not or "it served in no training round"
     many = f"more than {MAX_PLAYERS} hospitals in a round: exact values would take too long"
     too_many = bool(track.rounds) and not track.shapley
@@ -106,10 +113,12 @@ def _site(
         declared_patients=terms.declared_train + terms.declared_test,
         declared_test=declared_test,
         weight=site.weight if site else 0,
-        rounds_offered=rounds_offered(record, name),
-        rounds_served=rounds_served(record, name),
-        rounds_refused=sum(name in each.refused for each in record.rounds),
-        rounds_void=sum(u.dataset == name and u.void is not None for u in record.all_updates),
+        rounds=rounds_in_words(record, name),
+        rounds_trained=trained,
+        rounds_measured=len(rounds_served(record, name)) - trained,
+        times_asked=times_asked(record, name),
+        times_left_out=sum(name in each.refused for each in record.rounds),
+        times_void=sum(u.dataset == name and u.void is not None for u in record.all_updates),
         shapley=figure_of(track.shapley, many if too_many else missing),
         leave_one_out=figure_of(track.leave_one_out, missing),
         alignment=figure_of(track.alignment, missing),

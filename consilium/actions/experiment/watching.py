@@ -15,8 +15,8 @@ from consilium.client import Client
 from consilium.client import Progress as Standing
 from consilium.errors import RunFailed
 from consilium.settings import Settings
-from consilium.summaries.experiments import round_words
 from consilium.terminal import note
+from ledger.experiment.round_words import round_words
 
 
 def watch_on_terminal(settings: Settings, name: str, *, as_json: bool) -> None:
