@@ -3,7 +3,7 @@
 Every error that is raised on purpose becomes one message on standard error and an exit code:
 
     0  done
-    1  a verification refuted something, or what was begun failed
+    1  a verification refuted something, or what was begun failed, or a database
     2  bad input or usage; nothing was changed
     3  the coordinator cannot be reached
     4  the federation refused: not admitted, not permitted, or void by its rules
@@ -113,6 +113,7 @@ def explain_failure(error: Exception) -> tuple[int, str]:
         LedgerError,
         NotAdmitted,
         RequestRefused,
+        StoreUnusable,
     )
     from privacy.errors import PrivacyError
 
@@ -124,9 +125,13 @@ def explain_failure(error: Exception) -> tuple[int, str]:
         return REFUSED, str(error)
     if isinstance(error, ForkDetected):
         return FAILED, f"{error} (they are in your copy of the ledger)"
+    if isinstance(error, StoreUnusable):  # a database that is away may be back: services try again
+        return FAILED, str(error)
     if isinstance(error, LedgerError | PrivacyError):
         return BAD_INPUT, str(error)
     if type(error).__module__ in _ON_PURPOSE:
+        if type(error).__name__ in _BEGUN:
+            return FAILED, str(error)
         # Loaded already if it was raised; importing a package to find out would be slow.
         return BAD_INPUT, str(error)
     kind = type(error).__name__
@@ -137,3 +142,5 @@ def explain_failure(error: Exception) -> tuple[int, str]:
 
 
 _ON_PURPOSE = frozenset({"node.errors", "coordinator.errors", "audit.errors"})
+_BEGUN = frozenset({"Halted"})
+"""Those of services that ran and failed: a service manager starts them again, as it does not after 2."""

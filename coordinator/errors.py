@@ -4,6 +4,8 @@
 
     CoordinatorError
     ├── NotSequencing       the log takes no entry now (reason)
+    ├── Mishap              a mistake of this software, or no memory: what was asked is not done
+    ├── Halted              the coordinator has stopped by itself, to be started again (reason)
     ├── RolledBack          the database holds less than this log signed before (held, signed)
     ├── BehindItsLog        a follower has more than we do (held, asked)
     ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
@@ -40,6 +42,28 @@ class NotSequencing(CoordinatorError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the log takes no entries: {reason}")
+        self.reason = reason
+
+
+class Mishap(CoordinatorError):
+    """What was asked fell over something that nobody foresaw: a mistake of ours, or no memory."""
+
+    def __init__(self) -> None:
+        super().__init__("an internal error; nothing of it was taken; see the coordinator's log")
+
+
+class Halted(CoordinatorError):
+    """The coordinator has stopped by itself: what it has in memory may not be what is stored.
+
+    Attributes:
+        reason: what happened.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the coordinator stopped by itself: {reason}; start it again (a service manager does), "
+            "and it goes on from what is stored"
+        )
         self.reason = reason
 
 

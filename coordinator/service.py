@@ -23,7 +23,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from coordinator.errors import HomeUnusable
+from coordinator.errors import Halted, HomeUnusable
 from coordinator.http.api import Services, create_app
 from coordinator.http.metrics import Metrics
 from coordinator.http.tls import check_tls
@@ -115,8 +115,15 @@ class Coordinator:
                 NonceCache(),
                 uploads,
                 self.tiles,
+                rounds=lambda: self.conductor.trouble,
             )
         )
+
+    @property
+    def failed(self) -> str | None:
+        """Why this process is to end and another to begin from what is stored, or None."""
+        view = self.sequencer.view
+        return view.stopped if view.failed else None
 
     def _forget_cards(self) -> None:
         """In the sequencer's thread, once the entry that erases is durable."""
@@ -151,7 +158,7 @@ class Coordinator:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that lets waiting requests go when it is told to stop."""
+    """uvicorn that lets waiting requests go when it is told to stop, and stops with a log that failed."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         settings = coordinator.settings
@@ -175,6 +182,10 @@ class Server(uvicorn.Server):
         )
         self._coordinator = coordinator
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to go, asked ten times a second."""
+        return await super().on_tick(counter) or self._coordinator.failed is not None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wake who waits for news, then stop as uvicorn does."""
         self._coordinator.waker.close()
@@ -192,6 +203,7 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
     Raises:
         HomeUnusable: the address cannot be taken, or the certificate cannot serve.
         CoordinatorError, LedgerError: the log cannot be served; says why.
+        Halted: it could, and failed; whoever waited was answered.
     """
     log_to_stderr()
     check_tls(settings)
@@ -216,6 +228,8 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(_serve(server, listener, ready))
             _log.info("closed", size=coordinator.sequencer.view.size)
+            if coordinator.failed is not None:
+                raise Halted(coordinator.failed)
     finally:
         listener.close()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -64,6 +64,8 @@ class Services:
     uploads: Uploads
     tiles: StoredTiles
     presence: Presence = field(default_factory=Presence)
+    rounds: Callable[[], str | None] = lambda: None
+    """Why no round moves, or None."""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -285,12 +287,14 @@ def _add_state(app: FastAPI, services: Services) -> None:
     @app.get("/readyz")
     async def readyz() -> Response:
         view = sequencer.view
-        ready = view.stopped is None and not services.waker.closing
+        rounds = services.rounds()
+        ready = view.stopped is None and rounds is None and not services.waker.closing
         trouble = standing_quorum(view.state, view.final_size).in_words
         content = {
             "ready": ready,
             "size": view.size,
             "stopped": view.stopped,
+            "rounds": rounds,
             "quorum": trouble,
             "speaks": sequencer.speaks,
             "silent": services.presence.silent(view.state),

@@ -187,6 +187,11 @@ class Aggregator:
         self._prepared.pop(experiment, None)
         self._sums.pop(experiment, None)
 
+    def forget_all(self) -> None:
+        """Free everything; it is made again from the log and the blobs."""
+        self._prepared.clear()
+        self._sums.clear()
+
     def _fold_one(
         self, experiment: Experiment, held: _Sum, dataset: str, update: Update
     ) -> UpdateRefused | None:

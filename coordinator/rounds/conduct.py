@@ -3,7 +3,8 @@
 A thread that wakes on every change of the log (a timer only for deadlines), asks the pure function,
 does the arithmetic, lets the sequencer say the result, and asks again. It holds nothing that the log
 and the blobs do not hold. What it says may turn out void when something else came first; then it
-leaves that experiment alone until the log says something new of it.
+leaves that experiment alone until the log says something new of it. What it falls over without having
+foreseen it, it begins again from the log and the blobs, after a pause, and says so meanwhile (``trouble``).
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ from privacy.errors import SharesMissing
 
 _log = structlog.get_logger("coordinator.rounds.conduct")
 _LONGEST_SLEEP_S = 3600.0
+PAUSE_S = 1.0
+"""Before a first new beginning; each further one waits twice as long."""
+LONGEST_PAUSE_S = 60.0
 
 
 class Conductor:
@@ -61,7 +65,9 @@ class Conductor:
         self._held: dict[str, Experiment] = {}
         self._known_until_ms: dict[str, int] = {}
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
+        self.trouble: str | None = None
+        """Why no round moves, or None; any thread reads it."""
         self._thread = threading.Thread(target=self._run, name="conductor", daemon=True)
         sequencer.on_change(self._wake.set)
 
@@ -72,7 +78,7 @@ class Conductor:
 
     def close(self) -> None:
         """Stop after the step under way."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -118,23 +124,35 @@ class Conductor:
 
     def _run(self) -> None:
         """The thread's outermost shell."""
-        try:
-            if self._sequencer.view.final_size < self._sequencer.view.size:
-                # Cosignatures were in memory only: a fresh checkpoint gets fresh ones.
-                self._sequencer.say(TimeNoted(type="time.noted")).result()
-            while not self._closing:
-                self._wake.wait(self._sleep_s())
-                self._wake.clear()
-                while not self._closing and self.step():
-                    pass
-        except NotSequencing as error:
-            _log.info("stopped with the log", reason=error.reason)
-        except NotAdmitted as error:
-            _log.error(
-                "silent: no round moves until the coordinator has new keys", reason=str(error)
-            )
-        except Exception as error:  # noqa: BLE001
-            _log.exception("crashed: no round moves until a restart", error=repr(error))
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                if self._sequencer.view.final_size < self._sequencer.view.size:
+                    # Cosignatures were in memory only: a fresh checkpoint gets fresh ones.
+                    self._sequencer.say(TimeNoted(type="time.noted")).result()
+                while not self._closing.is_set():
+                    self._wake.wait(self._sleep_s())
+                    self._wake.clear()
+                    while not self._closing.is_set() and self.step():
+                        pass
+                    failures, self.trouble = 0, None
+            except NotSequencing as error:
+                _log.info("stopped with the log", reason=error.reason)
+                return
+            except NotAdmitted as error:
+                _log.error(
+                    "silent: no round moves until the coordinator has new keys", reason=str(error)
+                )
+                return
+            except Exception as error:  # noqa: BLE001
+                self.trouble = "no round moves: an internal error; see the coordinator's log"
+                pause_s = min(LONGEST_PAUSE_S, PAUSE_S * 2**failures)
+                _log.exception("crashed: begins again", error=repr(error), pause_s=pause_s)
+                failures = min(failures + 1, 10)
+                self._aggregator.forget_all()  # a sum may be half-way
+                self._held.clear()
+                self._closing.wait(pause_s)
+                self._wake.set()
 
     def _sleep_s(self) -> float:
         now_ms = self._now_ms()

@@ -1,22 +1,26 @@
 """What waits for the sequencer's thread: put in by any thread, taken out by one, a batch at a time.
 
-Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped. Nothing is
-taken back: who waits may go (a server that stops cancels its requests), and it is done all the same.
+Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped; where the work
+itself falls over something that nobody foresaw, that it is not done (`mishap`). Nothing is taken back: who waits may go (a server that stops cancels its requests), and it is done all the same.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from coordinator.errors import CoordinatorError, NotSequencing, Overloaded
+import structlog
+
+from coordinator.errors import CoordinatorError, Mishap, NotSequencing, Overloaded
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import LedgerError
 from ledger.exchange.messages import Receipt
 from ledger.formats.witness import MAX_REQUEST
+
+_log = structlog.get_logger("coordinator.sequencing.inbox")
 
 MAX_BATCH = 512
 """Submissions in one transaction."""
@@ -49,17 +53,34 @@ class Call:
     work: Callable[[], None]
     future: Future[None]
 
-    def do(self) -> None:
-        """Do it, and answer."""
+    def do(self) -> bool:
+        """Do it, and answer; False when it fell over something that nobody foresaw."""
         try:
             self.work()
         except (LedgerError, CoordinatorError) as refusal:
             self.future.set_exception(refusal)
+        except Exception as error:  # noqa: BLE001
+            self.future.set_exception(mishap(error))
+            return False
         else:
             self.future.set_result(None)
+        return True
 
 
 Work = Submit | Say | Call
+
+
+def mishap(error: Exception) -> Mishap:
+    """The answer to who asked for what fell over; our log has the rest."""
+    _log.error("fell over, and was left out", exc_info=error)
+    return Mishap()
+
+
+def answer_no(work: Iterable[Work], refusal: CoordinatorError) -> None:
+    """Refuse what has no answer yet."""
+    for item in work:
+        if not item.future.done():
+            item.future.set_exception(refusal)
 
 
 class Inbox:

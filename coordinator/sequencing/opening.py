@@ -19,6 +19,7 @@ from coordinator.errors import RolledBack
 from coordinator.sequencing.head import read_head
 from coordinator.sequencing.history import History
 from coordinator.sequencing.history_bytes import decode_history, encode_history
+from ledger.copies.evidence import ROLLBACK
 from ledger.copies.snapshot import EVERY, WORTH, Snapshot, SnapshotFile, resume_log
 from ledger.copies.store import LogStore
 from ledger.entries.entry import federation_id
@@ -134,6 +135,17 @@ def newest_note(log: Log, store: LogStore, key: VerifierKey, head: Path) -> byte
             "added from outside",
         )
     return newest.note
+
+
+def check_shown(log: Log, store: LogStore, key: VerifierKey) -> None:
+    """Compare what members showed before, and what stopped us then, with what is held now.
+
+    Raises:
+        RolledBack, NotConsistent: it is as it was; a restart mends no database.
+    """
+    for conflict in store.conflicts():
+        if conflict.kind == ROLLBACK:
+            check_signed(log, open_checkpoint(conflict.evidence, key))
 
 
 def check_signed(log: Log, checkpoint: Checkpoint) -> None:

@@ -4,9 +4,10 @@ Promise: an entry is answered for only when it is durable, together with the sig
 it (group commit: all that waits goes into one transaction). The same bytes again get the same
 answer. A checkpoint is shown to nobody before it is stored; when storing fails, memory goes back to
 what is stored, nothing more is signed, and a restart begins with what the store holds: so a write
-that was lost and one that was stored but reported lost both end well. Opening takes in what is stored
+that was lost and one that was stored but reported lost both end well. So it is with whatever nobody
+foresaw, once memory and store may differ (the view says ``failed``); before, it is one's own. Opening takes in what is stored
 by the same path that live entries take, all or what came after a snapshot (``opening``), and refuses a
-database that was rolled back.
+database that was rolled back, also when a member showed that before the restart.
 
 Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
 a place of a chain that another one has, the bytes are kept as evidence, once a key, and the
@@ -23,18 +24,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from coordinator.errors import CoordinatorError, NotSequencing, RolledBack
-from coordinator.sequencing.batch import Taken, entry_or_refusal, row
+from coordinator.errors import CoordinatorError, Mishap, NotSequencing, RolledBack
+from coordinator.sequencing.batch import Taken, entry_or_refusal, row, sign_next
 from coordinator.sequencing.checking import Checker
 from coordinator.sequencing.cosignatures import Cosignatures
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
-from coordinator.sequencing.inbox import Call, Inbox, Say, Submit, Work
-from coordinator.sequencing.opening import Snapshots, check_signed, newest_note, open_log
+from coordinator.sequencing.inbox import Call, Inbox, Say, Submit, Work, answer_no, mishap
+from coordinator.sequencing.opening import (
+    Snapshots,
+    check_shown,
+    check_signed,
+    newest_note,
+    open_log,
+)
 from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from coordinator.sequencing.view import View
@@ -43,14 +51,7 @@ from ledger.copies.leaves import read_leaves
 from ledger.copies.snapshot import SnapshotFile
 from ledger.copies.store import LogStore
 from ledger.entries.author import clock_ms
-from ledger.entries.entry import (
-    Body,
-    Entry,
-    Seen,
-    log_origin,
-    sign_entry,
-    verify_signature,
-)
+from ledger.entries.entry import Entry, Seen, log_origin, verify_signature
 from ledger.entries.operations.vocabulary import Operation
 from ledger.errors import LedgerError, NotAdmitted, NotConsistent, StoreError
 from ledger.exchange.messages import Receipt
@@ -107,7 +108,7 @@ class Sequencer:
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
         self._promises = Promises(keyring.log, self.origin, merge_delay_s, now_ms)
-        self._cosignatures = Cosignatures(store, self._verifier, final_interval_s)
+        self._final_interval_s = final_interval_s
         self._equivocations = Equivocations(store)
         opened = open_log(store, federation, snapshots)
         self._log, self.history = opened.log, opened.history
@@ -115,12 +116,12 @@ class Sequencer:
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
         note = newest_note(self._log, store, self._verifier, head)
+        check_shown(self._log, store, self._verifier)
         self._head = HeadFile(head)
         self._head.write(note)
         self._snapshots = Snapshots(snapshots, opened.resumed)
         self._snapshots.grown(self._log, self.history)
-        self._cosignatures.urge(self._log.size)
-        self._cosignatures.open(self._log.state, self._log.size, note)
+        self._cosignatures = self._collect(note)
         self._cosignatures.finalize(self._log.state, time.monotonic())
         self._view = self._look(note)
         self.feed = Feed(store)
@@ -130,9 +131,7 @@ class Sequencer:
 
     def start(self) -> None:
         """Begin to take entries; first say what evidence was kept and not said before a crash."""
-        ops = tuple(self._equivocations.unsettled(self._log.state.federation, self._log.state.keys))
-        if ops and self.speaks:
-            self.say(*ops)
+        self._say_evidence()
         self._thread.start()
 
     def close(self) -> None:
@@ -221,11 +220,10 @@ class Sequencer:
                 pass
         except Exception as error:  # noqa: BLE001
             _log.exception("crashed", error=repr(error))
-            self._stop("an internal error; see the log, and restart")
-            for item in self._working:
-                if not item.future.done():
-                    item.future.set_exception(NotSequencing("an internal error"))
-        self._inbox.refuse_rest()
+            self._stop("an internal error; see its log", failed=True)
+        finally:  # also where it falls over while it stops
+            answer_no(self._working, NotSequencing("an internal error"))
+            self._inbox.refuse_rest()
 
     def _turn(self) -> bool:
         """Do what waits; False when it is time to go."""
@@ -237,8 +235,8 @@ class Sequencer:
         if entries:
             self._sequence(entries)
         for item in self._working:
-            if isinstance(item, Call):
-                item.do()
+            if isinstance(item, Call) and not item.do():
+                self._cosignatures = self._collect(self._view.note)  # it may be half-way in these
         self._finalize()
         return not closing
 
@@ -246,8 +244,7 @@ class Sequencer:
         """Judge, append in memory, commit, then answer."""
         stopped = self._view.stopped
         if stopped is not None:
-            for item in work:
-                item.future.set_exception(NotSequencing(stopped))
+            answer_no(work, NotSequencing(stopped))
             return
         mark = self._log.mark()
         batch = Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
@@ -256,10 +253,11 @@ class Sequencer:
         parsed = [
             entry_or_refusal(item.leaf) if isinstance(item, Submit) else None for item in work
         ]
+        fell = False
         entries = [entry for entry in parsed if isinstance(entry, Entry)]
         batch.checked = self._checker.checked(entries, self._log.state.keys)
         for item, entry in zip(work, parsed, strict=True):
-            if isinstance(entry, LedgerError):
+            if isinstance(entry, LedgerError | Mishap):
                 item.future.set_exception(entry)
                 continue
             try:
@@ -271,6 +269,15 @@ class Sequencer:
                     spoken.append((item.future, said))
             except (LedgerError, CoordinatorError) as refusal:
                 item.future.set_exception(refusal)
+            except Exception as error:  # noqa: BLE001
+                item.future.set_exception(mishap(error))
+                fell = True
+                break
+        if fell:  # half-way, perhaps: nothing is stored yet, and the others are judged anew
+            self._log.rewind(mark)
+            self._sequence([other for other in work if not other.future.done()])
+            self._say_evidence()
+            return
         if batch.taken:
             checkpoint = Checkpoint(self.origin, self._log.size, self._log.tree.root())
             note = sign_checkpoint(self._log_key, checkpoint)
@@ -279,11 +286,9 @@ class Sequencer:
                 self._store.append(mark.size, rows, (self._log.size, note))
             except StoreError as error:
                 self._log.rewind(mark)
-                self._stop(f"a write failed, and only a restart can tell what is stored: {error}")
-                refused = NotSequencing(self._view.stopped or "a write failed")
-                for item in work:
-                    if not item.future.done():
-                        item.future.set_exception(refused)
+                why = f"a write failed, and only a restart can tell what is stored: {error}"
+                self._stop(why, failed=True)
+                answer_no(work, NotSequencing(why))
                 return
             self._publish(batch.taken, note)
             self._log.tree.forget_older()
@@ -329,24 +334,20 @@ class Sequencer:
                 self._take(self._sign(op, batch), batch)
 
     def _sign(self, op: Operation, batch: Taken) -> Entry:
-        """The coordinator's next entry, at this very place in the order."""
-        state = self._log.state
-        key = self._keyring.entry
-        chain = state.keys.get(key.id)
-        if chain is None or chain.retired_at is not None:
-            raise NotAdmitted(f"key {key.id}", "the coordinator's entry key is not active")
-        body = Body(
-            v=1,
-            federation=state.federation,
-            author=self._keyring.handle,
-            key=key.id,
-            seq=chain.next_seq,
-            prev=chain.head,
-            seen=batch.seen,
-            at_ms=self._now_ms(),
-            op=op,
-        )
-        return sign_entry(body, key)
+        return sign_next(op, self._keyring, self._log.state, batch.seen, self._now_ms())
+
+    def _say_evidence(self) -> None:
+        """Say what evidence is kept and was not said."""
+        ops = tuple(self._equivocations.unsettled(self._log.state.federation, self._log.state.keys))
+        if ops and self.speaks:
+            self.say(*ops)
+
+    def _collect(self, note: bytes) -> Cosignatures:
+        """Begin to collect cosignatures, as at the start: what was not final is cosigned again."""
+        collecting = Cosignatures(self._store, self._verifier, self._final_interval_s)
+        collecting.urge(self._log.size)
+        collecting.open(self._log.state, self._log.size, note)
+        return collecting
 
     def _publish(self, taken: Sequence[Sequenced], note: bytes) -> None:
         for item in taken:
@@ -380,18 +381,18 @@ class Sequencer:
                     self.feed.publish_final(final.size, final.note)
                 self._show(self._look(self._view.note))
         except (StoreError, LedgerError) as error:
-            self._stop(f"a final checkpoint could not be stored: {error}")
+            self._stop(f"a final checkpoint could not be stored: {error}", failed=True)
 
     def _look(self, note: bytes) -> View:
         final = self._cosignatures.final
         return View(self._log.state, note, final.size, final.note)
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, *, failed: bool = False) -> None:
         """Sign nothing more in this process."""
         view = self._view
         if view.stopped is None:
             _log.error("stopped", reason=reason, size=view.size)
-            self._show(View(view.state, view.note, view.final_size, view.final_note, reason))
+            self._show(replace(view, stopped=reason, failed=failed))
 
     def _show(self, view: View) -> None:
         self._view = view

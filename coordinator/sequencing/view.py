@@ -16,6 +16,7 @@ class View:
         note: the newest signed checkpoint, over ``state.size`` entries.
         final_size, final_note: the newest final checkpoint; size 1 without a note is genesis.
         stopped: why no entry is taken any more, or None.
+        failed: whether it stopped since memory and store may differ: a restart reads what is stored.
     """
 
     state: State
@@ -23,6 +24,7 @@ class View:
     final_size: int
     final_note: bytes | None
     stopped: str | None = None
+    failed: bool = False
 
     @property
     def size(self) -> int:
