@@ -22,6 +22,7 @@ import orjson
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from structlog.tracebacks import ExceptionDictTransformer
 
 from coordinator.errors import Halted, HomeUnusable
 from coordinator.http.api import Services, create_app
@@ -245,12 +246,15 @@ async def _serve(server: Server, listener: socket.socket, ready: dict[str, objec
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Structured lines in JSON on standard error, ours and the server's."""
+    """Structured lines in JSON on standard error, ours and the server's.
+
+    An error is logged with its frames and without their variables: keys, tokens and members' bytes are among them.
+    """
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         structlog.processors.JSONRenderer(),
     ]
     structlog.configure(
