@@ -67,7 +67,9 @@ class DatasetChanged(NodeError):
     """
 
     def __init__(self, path: str, *, expected: str, found: str | None) -> None:
-        state = "is gone or cannot be read" if found is None else f"now has SHA-256 {found}"
+        state = (
+            "is gone, or cannot be read as it was" if found is None else f"now has SHA-256 {found}"
+        )
         super().__init__(
             f"file {path} {state}, but was registered with {expected}; "
             "restore it, or register the dataset again (its spend stays)"

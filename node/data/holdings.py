@@ -25,7 +25,7 @@ from node.data.blocks import rows_of_blocks
 from node.data.encode import Examples, examples
 from node.data.intake import FileIdentity, Table, identify, read_table
 from node.data.snapshot import split_table
-from node.errors import DatasetChanged
+from node.errors import DatasetChanged, DatasetError
 
 _TABLES = 4
 _HALVES = 8
@@ -98,7 +98,8 @@ class Holdings:
             expected: SHA-256 at registration; None while registering.
 
         Raises:
-            DatasetError: the file does not fit its schema.
+            DatasetError: the file does not fit its schema; only while registering, since what was
+                registered did, and the error may quote a value.
             DatasetChanged: its content is not what was registered, or changed while it was read.
             MalformedInput: the schema is not canonical.
         """
@@ -114,7 +115,12 @@ class Holdings:
         key = (before.sha256, sha256(schema_document).digest())
 
         def read() -> Table:
-            table = read_table(path, schema)
+            try:
+                table = read_table(path, schema)
+            except DatasetError:
+                if expected is None:
+                    raise
+                raise DatasetChanged(str(path), expected=expected, found=None) from None
             after = os.stat(path)
             if (after.st_size, after.st_mtime_ns) != (before.bytes, before.mtime_ns):
                 raise DatasetChanged(str(path), expected=before.sha256, found=None)

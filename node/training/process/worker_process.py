@@ -4,7 +4,7 @@ It imports torch once and then serves jobs over its standard input and output (`
 tests itself on synthetic rows before its first round (``node.training.process.selftest``) and runs none where
 that fails. It holds nothing durable: it may be killed at any instant, and ends by itself as soon as its parent's end
 of the pipe is closed, also in the middle of a computation. It writes no value of any row anywhere but
-into its replies.
+into its replies: no library's warning is shown, and of an error that nothing foresees its type and place alone.
 
 ``--test-noise SEED`` replaces the secret noise by a repeatable one, only in a test federation
 (``CONSILIUM_TEST_FEDERATION=1``); every result then says ``production: false``.
@@ -18,9 +18,12 @@ import queue
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, NoReturn
 
 import orjson
@@ -73,6 +76,7 @@ _RunRound = Callable[[Job, Holdings, _OpenNoise, _BeforeNoise, _RecordCharges], 
 
 def main() -> int:
     """Serve until the parent closes the pipe."""
+    say_nothing_of_rows()
     arguments = argparse.ArgumentParser(prog="node.training.process.worker_process")
     arguments.add_argument("--test-noise", type=int, default=None)
     chosen = arguments.parse_args()
@@ -95,6 +99,12 @@ def main() -> int:
     worker.say(write_frame(Ready(production=noise.production)))
     while True:
         worker.serve_one()
+
+
+def say_nothing_of_rows() -> None:
+    """Keep warnings and messages of errors off standard error, which is the node's log: they may quote a row."""
+    warnings.showwarning = lambda *_, **__: None
+    sys.excepthook = _say_where
 
 
 class _Noise:
@@ -222,6 +232,11 @@ class _Serving:
         if not isinstance(header, Answer):
             raise WorkerMisbehaved(f"a {header.type!r} where an answer is due")
         return header.go
+
+
+def _say_where(kind: type[BaseException], _: BaseException, trace: TracebackType | None) -> None:
+    frames = (f"{at.filename}:{at.lineno}" for at in traceback.extract_tb(trace))
+    sys.stderr.write(f"the training process ends: {kind.__name__} at {' > '.join(frames)}\n")
 
 
 def _receive(requests: queue.SimpleQueue[_Frame]) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from hashlib import sha256
@@ -158,6 +159,21 @@ def test_a_changed_or_absent_file_is_said_before_any_intent(file: Path) -> None:
     assert gone.value.found is None
     assert listener.intents == []
     assert listener.opened == []
+
+
+def test_a_file_that_is_overwritten_while_it_is_read_puts_no_value_into_an_error(
+    file: Path,
+) -> None:
+    """A node logs why a round failed; an error over a value is for whoever registers."""
+    job, holdings, was = job_for(file), Holdings(), file.stat()
+    holdings.identity(file)  # hashed, and then the file is another one before it is read
+    file.write_bytes(file.read_bytes().replace(b"63.0", b"Anna", 1))
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    listener = Listener()
+    with pytest.raises(DatasetChanged, match="cannot be read as it was") as changed:
+        run_round(job, holdings, listener.noise, listener.record)
+    assert "Anna" not in str(changed.value)
+    assert listener.intents == []
 
 
 def test_documents_that_do_not_fit_together_are_refused_before_any_intent(file: Path) -> None:

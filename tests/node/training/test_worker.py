@@ -222,6 +222,19 @@ def test_predictable_noise_is_refused_outside_a_test_federation() -> None:
     assert done.stdout == ""
 
 
+def test_a_training_process_that_fails_over_a_row_says_where_and_not_what() -> None:
+    """Its standard error is the node's log."""
+    script = (
+        "import sys, warnings; from node.training.process import worker_process as process; "
+        "process.say_nothing_of_rows(); row = sys.argv[1]; warnings.warn(row); float(row)"
+    )
+    command = [sys.executable, "-c", script, "Anna Muster"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("the training process ends: ValueError at <string>:1")
+    assert "Anna" not in done.stderr
+
+
 def test_the_parents_side_imports_no_torch() -> None:
     script = "import sys, node.training.process.worker; sys.exit('torch' in sys.modules or 'opacus' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
