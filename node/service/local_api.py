@@ -37,7 +37,7 @@ from ledger.formats.witness import Answer
 from ledger.rules.blocks import Period
 from ledger.rules.finality import standing_quorum
 from node.data.blocks import Calendar
-from node.data.hospital_key import ensure_hospital_key
+from node.data.hospital_key import ensure_hospital_key, has_cells
 from node.data.registration import prepare
 from node.data.renewal import Asked
 from node.errors import DatasetError, NodeError, PromiseExceeded, RegistrationRefused, ServiceError
@@ -246,14 +246,19 @@ class LocalServer:
 
 
 def _register(service: NodeService, offer: Offer) -> Response:
-    home = service.membership.home.path
+    home, organisation = service.membership.home.path, service.membership.config.organisation
+    view = service.private.view
     try:
         prepared = prepare(
             Path(offer.path),
             offer.schema_,
-            organisation=service.membership.config.organisation,
-            hospital_key=ensure_hospital_key(home, service.membership.keyring.sealing),
-            cells=service.private.view.cells,
+            organisation=organisation,
+            hospital_key=ensure_hospital_key(
+                home,
+                service.membership.keyring.sealing,
+                begun=has_cells(organisation, service.picture.state, view),
+            ),
+            cells=view.cells,
             epsilon=offer.epsilon,
             delta=offer.delta,
             calendar=Calendar(

@@ -61,7 +61,7 @@ def test_a_member_rotates_its_keys_and_the_hospital_key_goes_with_it(
 ) -> None:
     node = tmp_path / "basel" / "node"
     before = opened(node)
-    secret = ensure_hospital_key(node, before.keyring.sealing)
+    secret = ensure_hospital_key(node, before.keyring.sealing, begun=False)
     old = before.keyring
     before.close()
     out = done(people("basel/node", "member", "rotate"))
@@ -85,7 +85,7 @@ def test_a_member_gets_new_keys_by_k_organisations_and_one_is_not_enough(
 ) -> None:
     node, request = tmp_path / "basel" / "node", tmp_path / "basel-node.rekey"
     before = opened(node)
-    secret = ensure_hospital_key(node, before.keyring.sealing)
+    secret = ensure_hospital_key(node, before.keyring.sealing, begun=False)
     before.close()
     said = done(people("basel/node", "member", "new-keys", "--out", request))
     fingerprint = said.split("fingerprint ")[1].split()[0]
@@ -117,7 +117,7 @@ def test_a_member_whose_key_file_is_lost_is_told_what_goes_with_it(
 ) -> None:
     node, request = tmp_path / "basel" / "node", tmp_path / "basel-node.rekey"
     before = opened(node)
-    secret = ensure_hospital_key(node, before.keyring.sealing)
+    secret = ensure_hospital_key(node, before.keyring.sealing, begun=False)
     before.close()
     backup = (node / KEYRING).read_bytes()
     said = people("basel/node", "member", "new-keys", "--lost", "--out", request)
@@ -200,7 +200,7 @@ def test_a_kill_at_any_step_of_a_rotation_never_locks_a_member_out(
 ) -> None:
     node = tmp_path / "basel" / "node"
     first = opened(node)
-    secret = ensure_hospital_key(node, first.keyring.sealing)
+    secret = ensure_hospital_key(node, first.keyring.sealing, begun=False)
     first.close()
     used: set[str] = {first.keyring.entry.id}
     steps = 0

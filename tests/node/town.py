@@ -232,7 +232,9 @@ class Town:
             path,
             schema,
             organisation=hospital,
-            hospital_key=ensure_hospital_key(member.home.path, member.keyring.sealing),
+            hospital_key=ensure_hospital_key(
+                member.home.path, member.keyring.sealing, begun=bool(private.view.cells)
+            ),
             cells=private.view.cells,
             epsilon=epsilon,
         )

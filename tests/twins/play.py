@@ -213,7 +213,9 @@ def offer(
     member = town.home(twin.name).open(PASSPHRASE)
     _watch(member, outside)
     private = PrivateRegister.open(member.home.path / PRIVATE)
-    key = ensure_hospital_key(member.home.path, member.keyring.sealing)
+    key = ensure_hospital_key(
+        member.home.path, member.keyring.sealing, begun=bool(private.view.cells)
+    )
     declared = declared or schema(f"{twin.name}-heart")
     path = town.directory / f"{twin.name}.csv"
     path.write_text(_table(twin, key, declared))

@@ -25,7 +25,7 @@ from ledger.rules.blocks import Period
 from ledger.rules.datasets import DELTA_MAX_E15
 from node.data import registration, saying
 from node.data.blocks import Calendar
-from node.data.hospital_key import ensure_hospital_key
+from node.data.hospital_key import ensure_hospital_key, has_cells
 from node.data.renewal import Asked
 from node.register.patients import PATIENTS
 from node.register.private import PRIVATE, PrivateRegister
@@ -153,11 +153,13 @@ def register_file(
 
         with closing(PrivateRegister.open(path / PRIVATE)) as private:
             registration.finish_registrations(private, member.replica.state)
+            organisation = member.config.organisation
+            begun = has_cells(organisation, member.replica.state, private.view)
             prepared = registration.prepare(
                 data,
                 declared,
-                organisation=member.config.organisation,
-                hospital_key=ensure_hospital_key(path, member.keyring.sealing),
+                organisation=organisation,
+                hospital_key=ensure_hospital_key(path, member.keyring.sealing, begun=begun),
                 cells=private.view.cells,
                 epsilon=epsilon,
                 delta=_share(book, epsilon) if delta is None else delta,

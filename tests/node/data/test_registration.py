@@ -16,9 +16,10 @@ from ledger.experiment.purpose_parts import Parts, parts_said
 from ledger.experiment.schema import Schema
 from ledger.formats.documents import encode_document
 from ledger.formats.keys import SealingKey
-from node.data.hospital_key import KEY_FILE, ensure_hospital_key, load_hospital_key
+from node.data.hospital_key import KEY_FILE, ensure_hospital_key, has_cells, load_hospital_key
 from node.data.promised_cells import cell_name
 from node.errors import DatasetError, RegistrationRefused, ServiceError
+from node.register.accounts import PrivateView
 from node.register.private import PrivateRegister
 from tests.node.data.registered import Saying, prepared, schema, table
 
@@ -217,8 +218,8 @@ def test_cell_names_stay_within_a_slug() -> None:
 
 def test_the_hospital_key_is_made_once_and_sealed(tmp_path: Path) -> None:
     sealing = SealingKey.generate()
-    key = ensure_hospital_key(tmp_path, sealing)
-    assert ensure_hospital_key(tmp_path, sealing) == key
+    key = ensure_hospital_key(tmp_path, sealing, begun=False)
+    assert ensure_hospital_key(tmp_path, sealing, begun=True) == key
     assert load_hospital_key(tmp_path, sealing) == key
     file = tmp_path / KEY_FILE
     assert key not in file.read_bytes()
@@ -228,6 +229,23 @@ def test_the_hospital_key_is_made_once_and_sealed(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ServiceError, match="cannot be read"):
         load_hospital_key(tmp_path, sealing)
+
+
+def test_a_hospital_key_that_is_gone_is_not_made_anew_once_patients_have_cells(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    """Another key would put patients into the other half, whose cell has a promise of its own."""
+    saying, sealing = Saying(), SealingKey.generate()
+    assert not has_cells("basel", saying.federation.state, private.view)
+    saying.register(prepared(private, table(tmp_path), schema(ids=True)), private)
+    assert has_cells(
+        "basel", saying.federation.state, PrivateView()
+    )  # the register is lost as well
+    assert has_cells("basel", Saying().federation.state, private.view)
+    assert not has_cells("bern", saying.federation.state, PrivateView())
+    with pytest.raises(ServiceError, match="nobody may divide them anew: restore it from a backup"):
+        ensure_hospital_key(tmp_path, sealing, begun=True)
+    assert not (tmp_path / KEY_FILE).exists()
 
 
 def test_the_schema_travels_as_the_blob_that_is_named(

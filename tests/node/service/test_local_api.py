@@ -12,6 +12,7 @@ import pytest
 
 from consilium.commands.status import local_url, node_status, tables_of
 from consilium.errors import InputError
+from node.data.hospital_key import KEY_FILE
 from node.service.local_api import LOCAL_FILE, LocalServer
 from tests.federation import node_of
 from tests.node.town import Town, small_schema, small_table
@@ -86,6 +87,10 @@ def test_a_dataset_is_registered_with_a_running_node(
     worse = client.post("/datasets", json=offer | {"path": "/gone.csv"}, headers=headers)
     assert worse.status_code == 400
     assert "No such file" in worse.json()["reason"]
+    (town.home("basel").path / KEY_FILE).unlink()
+    divided_anew = client.post("/datasets", json=offer, headers=headers)
+    assert divided_anew.status_code == 503
+    assert "nobody may divide them anew" in divided_anew.json()["reason"]
 
 
 def test_the_local_service_answers_to_this_machines_names_only(
