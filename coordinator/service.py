@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -41,6 +42,7 @@ from ledger.copies.blobs import BlobStore
 from ledger.copies.erasing import CardEraser
 from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.stored_tiles import StoredTiles
+from ledger.exchange.bounded_http import BoundedConnection
 from ledger.exchange.http_auth import NonceCache
 from ledger.formats.keys import KeyRing
 
@@ -169,7 +171,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop" if sys.platform != "win32" else "asyncio",
-                http="httptools",
+                http=BoundedConnection,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -193,6 +195,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def allow_connections(most: int = 65_536) -> None:
+    """Let the process hold as many connections as the machine's rules let it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -208,6 +218,7 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
     """
     log_to_stderr()
     check_tls(settings)
+    allow_connections()
     listener = listen(settings)
     try:
         with Coordinator(settings, keyring, coming) as coordinator:

@@ -22,6 +22,7 @@ from fastapi.responses import PlainTextResponse
 from audit.errors import WitnessUnusable
 from audit.witness.outside import Looked, OutsideWitness
 from ledger.errors import LedgerError
+from ledger.exchange.bounded_http import BoundedConnection
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.formats.tlog_policy import Log
@@ -106,7 +107,14 @@ class Listening:
                 Path(f"{host}:{port}"), f"cannot be listened on ({error.strerror})"
             ) from None
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app,
+            http=BoundedConnection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [sock]}, name="witness", daemon=True

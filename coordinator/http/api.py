@@ -27,7 +27,7 @@ from coordinator.http.access import is_erased, may_read, refuse_erased
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
 from coordinator.http.presence import Presence
-from coordinator.http.requests import signed_by, store_part, take_body
+from coordinator.http.requests import SignedBodies, signed_by, store_part, take_body
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
 from coordinator.http.uploads import Uploads
@@ -173,6 +173,7 @@ def _add_log(app: FastAPI, services: Services) -> None:
 
 def _add_blobs(app: FastAPI, services: Services) -> None:
     sequencer, blobs = services.sequencer, services.blobs
+    bodies = SignedBodies(services.nonces)
 
     @app.head("/v1/blobs/{sha256}")
     async def head(request: Request, sha256: str) -> Response:
@@ -189,8 +190,7 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
     ) -> Response:
         if total > blobs.limit:
             raise BodyTooLarge(blobs.limit)
-        data = await take_body(request, CHUNK)
-        handle = _member(services, request, data)
+        handle, data = await bodies.take(sequencer.view.state, request, CHUNK)
         if offset + len(data) > total:
             raise MalformedInput("blob", "the part ends beyond the total that it states")
         whole = data if len(data) == total else None

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from coordinator.errors import BodyTooLarge
+from coordinator.errors import BodyTooLarge, Overloaded
 from coordinator.http.answers import json_answer
 from ledger.copies.blobs import BlobStore
 from ledger.errors import MalformedInput
-from ledger.exchange.http_auth import NonceCache, request_key, verify
+from ledger.exchange.http_auth import Authenticated, NonceCache, request_key, verify
 from ledger.rules.state import State
+
+MOST_COMING = 8
+"""Bodies that one member brings at a time; each may be as long as a part of a blob."""
 
 
 def signed_by(state: State, nonces: NonceCache, request: Request, body: bytes) -> str:
@@ -22,6 +26,44 @@ def signed_by(state: State, nonces: NonceCache, request: Request, body: bytes) -
     Raises:
         UnknownKey, BadSignature: nobody did, or not well enough.
     """
+    return _signed(state, nonces, request, body).handle
+
+
+class SignedBodies:
+    """Bodies of signed requests: a stranger brings nothing, a member a few at a time.
+
+    The head is judged before the body is read. One owner, the event loop's thread.
+
+    Args:
+        nonces: of all requests.
+    """
+
+    def __init__(self, nonces: NonceCache) -> None:
+        self._nonces = nonces
+        self._coming: Counter[str] = Counter()
+
+    async def take(self, state: State, request: Request, limit: int) -> tuple[str, bytes]:
+        """The member who signed a request, and its body.
+
+        Raises:
+            UnknownKey, BadSignature, BodyTooLarge, MalformedInput: see `signed_by` and `take_body`.
+            Overloaded: the member brings too many at once.
+        """
+        signed = _signed(state, self._nonces, request, None)
+        if self._coming[signed.handle] >= MOST_COMING:
+            raise Overloaded()
+        self._coming[signed.handle] += 1
+        try:
+            body = await take_body(request, limit)
+        finally:
+            self._coming[signed.handle] -= 1
+        signed.require_body(body)
+        return signed.handle, body
+
+
+def _signed(
+    state: State, nonces: NonceCache, request: Request, body: bytes | None
+) -> Authenticated:
     path: bytes = request.scope.get("raw_path", b"/")
     query: bytes = request.scope["query_string"]
     target = path.partition(b"?")[0] + (b"?" + query if query else b"")
@@ -38,9 +80,10 @@ def signed_by(state: State, nonces: NonceCache, request: Request, body: bytes) -
         federation=state.federation,
         key_of=lambda handle: request_key(state, handle),
         now_s=now_s,
+        body_follows=body is None,
     )
     nonces.use(signed, now_s)
-    return signed.handle
+    return signed
 
 
 async def take_body(request: Request, limit: int) -> bytes:

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from coordinator.errors import BodyTooLarge, Refilling
 from coordinator.http.answers import json_answer, refuse_in_json
-from coordinator.http.requests import signed_by, store_part, take_body
+from coordinator.http.requests import SignedBodies, signed_by, store_part, take_body
 from coordinator.refilling.refill import Refill
 from ledger.copies.leaves import read_leaves
 from ledger.errors import MalformedInput, UnknownKey
@@ -45,6 +45,7 @@ def create_door(refill: Refill, on_progress: Callable[[], None]) -> FastAPI:
     app = FastAPI(title="Consilium refill", docs_url=None, redoc_url=None, openapi_url=None)
     refuse_in_json(app)
     nonces = NonceCache()
+    bodies = SignedBodies(nonces)
     one_at_a_time = threading.Lock()
 
     def member(request: Request, body: bytes, *, known: bool = True) -> str | None:
@@ -116,8 +117,7 @@ def create_door(refill: Refill, on_progress: Callable[[], None]) -> FastAPI:
     ) -> Response:
         if total > refill.blobs.limit:
             raise BodyTooLarge(refill.blobs.limit)
-        data = await take_body(request, CHUNK)
-        member(request, data)
+        _, data = await bodies.take(refill.replica.state, request, CHUNK)
         needed = await run_in_threadpool(
             guarded, lambda: refill.needs_part(sha256, offset, total, len(data))
         )

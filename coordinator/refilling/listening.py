@@ -15,6 +15,7 @@ from coordinator.refilling.door import create_door
 from coordinator.refilling.refill import Refill
 from coordinator.service import KEEP_ALIVE_S, listen, log_to_stderr
 from coordinator.settings import CoordinatorSettings
+from ledger.exchange.bounded_http import BoundedConnection
 
 
 def listen_for_copies(settings: CoordinatorSettings, refill: Refill) -> None:
@@ -37,7 +38,7 @@ def listen_for_copies(settings: CoordinatorSettings, refill: Refill) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_door(refill, progress),
-            http="httptools",
+            http=BoundedConnection,
             ws="none",
             log_config=None,
             access_log=False,

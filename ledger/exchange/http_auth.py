@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from http_message_signatures import (
+    ContentDigest,
     HTTPMessageSigner,
     HTTPMessageVerifier,
     HTTPSignatureAlgorithm,
@@ -44,11 +45,23 @@ _ALWAYS = ("@method", "@path", "@query", FEDERATION_HEADER)
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """Who signed a request, and what makes it unique."""
+    """Who signed a request, and what makes it unique; ``digest`` is that of its body (RFC 9530)."""
 
     handle: str
     nonce: str
     created_s: int
+    digest: str = ""
+
+    def require_body(self, body: bytes) -> None:
+        """See that a body is the one that was signed.
+
+        Raises:
+            BadSignature: it is another.
+        """
+        try:
+            ContentDigest.verify(self.digest, body)
+        except HTTPMessageSignaturesException as error:
+            raise BadSignature("request", _said(error)) from None
 
 
 class NonceCache:
@@ -135,6 +148,7 @@ def verify(
     federation: str,
     key_of: Callable[[str], bytes],
     now_s: int,
+    body_follows: bool = False,
 ) -> Authenticated:
     """Decide who signed a request. Whether it was seen before is for `NonceCache.use`.
 
@@ -146,6 +160,8 @@ def verify(
         federation: the id that the request must be for.
         key_of: a handle's request key, 32 bytes; raises `UnknownKey` for nobody's.
         now_s: the verifier's clock, POSIX seconds.
+        body_follows: judge the head alone, which must cover the body's digest; the caller reads the
+            body afterwards and asks `Authenticated.require_body`.
 
     Raises:
         UnknownKey: no signature, or not by a member who may sign.
@@ -167,8 +183,8 @@ def verify(
             message,
             max_age=None,
             expect_tag=TAG,
-            require_components=(*_ALWAYS, "content-digest") if body else _ALWAYS,
-            body=body or b"",
+            require_components=(*_ALWAYS, "content-digest") if body or body_follows else _ALWAYS,
+            body=None if body_follows else body or b"",
         )
     except HTTPMessageSignaturesException as error:
         if resolver.refusal is not None:
@@ -189,7 +205,7 @@ def verify(
             f"it was signed {abs(now_s - created_s)} s from this clock; at most {MAX_AGE_S} s "
             "are allowed: set the clocks",
         )
-    return Authenticated(handle, nonce, created_s)
+    return Authenticated(handle, nonce, created_s, message.headers.get("content-digest", ""))
 
 
 def request_key(state: State, handle: str) -> bytes:

@@ -31,6 +31,7 @@ from ledger.copies.whole_file import replace_file
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Count
 from ledger.errors import LedgerError
+from ledger.exchange.bounded_http import BoundedConnection
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
 from ledger.formats.witness import Answer
@@ -220,6 +221,8 @@ class LocalServer:
             access_log=False,
             lifespan="off",
             loop="asyncio",
+            http=BoundedConnection,
+            ws="none",
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(
