@@ -12,6 +12,7 @@ A client may be used from several threads.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ import orjson
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import MalformedInput, RequestRefused
-from ledger.exchange.connection import Answer, Connection
+from ledger.exchange.connection import ATTEMPTS, Answer, Connection
 from ledger.exchange.messages import (
     CHUNK,
     LEAF_TYPE,
@@ -33,9 +34,12 @@ from ledger.exchange.messages import (
     RefillPosition,
 )
 from ledger.formats.keys import SigningKey
+from ledger.formats.merkle import MAX_SIZE
 from ledger.formats.strict import decode_b64, encode_b64
 from ledger.formats.tiles import MAX_BUNDLE
 
+LEAST_PART = 64 * 1024
+"""Bytes of a blob in any answer but the last."""
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
@@ -170,14 +174,16 @@ class CoordinatorClient:
         answer = self._connection.call("POST", "/v1/entries", body=leaf, content_type=LEAF_TYPE)
         plain = answer.json()
         try:
-            return Receipt(
-                int(plain["index"]),
-                bool(plain["applied"]),
-                plain["reason"],
-                str(plain["receipt"]).encode(),
-            )
-        except (KeyError, TypeError, ValueError):
+            index, applied, reason = plain["index"], plain["applied"], plain["reason"]
+            receipt = str(plain["receipt"]).encode()
+        except (KeyError, TypeError):
             raise MalformedInput("receipt", "it is not in the format") from None
+        fits = type(index) is int and 0 <= index <= MAX_SIZE and isinstance(applied, bool)
+        if reason is not None:
+            fits = fits and isinstance(reason, str) and _REASON.fullmatch(reason) is not None
+        if not fits:
+            raise MalformedInput("receipt", "it is not in the format")
+        return Receipt(index, applied, reason, receipt)
 
     def cosign(self, size: int, line: bytes) -> None:
         """Hand in cosignature lines for the checkpoint over ``size`` entries."""
@@ -241,7 +247,7 @@ class CoordinatorClient:
             if head.status == 200:
                 return ref
             offset = _upload_offset(head, len(data))
-        while True:
+        for _ in range(2 * (len(data) // CHUNK + ATTEMPTS)):
             part = data[offset : offset + CHUNK]
             answer = self._connection.call(
                 "PUT",
@@ -256,6 +262,10 @@ class CoordinatorClient:
             offset = _upload_offset(answer, len(data))
             if progress is not None:
                 progress(offset, len(data))
+        else:
+            raise MalformedInput(
+                "upload-offset", "the coordinator asks for the same parts for ever"
+            )
         if progress is not None:
             progress(len(data), len(data))
         return ref
@@ -280,7 +290,7 @@ class CoordinatorClient:
             data += answer.content
             if progress is not None:
                 progress(len(data), ref.bytes)
-            if len(data) >= ref.bytes or not answer.content:
+            if len(data) >= ref.bytes or len(answer.content) < LEAST_PART:
                 break
         if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
             raise MalformedInput(
@@ -312,17 +322,24 @@ class CoordinatorClient:
         return plain
 
 
+_OFFSET = re.compile(r"[0-9]{1,15}")
+_REASON = re.compile(r"[a-z0-9_]{1,40}")
+
+
 def _position(answer: Answer) -> RefillPosition:
     plain = answer.json()
     try:
+        size, final = plain["size"], plain["final"]
         wanted = tuple(str(sha256) for sha256 in plain["wanted"])
-        return RefillPosition(int(plain["size"]), int(plain["final"]), wanted)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         raise MalformedInput("refill", "its answer is not in the format") from None
+    if any(type(number) is not int or not 0 <= number <= MAX_SIZE for number in (size, final)):
+        raise MalformedInput("refill", "its sizes are none")
+    return RefillPosition(size, final, wanted)
 
 
 def _upload_offset(answer: Answer, total: int) -> int:
     text = answer.headers.get("upload-offset", "0")
-    if not text.isascii() or not text.isdigit() or int(text) > total:
+    if not _OFFSET.fullmatch(text) or int(text) > total:
         raise MalformedInput("upload-offset", "it is no offset within the blob")
     return int(text)

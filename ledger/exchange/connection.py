@@ -2,12 +2,16 @@
 
 Promise: a lost connection, a 5xx answer and a cut-off body are repeated a few times before the caller hears
 of them; a refusal is an answer, and is raised as one. Requests carry the member's signature
-(``http_auth.py``). No answer takes more memory than its limit.
+(``http_auth.py``). No answer takes more memory than its limit: it is asked for as it is, and one that comes
+packed all the same (a server of files does that with tiles) is unpacked once, so far. Nor does its body take longer than its timeout and a second for each
+`SLOWEST` bytes. What a refusal says is shown without what would steer a terminal.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,8 @@ from ledger.exchange.messages import MAX_ANSWER
 from ledger.formats.keys import SigningKey
 
 ATTEMPTS = 5
+SLOWEST = 4096
+"""Bytes a second below which an answer's body counts as lost."""
 
 # The library would print each retry; the caller hears of what failed in the end.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -78,6 +84,7 @@ class Connection:
             verify=_trust(self.url, ca),
             timeout=timeout_s,
             follow_redirects=False,
+            headers={"accept-encoding": "identity"},
             mounts={"all://127.0.0.1": None, "all://localhost": None},
             limits=httpx.Limits(max_keepalive_connections=8, keepalive_expiry=60.0),
         )
@@ -139,7 +146,7 @@ class Connection:
                 )
             response = self.http.send(request, stream=True)
             try:
-                content = _read(response, limit)
+                content = _read(response, limit, self._timeout_s + wait_s)
             finally:
                 response.close()
             answer = Answer(response.status_code, response.reason_phrase, response.headers, content)
@@ -161,15 +168,30 @@ def _trust(url: str, ca: Path | None) -> ssl.SSLContext | bool:
     return True if ca is None else ssl.create_default_context(cafile=str(ca))
 
 
-def _read(answer: httpx.Response, limit: int) -> bytes:
+def _read(answer: httpx.Response, limit: int, timeout_s: float) -> bytes:
     """Take an answer's body into memory, never more than the limit."""
+    packing = answer.headers.get("content-encoding", "identity").lower()
+    if packing not in ("identity", "gzip"):
+        raise MalformedInput("answer", f"it is packed as {packing[:40]!a}, which was not asked for")
+    unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS) if packing == "gzip" else None
     parts = []
-    size = 0
-    for part in answer.iter_bytes():
+    came = size = 0
+    ends_s = time.monotonic() + timeout_s
+    for part in answer.iter_raw():
+        came += len(part)
+        if unpacked is not None:
+            try:
+                part = unpacked.decompress(part, limit - size + 1)
+            except zlib.error:
+                raise MalformedInput("answer", "it says that it is gzip, and is not") from None
         size += len(part)
         if size > limit:
             raise MalformedInput("answer", f"it is longer than the {limit} bytes accepted")
         parts.append(part)
+        if time.monotonic() > ends_s + came / SLOWEST:
+            raise httpx.ReadTimeout(f"its answer came too slowly, {came} bytes of it")
+    if unpacked is not None and not unpacked.eof:
+        raise httpx.ReadError("the packed answer was cut off")
     return b"".join(parts)
 
 
@@ -189,4 +211,8 @@ def _refusal(url: str, answer: Answer) -> RequestRefused:
             reason = str(plain.get("reason", reason))[:500]
     except orjson.JSONDecodeError:
         reason = f"{reason}; is this a Consilium coordinator?"
+    error, where, reason = (
+        "".join(each if each.isprintable() else "?" for each in said)
+        for said in (error, where, reason)
+    )
     return RequestRefused(url, status=answer.status, error=error, where=where, reason=reason)

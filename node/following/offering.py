@@ -45,6 +45,8 @@ def offer_copy(client: CoordinatorClient, replica: Replica, blobs: BlobStore) ->
             data = _read(blobs, sha256)
             if data is not None:
                 client.put_blob(data)
+        if min(wanted) <= after:
+            raise NotConsistent("refill", "it asks for the same blobs again and again")
         after = max(wanted)
     client.show_copy(note or b"")
     return position.size
