@@ -157,6 +157,9 @@ class _Scaled:
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
         return self._rng.gaussian_integers(max(1, round(noise_sd * self._factor)), size)
 
+    def expect(self, noise_sd: int, size: int) -> None:
+        self._rng.expect(max(1, round(noise_sd * self._factor)), size)
+
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         return self._rng.poisson_mask(sampling, size)
 

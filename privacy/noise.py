@@ -2,7 +2,8 @@
 
 ``SecureRandom`` is the only source in production. It is AES-256 in counter mode (NIST SP 800-38A,
 section 6.5) under a key from the operating system that is used for one purpose and dropped; there
-is no seed argument, so no run can be made to repeat its noise. Two generators share nothing.
+is no seed argument, so no run can be made to repeat its noise. Two generators share nothing. The noise of a
+long vector, which a second core may draw, has a key of its own for each vector.
 
 ``TestRng`` gives the same draws from a seed and says so (``production`` is False): what it touched
 is not private, and a ledger that sees its stamp voids the outputs outside test federations.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import abstractmethod
 from types import TracebackType
 from typing import ClassVar, Final, Protocol, Self
 
@@ -25,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from privacy import rounded_gaussian
 from privacy.errors import InvalidParameter, RandomnessClosed
 from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
+from privacy.noise_ahead import LEAST, NoiseAhead
 
 _MAX_DRAW: Final = 2**31
 _ZERO_BLOCK: Final = bytes(16)
@@ -55,6 +58,10 @@ class Randomness(Protocol):
         """Draw round(N(0, noise_sd^2)) exactly; int64, shape [size]."""
         ...
 
+    def expect(self, noise_sd: int, size: int) -> None:
+        """Hear of so many draws to come: public numbers. A second core may draw them meanwhile."""
+        ...
+
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         """Take each of ``size`` patients independently with probability sampling / 2^32."""
         ...
@@ -78,6 +85,34 @@ class _Draws:
         self._sampler: rounded_gaussian.Sampler | None = None
         self._room = self._ahead = _NONE
         self._next = _FIRST_AHEAD
+        self._long = NoiseAhead()
+
+    def expect(self, noise_sd: int, size: int) -> None:
+        """Hear of a long vector of draws to come, which a second core then draws (``noise_ahead``).
+
+        They come under a key of their own, so that neither their number nor when they are drawn moves any
+        other draw. Who says nothing, or asks for other numbers of them, gets draws all the same.
+        A vector that was announced before and not asked for is dropped.
+
+        Args:
+            noise_sd: as ``gaussian_integers`` will be asked for, at once or in parts.
+            size: how many of it in all: a number that says nothing of the data.
+
+        Raises:
+            InvalidEvent: an argument is out of range.
+            RandomnessClosed: the key was dropped, or the process is a fork of the one that has it.
+        """
+        require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
+        require_int("size", size, 0, _MAX_DRAW)
+        self._open_stream()
+        self._long.drop()
+        if size >= LEAST:
+            stream = keystream(self._another_key())
+            self._long.start(lambda count: _bytes_of(stream, count), noise_sd, size)
+
+    @abstractmethod
+    def _another_key(self) -> bytes:
+        """32 bytes that no other stream has."""
 
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
         """Draw round(N(0, noise_sd^2)) exactly.
@@ -99,6 +134,8 @@ class _Draws:
         require_int("noise_sd", noise_sd, 1, MAX_LENGTH)
         require_int("size", size, 0, _MAX_DRAW)
         self._open_stream()
+        if self._long.holds(noise_sd, size):
+            return self._long.take(size)
         if noise_sd != self._deviation:
             self._deviation, self._sampler = noise_sd, None
             self._ahead, self._next = _NONE, _FIRST_AHEAD
@@ -166,6 +203,8 @@ class _Draws:
         self._stream = None
         self._sampler = None
         self._room = self._ahead = _NONE
+        self._long.drop()
+        self._long = NoiseAhead()
 
     def __enter__(self) -> Self:
         return self
@@ -182,9 +221,7 @@ class _Draws:
         raise TypeError("a generator is not copied or stored: two copies would share their noise")
 
     def _bytes(self, count: int) -> bytes:
-        stream = self._open_stream()
-        zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
-        return stream.update(zeros)
+        return _bytes_of(self._open_stream(), count)
 
     def _open_stream(self) -> CipherContext:
         if self._process != os.getpid():
@@ -202,6 +239,9 @@ class SecureRandom(_Draws):
     def __init__(self) -> None:
         super().__init__(os.urandom(32))
 
+    def _another_key(self) -> bytes:
+        return os.urandom(32)
+
 
 class TestRng(_Draws):
     """Repeatable draws for tests and test federations; never private.
@@ -215,6 +255,17 @@ class TestRng(_Draws):
 
     def __init__(self, seed: int) -> None:
         super().__init__(hashlib.sha256(b"consilium test rng\n%d" % seed).digest())
+        self._seed = seed
+        self._vectors = 0
+
+    def _another_key(self) -> bytes:
+        self._vectors += 1
+        return hashlib.sha256(b"consilium test rng\n%d %d" % (self._seed, self._vectors)).digest()
+
+
+def _bytes_of(stream: CipherContext, count: int) -> bytes:
+    zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
+    return stream.update(zeros)
 
 
 def keystream(key: bytes, counter: bytes = _ZERO_BLOCK) -> CipherContext:

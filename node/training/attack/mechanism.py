@@ -131,6 +131,10 @@ class Counting:
         self._steps.drawn += 1
         return self._rng.gaussian_integers(noise_sd, size)
 
+    def expect(self, noise_sd: int, size: int) -> None:
+        """Pass it on."""
+        self._rng.expect(noise_sd, size)
+
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         """Sample patients."""
         return self._rng.poisson_mask(sampling, size)
@@ -155,6 +159,9 @@ class Silence:
     def gaussian_integers(self, noise_sd: int, size: int) -> npt.NDArray[np.int64]:
         """Give zeros."""
         return np.zeros(size, dtype=np.int64)
+
+    def expect(self, noise_sd: int, size: int) -> None:
+        """Zeros take no time."""
 
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         """Take everybody."""

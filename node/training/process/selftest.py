@@ -114,6 +114,9 @@ class _Counting:
         self.drawn.append(values.copy())
         return values
 
+    def expect(self, noise_sd: int, size: int) -> None:
+        self._rng.expect(noise_sd, size)
+
     def poisson_mask(self, sampling: int, size: int) -> npt.NDArray[np.bool_]:
         return self._rng.poisson_mask(sampling, size)
 

@@ -2,7 +2,8 @@
 
 ``noisy_gradient_sum`` is that mechanism (DP-SGD: Abadi et al. 2016, arXiv:1607.00133, on an integer
 grid): patients are sampled, their clipped gradients are summed in int64, and an independent rounded
-Gaussian integer is added to each coordinate. An empty batch gives noise alone. Everything else here is
+Gaussian integer is added to each coordinate; a long vector of them is drawn while the sum is made, on a
+second core where there is one. An empty batch gives noise alone. Everything else here is
 post-processing of what it returned. The plan says which of two engines makes a release's sum: ``fast``
 is ``node.training.sums.dense`` or ``.composed``, ``exact`` is ``node.training.sums.exact``.
 
@@ -102,6 +103,7 @@ def noisy_gradient_sum(training: Training, release: Release, rng: Randomness) ->
     examples = training.examples
     parameters = count_parameters(training.engine)
     taken = rng.poisson_mask(release.sampling, examples.units)
+    rng.expect(release.noise_sd, parameters + training.clipping.extra)
     if training.fast is not None and release.engine == "fast":
         total = training.fast.clipped_sum(taken, release.sensitivity)
     else:

@@ -4,7 +4,7 @@ The engines of ``node.training.sums.blocks`` sum in float64. Here the sum is rou
 to ``clip_norm``, below the sensitivity by what the engine and this rounding may round, and an
 independent rounded Gaussian integer is added to each coordinate. Millions of coordinates are handled
 some at a time, so that what lies between two steps stays in a processor's cache, and in the memory of
-the sum itself.
+the sum itself; and their noise is drawn while the sum is made, where there is a second core (``privacy.noise_ahead``).
 
 A patient over whose rows the engine fails, or gives no finite number, adds zeros (``isolation``).
 
@@ -91,6 +91,7 @@ def noisy_sum(
         InvalidParameter: as there.
         InvalidEvent, RandomnessClosed: by ``rng``.
     """
+    rng.expect(noise_sd, engine.parameters)
     draw = partial(rng.gaussian_integers, noise_sd)
     return _sum(engine, inputs, targets, sensitivity, most_patients, patients, draw, room)
 
