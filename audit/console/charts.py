@@ -2,17 +2,22 @@
 
 A chart says nothing that a table on the same page does not say. No script, no style attribute, so
 that a strict content security policy holds; the same drawing works in both themes and on paper.
+Each is drawn twice, for a page and for a telephone, so that its words have a readable size on both: the
+stylesheet shows one of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
 
-_WIDTH = 1040
+from audit.console.numbers import delta_words
+
+_WIDE = 860.0
+_NARROW = 350.0
 _DAY_MS = 86_400_000
 
 
@@ -67,13 +72,23 @@ def spend_chart(
     if not steps:
         return Markup("")
     named = "lifetime limit" if days is None else f"limit for each {days} days"
-    left, right, top, bottom = 44.0, _WIDTH - 6.0, 26.0, 140.0
+    words = (
+        f"Epsilon rises in {len(steps)} steps to {steps[-1].value:.2f} of a {named} of "
+        f"{limit:g}; the table below has every use."
+    )
+    return _drawings(168, words, lambda width: _spend(steps, limit, named, open_end, width))
+
+
+def _spend(
+    steps: Sequence[Step], limit: float, named: str, open_end: bool, width: float
+) -> list[str]:
+    left, right, top, bottom = 44.0, width - 6.0, 26.0, 140.0
     highest = max(limit, *(s.value for s in steps))
 
     def y(value: float) -> float:
         return bottom - value / highest * (bottom - top)
 
-    xs = _places([s.at_ms for s in steps], left + 90, right - 60)
+    xs = _places([s.at_ms for s in steps], left + width / 12, right - width / 12)
     path = [f"M{left:.1f} {y(0):.1f}"]
     level = 0.0
     for x, step in zip(xs, steps, strict=True):
@@ -93,32 +108,52 @@ def spend_chart(
     for place, (x, step) in enumerate(zip(xs, steps, strict=True)):
         kind = "ring" if open_end and place == len(steps) - 1 else "dot"
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y(step.value):.1f}" r="4.5"/>')
-    parts += _time_labels(steps, xs, bottom + 20)
-    words = (
-        f"Epsilon rises in {len(steps)} steps to {steps[-1].value:.2f} of a {named} of "
-        f"{limit:g}; the table below has every use."
-    )
-    return _svg("chart", _WIDTH, 168, words, parts)
+    return parts + _time_labels(steps, xs, bottom + 20)
 
 
-def interval_bars(bars: Sequence[Bar], *, words: str) -> Markup:
-    """Horizontal bars around zero, each with its spread as a thin line."""
-    drawn = [b for b in bars if b.value is not None]
-    if not drawn:
+def interval_bars(bars: Sequence[Bar], *, unit: str, words: str) -> Markup:
+    """Horizontal bars around zero, each with its spread as a thin line.
+
+    Args:
+        bars: from the top.
+        unit: what the axis counts.
+        words: for who does not see it.
+    """
+    if all(bar.value is None for bar in bars):
         return Markup("")
-    edges = [x for b in drawn for x in (b.value, b.low, b.high) if x is not None]
+    wide = _svg("wide", _WIDE, 34.0 * len(bars) + 30, words, _intervals(bars, unit, _WIDE, 180, 34))
+    small = _svg(
+        "small", _NARROW, 52.0 * len(bars) + 30, words, _intervals(bars, unit, _NARROW, 0, 52)
+    )
+    return wide + small
+
+
+def _intervals(bars: Sequence[Bar], unit: str, width: float, left: float, row: float) -> list[str]:
+    """Labels stand beside the bars, or above them where ``left`` leaves them no room."""
+    edges = [x for b in bars for x in (b.value, b.low, b.high) if x is not None]
     low, high = min(0.0, *edges), max(0.0, *edges)
     span = (high - low) or 1.0
-    left, right, row = 210.0, _WIDTH - 90.0, 34.0
+    left, right = left + 4, width - 62.0
 
     def x(value: float) -> float:
         return left + (value - low) / span * (right - left)
 
-    height = row * len(bars) + 10
-    parts = [f'<path class="grid" d="M{x(0):.1f} 0V{height:.0f}"/>']
+    height = row * len(bars)
+    parts = [f'<path class="grid" d="M{x(0):.1f} 0V{height + 8:.0f}"/>']
+    for edge, anchor in {x(0): "start" if low == 0 else "middle", x(high): "end"}.items():
+        number = "0" if edge == x(0) else f"{high:.2f}"
+        parts.append(
+            f'<text class="axis" x="{edge:.1f}" y="{height + 22:.0f}" text-anchor="{anchor}">{number}</text>'
+        )
+    parts.append(
+        f'<text class="axis" x="{(x(0) + x(high)) / 2:.1f}" y="{height + 22:.0f}" text-anchor="middle">'
+        f"{escape(unit)}</text>"
+    )
     for place, bar in enumerate(bars):
-        middle = place * row + row / 2 + 4
-        parts.append(f'<text class="label" x="0" y="{middle + 5:.1f}">{escape(bar.label)}</text>')
+        above = 0 if row < 50 else 18
+        middle = place * row + above + (row - above) / 2
+        beside = middle + 5 if not above else place * row + 16
+        parts.append(f'<text class="label" x="0" y="{beside:.1f}">{escape(bar.label)}</text>')
         if bar.value is None:
             parts.append(f'<text class="axis" x="{left}" y="{middle + 5:.1f}">no value</text>')
             continue
@@ -133,10 +168,10 @@ def interval_bars(bars: Sequence[Bar], *, words: str) -> Markup:
                 f'M{x(bar.low):.1f} {middle - 5:.1f}v10M{x(bar.high):.1f} {middle - 5:.1f}v10"/>'
             )
         parts.append(
-            f'<text class="label" x="{_WIDTH}" y="{middle + 5:.1f}" text-anchor="end">'
+            f'<text class="label" x="{width:.0f}" y="{middle + 5:.1f}" text-anchor="end">'
             f"{bar.value:.3f}</text>"
         )
-    return _svg("chart", _WIDTH, height, words, parts)
+    return parts
 
 
 def epsilon_curve(points: Sequence[tuple[float, float]]) -> Markup:
@@ -145,7 +180,15 @@ def epsilon_curve(points: Sequence[tuple[float, float]]) -> Markup:
     Args:
         points: (delta, epsilon), delta falling.
     """
-    left, right, top, bottom = 44.0, _WIDTH - 60.0, 16.0, 140.0
+    words = (
+        f"Epsilon rises from {points[0][1]:.2f} at delta {points[0][0]:.0e} to {points[-1][1]:.2f} at "
+        f"delta {points[-1][0]:.0e}; the table below has every point."
+    )
+    return _drawings(168, words, lambda width: _curve(points, width))
+
+
+def _curve(points: Sequence[tuple[float, float]], width: float) -> list[str]:
+    left, right, top, bottom = 50.0, width - 30.0, 16.0, 140.0
     highest = max(epsilon for _, epsilon in points) or 1.0
     step = (right - left) / max(1, len(points) - 1)
     places = [
@@ -159,17 +202,17 @@ def epsilon_curve(points: Sequence[tuple[float, float]]) -> Markup:
         f'<path class="grid" d="M{left} {top}H{right}M{left} {bottom}H{right}"/>',
         f'<path class="line" d="M{way}"/>',
     ]
+    last = -100.0
     for (x, y), (delta, _) in zip(places, points, strict=True):
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        if x - last < 56:
+            continue
         parts.append(
             f'<text class="axis" x="{x:.1f}" y="{bottom + 20:.1f}" text-anchor="middle">'
-            f"δ {delta:.0e}</text>"
+            f"δ {delta_words(delta)}</text>"
         )
-    words = (
-        f"Epsilon rises from {points[0][1]:.2f} at delta {points[0][0]:.0e} to {points[-1][1]:.2f} at "
-        f"delta {points[-1][0]:.0e}; the table below has every point."
-    )
-    return _svg("chart", _WIDTH, 168, words, parts)
+        last = x
+    return parts
 
 
 def tree_chart(index: int, size: int, root: str, hashes: Sequence[str]) -> Markup:
@@ -183,20 +226,42 @@ def tree_chart(index: int, size: int, root: str, hashes: Sequence[str]) -> Marku
     """
     levels = _levels(index, size)
     shown = levels[:3] + levels[-1:] if len(levels) > 4 else levels
-    top, drop = 38.0, 62.0
-    at = _WIDTH / 2
+    words = (
+        f"{len(hashes)} hashes beside the way lead from entry {index} to the root at size {size}."
+    )
+    title = [f"root {root}, size {size:,}"]
+    if len(levels) > len(shown):
+        title.append(f"{len(levels) - len(shown)} levels are left out below")
+    height = 82.0 + 62 * len(shown)
+    return _drawings(height, words, lambda width: _way(index, shown, title, width))
+
+
+def _way(
+    index: int, shown: Sequence[tuple[int, int, bool]], title: Sequence[str], width: float
+) -> list[str]:
+    top, drop, edge = 44.0, 62.0, 60.0
+    at = width / 2
     parts: list[str] = []
+    if width < _WIDE:
+        lines = [(15.0 + 17 * n, line) for n, line in enumerate(title)]
+    else:
+        lines = [(18.0, " · ".join(title))]
+    for y, line in lines:
+        parts.append(
+            f'<text class="label" x="{width / 2:.0f}" y="{y:.0f}" text-anchor="middle">{escape(line)}</text>'
+        )
     places = [(at, top)]
     for depth, (low, high, goes_right) in enumerate(shown):
-        spread = 230.0 / (1.55**depth)
-        ours = at + spread if goes_right else at - spread
-        other = at - spread if goes_right else at + spread
+        spread = width * 0.22 / (1.55**depth)
+        side = spread if goes_right else -spread
+        ours, other = at + side, at - side
         y = top + drop * (depth + 1)
+        words_at = min(max(other, edge), width - edge)
         parts += [
             f'<path class="grid" d="M{at:.0f} {y - drop:.0f}L{other:.0f} {y:.0f}"/>',
             f'<path class="way" d="M{at:.0f} {y - drop:.0f}L{ours:.0f} {y:.0f}"/>',
             f'<circle class="hollow" cx="{other:.0f}" cy="{y:.0f}" r="8"/>',
-            f'<text class="axis" x="{other:.0f}" y="{y + 25:.0f}" text-anchor="middle">'
+            f'<text class="axis" x="{words_at:.0f}" y="{y + 25:.0f}" text-anchor="middle">'
             f"{_entries(low, high)}</text>",
         ]
         at = ours
@@ -206,21 +271,17 @@ def tree_chart(index: int, size: int, root: str, hashes: Sequence[str]) -> Marku
     parts.append(
         f'<text class="axis" x="{x:.0f}" y="{y + 25:.0f}" text-anchor="middle">entry {index:,}</text>'
     )
-    left_out = len(levels) - len(shown)
-    rest = f" · {left_out} levels are left out below" if left_out else ""
-    parts.append(
-        f'<text class="label" x="{_WIDTH / 2:.0f}" y="16" text-anchor="middle">'
-        f"root {escape(root)}, size {size:,}{rest}</text>"
-    )
-    words = (
-        f"{len(hashes)} hashes beside the way lead from entry {index} to the root at size {size}."
-    )
-    return _svg("chart tree", _WIDTH, top + drop * len(shown) + 40, words, parts)
+    return parts
+
+
+def _drawings(height: float, words: str, draw: Callable[[float], Sequence[str]]) -> Markup:
+    wide, small = draw(_WIDE), draw(_NARROW)
+    return _svg("wide", _WIDE, height, words, wide) + _svg("small", _NARROW, height, words, small)
 
 
 def _svg(kind: str, width: float, height: float, words: str, parts: Sequence[str]) -> Markup:
     return Markup(  # noqa: S704 - numbers, and labels that were escaped
-        f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'<svg class="chart {kind}" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{escape(words)}">{"".join(parts)}</svg>'
     )
 

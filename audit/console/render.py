@@ -7,7 +7,7 @@ Epsilon is never shown without its limit, its delta and its unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -16,6 +16,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.console.charts import Bar, Step, budget_bar, epsilon_curve, interval_bars, spend_chart
+from audit.console.narrow import label_cells
+from audit.console.numbers import (
+    delta_words,
+    epsilon_words,
+    figure_words,
+    many,
+    spread_words,
+)
 from audit.console.strip import Strip
 from audit.reports.certificate import Certificate
 from audit.reports.contribution.form import ContributionReport
@@ -24,7 +32,7 @@ from audit.reports.sentences.told import organisation_name
 from audit.verification.findings import TITLES
 from ledger.experiment.round_words import round_name
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_DAY_MS = 86_400_000
 
 
 @lru_cache(maxsize=1)
@@ -46,12 +54,13 @@ def environment() -> Environment:
         short=lambda text: f"{text[:8]}…{text[-4:]}" if len(text) > 14 else text,
         many=many,
         org=organisation_name,
+        label_cells=label_cells,
         round_name=round_name,
         figure=figure_words,
         spread=spread_words,
         nicely=lambda text: str(text).replace("_", " "),
     )
-    made.globals.update(titles=TITLES, budget_bar=budget_bar)
+    made.globals.update(titles=TITLES, budget_bar=budget_bar, days=days)
     return made
 
 
@@ -93,7 +102,7 @@ def contribution_html(report: ContributionReport, *, strip: Strip | None = None)
         "report_contribution.html",
         title=f"Contributions to {report.name}",
         report=report,
-        chart=interval_bars(bars, words=words),
+        chart=interval_bars(bars, unit="share of the direction", words=words),
         css=_inlined(strip),
         strip=strip,
         federation="",
@@ -113,6 +122,37 @@ def certificate_html(report: Certificate, *, strip: Strip | None = None) -> str:
     )
 
 
+def index_html(
+    data_use: Mapping[str, str],
+    contributions: Mapping[str, str],
+    certificates: Mapping[str, str],
+    *,
+    completeness: str,
+) -> str:
+    """The first page of a folder of reports.
+
+    Args:
+        data_use: from a file's name without its suffix to the dataset it is about.
+        contributions: the same to experiments.
+        certificates: the same to experiments whose model was released.
+        completeness: of the copy that they stand on, in words.
+    """
+    groups = (
+        ("Data use and privacy, by dataset", data_use),
+        ("Contribution, by experiment", contributions),
+        ("Privacy certificate, by released model", certificates),
+    )
+    return render(
+        "report_index.html",
+        title="Reports",
+        groups=groups,
+        completeness=completeness,
+        css=stylesheet(),
+        strip=None,
+        federation="",
+    )
+
+
 def stylesheet() -> str:
     """The one stylesheet."""
     return resources.files("audit").joinpath("static/console.css").read_text("utf-8")
@@ -128,36 +168,12 @@ def day(at_ms: int | None) -> Markup:
     return _time(at_ms, "day", lambda t: f"{t.day} {t:%b %Y}")
 
 
-def delta_words(delta: float) -> str:
-    """1e-05 as 10⁻⁵, 2.5e-06 as 2.5 × 10⁻⁶."""
-    mantissa, _, exponent = f"{delta:.1e}".partition("e")
-    power = f"10{str(int(exponent)).translate(_SUPERSCRIPT)}"
-    number = mantissa.removesuffix(".0")
-    return power if number == "1" else f"{number} × {power}"
-
-
-def epsilon_words(epsilon: float) -> str:
-    """Two decimals, and never 0.00 for something that was spent."""
-    return "0" if epsilon == 0 else "< 0.01" if epsilon < 0.01 else f"{epsilon:.2f}"
-
-
-def many(count: int, noun: str) -> str:
-    """1 experiment, 2 experiments."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def figure_words(figure: object, decimals: int = 3) -> str:
-    """A report's figure, or a dash."""
-    value = getattr(figure, "value", None)
-    return "–" if value is None else f"{value:.{decimals}f}"
-
-
-def spread_words(figure: object, decimals: int = 3) -> str:
-    """A figure's spread, or why there is no figure."""
-    low, high = getattr(figure, "low", None), getattr(figure, "high", None)
-    if low is not None and high is not None:
-        return f"{low:.{decimals}f} to {high:.{decimals}f}"
-    return getattr(figure, "reason", None) or ""
+def days(first_ms: int, last_ms: int) -> Markup:
+    """From one day to another, or the one day."""
+    first, last = (at // _DAY_MS for at in (first_ms, last_ms))
+    return (
+        day(first_ms) if first == last else Markup("{} to {}").format(day(first_ms), day(last_ms))
+    )
 
 
 def _time(at_ms: int | None, kind: str, shape: Callable[[datetime], str]) -> Markup:

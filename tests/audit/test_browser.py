@@ -58,6 +58,30 @@ def page(browser) -> Iterator[object]:  # type: ignore[no-untyped-def]
     assert said == []
 
 
+def pages_of(world: World) -> list[str]:
+    experiment = f"/experiments/{world.experiment}"
+    return [
+        "/",
+        "/datasets",
+        "/datasets/basel-heart",
+        "/datasets/basel-heart/report",
+        "/experiments",
+        experiment,
+        f"{experiment}/contribution",
+        f"{experiment}/certificate",
+        "/members",
+        "/ledger",
+        "/entries/29",
+        "/verify",
+        "/reports",
+    ]
+
+
+SCROLLS_SIDEWAYS = """[...document.querySelectorAll(".table, figure, pre")]
+    .filter(part => part.checkVisibility() && part.scrollWidth > part.clientWidth + 1)
+    .map(part => part.outerHTML.slice(0, 120))"""
+
+
 def violations(page) -> list[str]:  # type: ignore[no-untyped-def]
     found = axe.Axe().run(page).response["violations"]
     return [f"{v['id']}: {[node['html'][:120] for node in v['nodes'][:2]]}" for v in found]
@@ -91,22 +115,7 @@ def test_no_page_has_an_accessibility_violation(  # type: ignore[no-untyped-def]
     page, address: str, world: World, scheme: str
 ) -> None:
     page.emulate_media(color_scheme=scheme)
-    experiment = f"/experiments/{world.experiment}"
-    for url in (
-        "/",
-        "/datasets",
-        "/datasets/basel-heart",
-        "/datasets/basel-heart/report",
-        "/experiments",
-        experiment,
-        f"{experiment}/contribution",
-        f"{experiment}/certificate",
-        "/members",
-        "/ledger",
-        "/entries/29",
-        "/verify",
-        "/reports",
-    ):
+    for url in pages_of(world):
         page.goto(address + url)
         assert violations(page) == [], url
 
@@ -116,9 +125,10 @@ def test_the_pages_are_whole_at_360_pixels_and_without_scripts(  # type: ignore[
 ) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, java_script_enabled=True)
     small = context.new_page()
-    for url in ("/", "/datasets/basel-heart", "/entries/29", "/verify", "/ledger"):
+    for url in pages_of(world):
         small.goto(address + url)
         assert small.evaluate("document.documentElement.scrollWidth") <= 360, url
+        assert small.evaluate(SCROLLS_SIDEWAYS) == [], url
     context.close()
     context = browser.new_context(java_script_enabled=False)
     plain = context.new_page()

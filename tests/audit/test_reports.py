@@ -166,7 +166,7 @@ def test_the_page_has_one_line_for_each_use_and_then_a_line_for_each_update(
         assert use.name in row
         assert use.asked_by.handle in row
         assert use.purpose in row
-        assert f"<td>{use.rounds}</td>" in row
+        assert f">{use.rounds}</td>" in row
     each = page.split('id="each"')[1].split("</table>")[0]
     rows = [row for row in each.split("<tr>") if 'scope="row"' in row]
     assert len(rows) == len(report.outflows)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from audit.console.render import certificate_html, contribution_html, data_use_html
+from audit.console.render import certificate_html, contribution_html, data_use_html, index_html
 from audit.reports.certificate import Certificate, certificate
 from audit.reports.contribution.form import ContributionReport
 from audit.reports.contribution.report import contribution_report
@@ -132,41 +132,29 @@ def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
         ``html``: the folder's ``index.html``; ``json``: its ``index.json``, with the path of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    reports: dict[str, Report] = {
-        f"data-use-{name}": data_use(found, name, by) for name in sorted(found.state.datasets)
-    }
+    uses = {f"data-use-{name}": name for name in sorted(found.state.datasets)}
+    reports: dict[str, Report] = {f: data_use(found, name, by) for f, name in uses.items()}
+    contributions: dict[str, str] = {}
+    certificates: dict[str, str] = {}
     for experiment in found.state.experiments.values():
-        name = f"contribution-{experiment.name}-{experiment.id[:8]}"
-        reports[name] = contribution(found, experiment.id, by)
+        ending = f"{experiment.name}-{experiment.id[:8]}"
+        contributions[f"contribution-{ending}"] = experiment.name
+        reports[f"contribution-{ending}"] = contribution(found, experiment.id, by)
         if found.history.experiments[experiment.id].released is not None:
-            name = f"privacy-{experiment.name}-{experiment.id[:8]}"
-            reports[name] = privacy_certificate(found, experiment.id, by)
+            certificates[f"privacy-{ending}"] = experiment.name
+            reports[f"privacy-{ending}"] = privacy_certificate(found, experiment.id, by)
     for name, report in reports.items():
         for suffix in FORMATS:
             write_report(report, folder / f"{name}{suffix}")
     for suffix in (".json", ".csv"):
         write_budget(found, folder / f"budget{suffix}", by)
-    index_json, index_html = folder / "index.json", folder / "index.html"
+    index_json = folder / "index.json"
     listed = {n: {s[1:]: str(folder / f"{n}{s}") for s in FORMATS} for n in reports}
     listed["budget"] = {s[1:]: str(folder / f"budget{s}") for s in (".json", ".csv")}
     write_file(index_json, orjson.dumps(listed, option=orjson.OPT_INDENT_2))
-    write_file(index_html, _index(list(reports), found.report.completeness()).encode())
-    return {"html": str(index_html), "json": str(index_json)}
-
-
-def _index(names: list[str], completeness: str) -> str:
-    """A page with a link to each report; names are slugs, so nothing needs escaping."""
-    links = "\n".join(
-        f'<li><a href="{name}.html">{name}</a> (<a href="{name}.json">JSON</a>)</li>'
-        for name in names
-    )
-    links += '\n<li><a href="budget.csv">budget</a> (<a href="budget.json">JSON</a>)</li>'
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Reports</title>\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<main>\n<h1>Reports</h1>\n<p>From a ledger {completeness}.</p>\n"
-        f"<ul>\n{links}\n</ul>\n</main>\n</html>\n"
-    )
+    page = index_html(uses, contributions, certificates, completeness=found.report.completeness())
+    write_file(folder / "index.html", page.encode())
+    return {"html": str(folder / "index.html"), "json": str(index_json)}
 
 
 def _only(kind: str, known: list[str], flag: str) -> str:
