@@ -80,7 +80,7 @@ def training_task(
         site=site,
         model=plan.initial_model if duty.kind == "baseline" else current.model,
         job=job,
-        fresh=is_spent(plan, current, private.view.masked_in.get(key)),
+        fresh=is_spent(current, private.view.masked_in.get(key)),
         on_charges=patients.recorder(key[:2], duty.round),
     )
 

@@ -278,7 +278,7 @@ class _Here:
         number, attempt = current.number, current.attempt
         masking, secrets = current.masking, self.view.masks.get(key)
         masked_in = self.view.masked_in.get((*key, number))
-        spent = is_spent(experiment.plan, current, masked_in)
+        spent = is_spent(current, masked_in)
         ready = (*key, number) in self.view.outbox and not spent
         if masking is not None:
             goes_on = may_send if ready else may_still_send

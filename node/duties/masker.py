@@ -145,7 +145,7 @@ class Masker:
         )
 
     def reveal(self, key: Key) -> MaskingRevealed:
-        """R4: noted first, then said.
+        """R4: noted first, then said; the vector is spent with it (``masking.is_spent``).
 
         Raises:
             LedgerError: an envelope could not be fetched now.
@@ -168,6 +168,7 @@ class Masker:
         except MaskingRefused as refused:
             raise RoundFailed(str(refused)) from None
         self._keep(key, secrets)
+        self._private.outbox.note_masked(*key, current.number, masking.context)
         for name in revealed.unreadable:
             _log.warning("envelope.unreadable", dataset=key[1], sender=name)
         shares = {**revealed.seeds, **revealed.keys}

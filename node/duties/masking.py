@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ledger.entries.operations.plans import Plan
 from ledger.rules.experiment_state import Masking, OpenRound
 from ledger.rules.masking import enough_agreed
 from node.register.accounts import Key
@@ -84,13 +83,15 @@ def masking_duties(
         yield Reveal(*key)
 
 
-def is_spent(plan: Plan, current: OpenRound, masked_in: str | None) -> bool:
-    """Whether a vector must not be used again: divided noise that left in another attempt.
+def is_spent(current: OpenRound, masked_in: str | None) -> bool:
+    """Whether a vector must not be used again: it may be in the sum of another attempt.
 
-    Two sums over different survivors with the same share in them differ by single hospitals' vectors,
-    without the noise that protected them.
+    Two sums over different survivors with the same vectors in them differ by a single hospital's: with
+    divided noise by one without the noise that protected it, with each its own noise by the one vector that
+    the masks hid. So divided noise is spent when it leaves under masks, and other noise when this node
+    revealed shares: that attempt's sum may have been opened, whatever the log says became of it.
     """
-    if plan.noise_shares == 1 or current.masking is None:
+    if current.masking is None:
         return False
     return masked_in not in (None, current.masking.context)
 

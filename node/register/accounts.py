@@ -116,7 +116,7 @@ class PrivateView:
         used: steps by purpose that have an intent, for reservations that are not settled.
         outbox: noisy updates kept for sending, by experiment, dataset and round.
         masks: context of the masked round whose secrets are held.
-        masked_in: context in which an update of the outbox was masked for the first time.
+        masked_in: context of the one attempt that an update of the outbox belongs to, once it does.
     """
 
     datasets: Map[str, DatasetRecord] = Map()

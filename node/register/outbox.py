@@ -39,7 +39,7 @@ class Outbox:
             self._held.view = replace(self._held.view, outbox=self._held.view.outbox.set(key, ref))
 
     def note_masked(self, experiment: str, dataset: str, round_number: int, context: str) -> None:
-        """A vector is about to leave under masks: from here on it belongs to this attempt."""
+        """A vector is about to leave under masks, or to be opened in a sum: it belongs to this attempt now."""
         with self._held.current():
             key = (experiment, dataset, round_number)
             with self._held.writing() as connection:

@@ -99,6 +99,23 @@ def leave_in(town: Town, phases: dict[int, str]) -> None:
     masker.mask = mask
 
 
+def hold_shares_back_once(town: Town, *hospitals: str) -> None:
+    """Let some reveal no share in the first attempt at the first round."""
+    for hospital in hospitals:
+        masker: Any = town.nodes[hospital].service._actor._masker
+        replica = town.nodes[hospital].membership.replica
+
+        def reveal(
+            key: tuple[str, str], honest: Any = masker.reveal, replica: Any = replica
+        ) -> Any:
+            current = replica.state.experiments[key[0]].round
+            if current.number == 1 and current.attempt == 1:
+                raise RoundFailed("it was switched off")
+            return honest(key)
+
+        masker.reveal = reveal
+
+
 def said(town: Town, kind: type[Operation]) -> list[Any]:  # type: ignore[valid-type]
     ada = town.people["ada"]
     ada.follow()
@@ -194,19 +211,7 @@ def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
         round_timeout_s=8,
         secure_aggregation={"noise": "distributed", "colluders": 1},
     )
-    for hospital in ("chur", "davos"):
-        masker: Any = town.nodes[hospital].service._actor._masker
-        replica = town.nodes[hospital].membership.replica
-
-        def reveal(
-            key: tuple[str, str], honest: Any = masker.reveal, replica: Any = replica
-        ) -> Any:
-            current = replica.state.experiments[key[0]].round
-            if current.number == 1 and current.attempt == 1:
-                raise RoundFailed("it was switched off")
-            return honest(key)
-
-        masker.reveal = reveal
+    hold_shares_back_once(town, "chur", "davos")
     town.until(lambda: town.experiment(experiment).status == "released")
     assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
     updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
@@ -218,3 +223,23 @@ def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
         assert [op.used[0].steps for op in mine] == list(range(1, len(mine) + 1))
     (plan,) = (town.experiment(experiment).plan,)
     assert (plan.secure_aggregation, plan.noise_shares) == ("distributed", 2)
+
+
+def test_who_revealed_shares_hands_in_other_noise_in_the_next_attempt(town: Town) -> None:
+    """Whoever has enough shares has opened that sum; one without a hospital would bare its one vector."""
+    experiment, trainers = start(town, rounds=1, round_timeout_s=8)
+    hold_shares_back_once(town, "chur", "davos")
+    town.until(lambda: town.experiment(experiment).status == "released")
+    assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
+    updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
+    revealed = {
+        op.dataset for op in said(town, MaskingRevealed) if (op.round, op.attempt) == (1, 1)
+    }
+    assert revealed
+    assert revealed <= {"basel-heart", "bern-heart"}
+    for name in HOSPITALS:
+        mine = [op for op in updates if op.dataset == f"{name}-heart"]
+        spent = f"{name}-heart" in revealed
+        vectors = {op.masked.vector for op in mine}
+        assert len(vectors) == len(trainers[name].made[1]) == (len(mine) if spent else 1)
+        assert mine[-1].used[0].steps == len(vectors)
