@@ -27,6 +27,7 @@ _PAUSE_S = 0.05
 _WAL_HEADER = 32
 _FRAME_HEADER = 24
 _MASK = 0xFFFFFFFF
+_PAGES = frozenset(2**power for power in range(9, 17))
 
 
 def copy_database(path: Path, directory: Path) -> Path:
@@ -98,7 +99,7 @@ def wal_fault(path: Path) -> str | None:
     order = ">" if magic & 1 else "<"
     page = 65536 if page == 1 else page
     running = _checksum(data[:24], order, (0, 0))
-    if running != (sum1, sum2) or page < 512:
+    if running != (sum1, sum2) or page not in _PAGES:
         return "the header of its write-ahead log was changed"
     broken: int | None = None
     frame_bytes = _FRAME_HEADER + page

@@ -34,7 +34,7 @@ from ledger.copies.blobs import MAX_BLOB, BlobStore
 from ledger.copies.store import LogStore
 from ledger.copies.stored import Conflict, StoredNote
 from ledger.copies.whole_file import flush_folder
-from ledger.entries.entry import MAX_LEAF, frame_leaf
+from ledger.entries.entry import MAX_LEAF, MIN_LEAF, frame_leaf
 from ledger.entries.operations.values import BlobRef
 from ledger.errors import BlobMissing, MalformedInput
 from ledger.formats.checkpoint import parse_checkpoint
@@ -51,6 +51,9 @@ _LIMITS = {
     b"BLOB": MAX_BLOB + 32,
     b"HASH": 32,
 }
+_LEAST = {b"ENTR": MIN_LEAF}
+_MOST_FAULTS = 100
+"""Changed sections that are listed; a file with more of them is given up."""
 _DIGEST_BYTES = 32
 _HEADER_BYTES = 12
 _CHUNK = 1024 * 1024
@@ -256,7 +259,7 @@ class _Scan:
         tag, length = header[:4], int.from_bytes(header[4:], "big")
         if tag not in _ORDER:
             raise self._fault(start, f"no section is called {tag!r}")
-        if not 0 < length <= _LIMITS[tag]:
+        if not _LEAST.get(tag, 1) <= length <= _LIMITS[tag]:
             raise self._fault(start, f"a section {tag.decode()} of {length} bytes")
         if length > self._size - self._at:
             raise self._fault(start, f"section {tag.decode()} ends after the file does")
@@ -274,7 +277,7 @@ class _Scan:
         try:
             size = parse_checkpoint(parse_note(payload).text).size
         except MalformedInput as error:
-            self._faults.append(self._fault(start, f"its checkpoint: {error}"))
+            self._note_fault(self._fault(start, f"its checkpoint: {error}"))
             return
         self._in_order(start, size)
         self._notes[tag].append(StoredNote(size, payload))
@@ -284,7 +287,7 @@ class _Scan:
         length = rest[0] if rest else 0
         kind, evidence = rest[1 : 1 + length], rest[1 + length :]
         if hashlib.sha256(rest).digest() != digest or not kind.isascii() or not evidence:
-            self._faults.append(self._fault(start, "evidence does not have its SHA-256 and kind"))
+            self._note_fault(self._fault(start, "evidence does not have its SHA-256 and kind"))
             return
         self._in_order(start, digest)
         self._evidence.append(Conflict(kind.decode("ascii"), evidence))
@@ -301,7 +304,7 @@ class _Scan:
             content.update(chunk)
             left -= len(chunk)
         if content.digest() != digest:
-            self._faults.append(
+            self._note_fault(
                 self._fault(start, f"blob {digest.hex()[:12]} does not have its SHA-256")
             )
         self._in_order(start, digest)
@@ -314,7 +317,7 @@ class _Scan:
         else:
             rising = not isinstance(last, int) or not isinstance(key, int) or last < key
         if not rising:
-            self._faults.append(self._fault(start, "a section twice, or out of order"))
+            self._note_fault(self._fault(start, "a section twice, or out of order"))
         self._last = key
 
     def _finish(self, start: int, wanted: bytes, length: int) -> Bundle:
@@ -324,7 +327,7 @@ class _Scan:
         if not self._entries:
             raise self._fault(start, "it holds no entry")
         if digest != wanted:
-            self._faults.append(
+            self._note_fault(
                 MalformedInput(
                     "bundle digest", "the file's bytes do not have the SHA-256 it states"
                 )
@@ -339,6 +342,13 @@ class _Scan:
             digest=digest.hex(),
             faults=tuple(self._faults),
         )
+
+    def _note_fault(self, fault: MalformedInput) -> None:
+        self._faults.append(fault)
+        if len(self._faults) > _MOST_FAULTS:
+            raise MalformedInput(
+                fault.where, f"{fault.reason}; the {len(self._faults)} before it, too, are wrong"
+            )
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)

@@ -30,7 +30,8 @@ from ledger.formats.value import Reader, refusal
 SIGNATURE_BYTES = 64
 _SIGNATURE_LENGTH = SIGNATURE_BYTES.to_bytes(4, "big")
 _SIGNATURE_FRAME = 4 + SIGNATURE_BYTES
-MAX_LEAF = MAX_ENTRY + 8 + SIGNATURE_BYTES
+MIN_LEAF = 8 + SIGNATURE_BYTES
+MAX_LEAF = MAX_ENTRY + MIN_LEAF
 
 
 class Seen(Value):
@@ -117,7 +118,7 @@ def split_leaf(leaf: bytes) -> tuple[bytes, bytes]:
         MalformedInput: the lengths do not add up exactly.
     """
     if (
-        4 + _SIGNATURE_FRAME <= len(leaf) <= MAX_LEAF
+        MIN_LEAF <= len(leaf) <= MAX_LEAF
         and leaf[-_SIGNATURE_FRAME:-SIGNATURE_BYTES] == _SIGNATURE_LENGTH
         and leaf[:4] == (len(leaf) - 4 - _SIGNATURE_FRAME).to_bytes(4, "big")
     ):

@@ -158,6 +158,23 @@ def test_a_scan_goes_on_past_a_changed_content_so_that_its_place_can_be_found(
     assert [fault.where for fault in bundle.faults] == ["bundle digest"]
 
 
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ((b"SIGN", b"x"), "the 101 before it"),
+        ((b"BLOB", bytes(32)), "the 101 before it"),
+        ((b"ENTR", b"x"), "a section ENTR of 1 bytes"),
+    ],
+)
+def test_a_file_of_nothing_but_faults_is_given_up(
+    exported: Path, tmp_path: Path, section: Section, reason: str
+) -> None:
+    parts = [(tag, payload) for tag, payload in sections(exported) if tag == b"ENTR"]
+    path = assemble(tmp_path / "x", parts + [section] * 1000)
+    with pytest.raises(MalformedInput, match=reason):
+        scan_bundle(path)
+
+
 def refused(path: Path, reason: str) -> None:
     with pytest.raises(MalformedInput, match=reason) as caught:
         read_bundle(path)
