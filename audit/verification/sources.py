@@ -43,6 +43,11 @@ from ledger.formats.tile_folder import folder
 from ledger.formats.tiles import CHECKPOINT
 
 DATABASE = "ledger.db"
+_MADE_UP = (
+    "SELECT m.name FROM sqlite_master AS m WHERE type = 'view' OR (type = 'table' AND (rootpage = 0"
+    " OR EXISTS (SELECT 1 FROM pragma_table_xinfo(m.name) AS c WHERE c.hidden > 0)))"
+)
+"""Views, virtual tables, generated columns: an answer without end or of any size is a line of SQL there."""
 BLOBS = "blobs"
 
 
@@ -187,6 +192,11 @@ def _require_schema(copied: Path, path: Path) -> None:
     """A database of another release is refused, never migrated: an auditor changes nothing."""
     connection = sqlite3.connect(copied)
     try:
+        made_up = connection.execute(_MADE_UP).fetchone()
+        if made_up is not None:
+            raise SourceUnusable(
+                str(path), f"its {made_up[0]!a} computes what it holds; a ledger's tables hold rows"
+            )
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise SourceUnusable(str(path), f"is no ledger database ({error})") from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import stat
 import struct
 import time
 from pathlib import Path
@@ -134,4 +135,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(status.st_mode):  # a link to a device has no end
+        raise SourceUnusable(str(path), "is no plain file")
     return status.st_size, status.st_mtime_ns

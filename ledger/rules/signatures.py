@@ -189,13 +189,13 @@ class _Worker:
 def _work(pipe: Connection) -> None:
     """A worker's life: say that it is ready, then answer until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asks
-    pipe.send_bytes(b"ready")
-    while True:
-        try:
+    try:
+        pipe.send_bytes(b"ready")
+        while True:
             false = first_false(_unpack(pipe.recv_bytes()))
             pipe.send_bytes((-1 if false is None else false).to_bytes(4, "big", signed=True))
-        except (EOFError, BrokenPipeError):
-            return
+    except (EOFError, OSError):  # nobody asks any more, perhaps before the first question
+        return
 
 
 def _pack(claims: Sequence[Claim]) -> bytes:
