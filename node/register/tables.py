@@ -136,7 +136,8 @@ def open_tables(path: Path) -> Database:
         path.touch(mode=0o600, exist_ok=True)
     except OSError as error:
         raise StoreUnusable(str(path), f"cannot be opened: {error.strerror}") from None
-    engine = sa.create_engine(f"sqlite:///{path.resolve()}")
+    # Errors name statements without their values: salts, sealed records, paths.
+    engine = sa.create_engine(f"sqlite:///{path.resolve()}", hide_parameters=True)
     sa.event.listen(engine, "connect", _prepare)
     sa.event.listen(engine, "begin", _begin)
     database = Database(engine, str(path))

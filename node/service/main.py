@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def run(membership: Membership, settings: NodeSettings) -> None:
     if config.role != "node":
         raise ServiceError(f"{membership.home.path} is a {config.role}'s home, not a node's")
     configure_logging(settings.log_format)
+    # No dump of memory, which holds keys and what patients spent; the training process inherits it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     private = PrivateRegister.open(membership.home.path / PRIVATE)
     if settings.promises is not None:
         cells = tuple(private.view.cells.values())

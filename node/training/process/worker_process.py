@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -102,7 +103,8 @@ def main() -> int:
 
 
 def say_nothing_of_rows() -> None:
-    """Keep warnings and messages of errors off standard error, which is the node's log: they may quote a row."""
+    """Keep warnings and messages of errors, which may quote a row, out of the node's log, and rows out of core dumps."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.showwarning = lambda *_, **__: None
     sys.excepthook = _say_where
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import secrets
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from immutables import Map
 
 from ledger.copies.blobs import blob_ref
 from ledger.entries.operations.datasets import CellCharge, CellLimit, CellRegistered
+from ledger.entries.operations.values import BlobRef
 from ledger.errors import StoreConflict, StoreUnusable
 from ledger.formats.merkle import EMPTY_ROOT
 from node.errors import IntentsClosed
@@ -211,3 +214,15 @@ def test_a_promise_that_renews_does_so_by_the_registers_own_clock_and_survives_r
         now[0] = 0  # a clock that goes back
         with pytest.raises(BudgetExceeded):
             register.reserve(FEDERATION, OTHER, DATASET, part(2, 3))
+
+
+def test_an_error_of_the_register_names_no_value_that_it_was_to_hold(path: Path) -> None:
+    """With its causes it is shown by ``--debug``, and logged where nothing foresaw it."""
+    register, secret = PrivateRegister.open(path), secrets.token_hex(32)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DROP TABLE outbox")
+    with pytest.raises(StoreUnusable, match="no such table") as failed:
+        register.outbox.store(FIRST, DATASET, 1, BlobRef(sha256=secret, bytes=1))
+    shown = "".join(traceback.format_exception(failed.value))
+    assert "[SQL: " in shown
+    assert secret not in shown

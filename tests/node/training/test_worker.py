@@ -226,11 +226,13 @@ def test_a_training_process_that_fails_over_a_row_says_where_and_not_what() -> N
     """Its standard error is the node's log."""
     script = (
         "import sys, warnings; from node.training.process import worker_process as process; "
-        "process.say_nothing_of_rows(); row = sys.argv[1]; warnings.warn(row); float(row)"
+        "process.say_nothing_of_rows(); row = sys.argv[1]; warnings.warn(row); "
+        "import resource; print(resource.getrlimit(resource.RLIMIT_CORE)); float(row)"
     )
     command = [sys.executable, "-c", script, "Anna Muster"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
+    assert done.stdout == "(0, 0)\n"
     assert done.stderr.startswith("the training process ends: ValueError at <string>:1")
     assert "Anna" not in done.stderr
 
