@@ -10,6 +10,7 @@
     ├── BehindItsLog        a follower has more than we do (held, asked)
     ├── QuotaExceeded       a member says too much at once (handle, retry_after_s)
     ├── StorageExceeded     a member brings too many bytes that no entry names (handle, limit)
+    ├── NeverTaken          a blob is larger than its member may ever bring (handle, limit)
     ├── DiskFull            the disk has no room beside what the log needs (kept)
     ├── Overloaded          more waits than is held at once
     ├── AccessDenied        a member may not read this (where, reason)
@@ -136,6 +137,24 @@ class StorageExceeded(CoordinatorError):
         self.handle = handle
         self.limit = limit
         self.most = most
+
+
+class NeverTaken(CoordinatorError):
+    """A blob is larger than its member may bring, however long it waits.
+
+    Attributes:
+        handle: the member.
+        limit: bytes.
+    """
+
+    def __init__(self, handle: str, *, size: int, limit: int, setting: str) -> None:
+        super().__init__(
+            f"a blob of {size} bytes is more than the {limit} that {handle} may ever bring at once "
+            f"({setting} of the coordinator), so waiting does not help; make it smaller, or ask the "
+            "coordinator's operator to raise the setting"
+        )
+        self.handle = handle
+        self.limit = limit
 
 
 class DiskFull(CoordinatorError):

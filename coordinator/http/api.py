@@ -198,13 +198,17 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
             refuse_erased(sequencer.view.state, sha256, whole)
         uploads = services.uploads
         if whole is None or blobs.size(sha256) is None:
-            uploads.claim(handle, sha256, total, offset)
+            uploads.claim(handle, sha256, total, offset, len(data))
+        rest = None
         try:
             answer = await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
+            rest = total - offset - len(data)
         except MalformedInput:
             if blobs.size(sha256) is None and blobs.open_upload(sha256).offset == 0:
                 uploads.release(handle, sha256)
             raise
+        finally:
+            uploads.landed(handle, sha256, rest)
         if answer.status_code == 201:
             uploads.arrived(sha256)
         else:  # what another request of the same member released meanwhile is held after all

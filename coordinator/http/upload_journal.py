@@ -35,6 +35,8 @@ class UploadJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines = 0
+        self._torn = False
+        """Whether the file ends within a line: the next one begins anew."""
 
     def read(self) -> dict[str, dict[str, int]]:
         """Handle -> SHA-256 -> bytes; a line that was cut short or is none counts for nothing."""
@@ -59,16 +61,21 @@ class UploadJournal:
         lines = [_line(who, name, size) for who, of in held.items() for name, size in of.items()]
         try:
             replace_file(self._path, b"".join(lines), private=True)
+            self._torn = False
         except StoreUnusable as error:
             _log.warning("who brought what cannot be kept: %s", error)
         self._lines = len(lines)
 
     def add(self, handle: str, sha256: str, total: int) -> None:
         """Append a line; a disk that takes none keeps no upload from its quota in memory."""
+        line = (b"\n" if self._torn else b"") + _line(handle, sha256, total)
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(file, _line(handle, sha256, total))
+                while line:  # a disk that is nearly full takes a part, and says how much
+                    self._torn = True
+                    line = line[os.write(file, line) :]
+                self._torn = False
             finally:
                 os.close(file)
         except OSError as error:

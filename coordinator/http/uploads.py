@@ -6,7 +6,7 @@ whole or gone, named or not: whether its bytes are what they are called is not k
 over a restart, and what lies on the disk decides then.
 
 Named or not, a member brings at most so many bytes a day, and nobody anything that would leave the disk
-without the room that the log itself needs. The day's bytes are counted in memory, from the start of the
+without the room that the log itself needs (``disk_room``). The day's bytes are counted in memory, from the start of the
 process on. Owned by the event loop's thread.
 """
 
@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.errors import DiskFull, QuotaExceeded, StorageExceeded
+from coordinator.errors import NeverTaken, QuotaExceeded, StorageExceeded
+from coordinator.http.disk_room import DiskRoom
 from coordinator.http.upload_journal import UploadJournal
 from ledger.copies.blobs import BlobStore
 
@@ -66,7 +67,7 @@ class Uploads:
     ) -> None:
         self._limits = limits
         self._named = named
-        self._free = free
+        self._room = DiskRoom(limits.keep_free, free, now_s)
         self._journal = journal
         self._now_s = now_s
         self._coming: dict[str, dict[str, int]] = {}
@@ -87,7 +88,9 @@ class Uploads:
                     coming[sha256] = total
         self._journal.rewrite(self._held())
 
-    def claim(self, handle: str, sha256: str, total: int, offset: int = 0) -> None:
+    def claim(
+        self, handle: str, sha256: str, total: int, offset: int = 0, part: int | None = None
+    ) -> None:
         """Count a blob that a member begins to bring, or goes on with.
 
         Args:
@@ -97,8 +100,10 @@ class Uploads:
                 before holds too: those bytes may be here.
             offset: where its next part begins. What is before it is on the disk already, and asks
                 for no room again; a part that begins elsewhere is not stored.
+            part: bytes that come now, by default all the rest; in flight until `landed`.
 
         Raises:
+            NeverTaken: it is larger than what a member may bring at once.
             StorageExceeded: it holds too much that no entry names.
             QuotaExceeded: it has brought too much today.
             DiskFull: there is no room for anybody's.
@@ -110,14 +115,31 @@ class Uploads:
         held = sum(coming.values()) + sum(whole.values()) - known
         new = sha256 not in coming and sha256 not in whole
         limits = self._limits
+        for limit, setting in ((limits.unnamed, "unnamed_limit"), (limits.daily, "daily_limit")):
+            if total > limit:
+                raise NeverTaken(handle, size=total, limit=limit, setting=setting)
         if held + max(known, total) > limits.unnamed or (
             new and len(coming) + len(whole) >= limits.blobs
         ):
             raise StorageExceeded(handle, limit=limits.unnamed, most=limits.blobs)
-        if self._free() - (total - offset) < limits.keep_free:
-            raise DiskFull(limits.keep_free)
-        self._charge(handle, max(0, total - known))
+        charged = max(0, total - known)
+        wait_s = self._wait_s(handle, charged)
+        if wait_s > 0:
+            raise QuotaExceeded(handle, what="bytes", retry_after_s=wait_s)
+        rest = max(0, total - offset)
+        self._room.claim((handle, sha256), rest, rest if part is None else part)
+        self._left[handle] = self._left[handle][0] - charged, self._left[handle][1]
         self.hold(handle, sha256, total)
+
+    def landed(self, handle: str, sha256: str, rest: int | None = None) -> None:
+        """What was in flight of a blob is on the disk, or nowhere.
+
+        Args:
+            handle: the member.
+            sha256: the blob.
+            rest: bytes that it needs yet, if that has changed.
+        """
+        self._room.landed((handle, sha256), rest)
 
     def hold(self, handle: str, sha256: str, total: int) -> None:
         """Count a blob of which a part was taken, whether or not there is room."""
@@ -132,24 +154,25 @@ class Uploads:
 
     def arrived(self, sha256: str) -> None:
         """A blob is whole: nothing else is kept of it, whoever had begun to bring it."""
+        self._room.release(sha256)
         for handle, coming in self._coming.items():
             if sha256 in coming:
                 self._whole[handle][sha256] = coming.pop(sha256)
 
     def release(self, handle: str, sha256: str) -> None:
         """Forget a blob of which nothing was kept."""
+        self._room.release(sha256)
         coming, whole = self._of(handle)
         coming.pop(sha256, None)
         whole.pop(sha256, None)
 
-    def _charge(self, handle: str, new: int) -> None:
+    def _wait_s(self, handle: str, new: int) -> float:
+        """Seconds until a member may bring so many bytes more; what it may now is kept in `_left`."""
         daily, now_s = self._limits.daily, self._now_s()
         left, since_s = self._left.get(handle, (float(daily), now_s))
         left = min(float(daily), left + (now_s - since_s) * daily / _DAY_S)
-        if new > left:
-            wait_s = (new - left) * _DAY_S / daily
-            raise QuotaExceeded(handle, what="bytes", retry_after_s=wait_s)
-        self._left[handle] = left - new, now_s
+        self._left[handle] = left, now_s
+        return max(0.0, (new - left) * _DAY_S / daily)
 
     def _held(self) -> dict[str, dict[str, int]]:
         return {who: coming | self._whole[who] for who, coming in self._coming.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.errors import DiskFull, QuotaExceeded, StorageExceeded
+from coordinator.errors import DiskFull, NeverTaken, QuotaExceeded, StorageExceeded
 from coordinator.http.upload_journal import UploadJournal
 from coordinator.http.uploads import UploadLimits, Uploads
 from coordinator.settings import UPLOADS
@@ -113,7 +113,7 @@ def test_a_blob_that_is_here_takes_no_parts_that_nobody_counts(tmp_path: Path) -
         client.put_blob(federation.blobs[schema.sha256])
         with pytest.raises(RequestRefused) as refused:
             put(client, schema.sha256, 0, 2001, bytes(1900))
-        assert refused.value.status == 429
+        assert refused.value.status == 413
 
 
 def test_a_restart_gives_nobody_new_room_for_what_no_entry_names(tmp_path: Path) -> None:
@@ -215,6 +215,101 @@ def test_an_upload_for_which_there_was_room_is_not_refused_for_the_room_that_it_
     assert disk == [100]
     with pytest.raises(DiskFull):
         uploads.claim("bern", "b", 1)
+
+
+def test_two_uploads_that_do_not_fit_together_do_not_stall_each_other() -> None:
+    disk, now_s = [1000], [0.0]
+    uploads = Uploads(
+        UploadLimits(2**40, keep_free=100),
+        lambda _: False,
+        free=lambda: disk[0],
+        now_s=lambda: now_s[0],
+    )
+    uploads.claim("basel", "a", 600, 0, 100)
+    with pytest.raises(DiskFull):  # it would fit beside the part that is here, not beside the rest
+        uploads.claim("bern", "b", 600, 0, 100)
+    uploads.claim("chur", "c", 300, 0, 300)  # fits beside all of it
+    for offset in range(100, 700, 100):
+        disk[0] -= 100
+        uploads.landed("basel", "a", 700 - offset - 100)
+        if offset < 600:
+            uploads.claim("basel", "a", 600, offset, 100)
+    uploads.arrived("a")
+    disk[0] -= 300
+    uploads.arrived("c")
+    assert disk == [100]
+
+
+def test_room_that_was_set_aside_lapses_when_nothing_comes_and_is_asked_for_again() -> None:
+    disk, now_s = [1000], [0.0]
+    uploads = Uploads(
+        UploadLimits(2**40, keep_free=100),
+        lambda _: False,
+        free=lambda: disk[0],
+        now_s=lambda: now_s[0],
+    )
+    uploads.claim("basel", "a", 900, 0, 10)
+    disk[0] -= 10
+    uploads.landed("basel", "a", 890)
+    now_s[0] = 601.0
+    uploads.claim("bern", "b", 500, 0, 500)
+    with pytest.raises(DiskFull):
+        uploads.claim("basel", "a", 900, 10, 10)
+    uploads.arrived("b")
+    uploads.claim("basel", "a", 900, 10, 10)
+
+
+def test_parts_in_flight_do_not_pass_the_logs_room_together() -> None:
+    disk = [1000]
+    uploads = Uploads(UploadLimits(2**40, keep_free=100), lambda _: False, free=lambda: disk[0])
+    for name in "abc":
+        uploads.claim(name, name, 300, 0, 1)
+        uploads.landed(name, name, 300)
+    disk[0] = 450  # the log took the rest
+    uploads.claim("a", "a", 300, 0, 150)
+    uploads.claim("b", "b", 300, 0, 150)
+    with pytest.raises(DiskFull):
+        uploads.claim("c", "c", 300, 0, 150)
+    uploads.landed("a", "a", None)
+    uploads.claim("c", "c", 300, 0, 150)
+
+
+def test_a_blob_that_is_larger_than_a_day_is_not_told_to_wait(tmp_path: Path) -> None:
+    federation = Federation.found(("basel", "bern"))
+    with (
+        Serving(federation, tmp_path, daily_limit=2000) as serving,
+        serving.client(node_of("basel")) as client,
+    ):
+        with pytest.raises(
+            RequestRefused, match="waiting does not help; make it smaller"
+        ) as refused:
+            client.put_blob(os.urandom(2001))
+        assert (refused.value.status, refused.value.error) == (413, "NeverTaken")
+        assert "daily_limit" in refused.value.reason
+        client.put_blob(os.urandom(1900))
+    uploads = Uploads(UploadLimits(10), lambda _: False)
+    with pytest.raises(NeverTaken, match="unnamed_limit"):
+        uploads.claim("basel", "a", 11)
+
+
+def test_a_journal_keeps_what_a_disk_takes_in_pieces_and_the_line_after_one_that_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, write, room = UploadJournal(tmp_path / UPLOADS), os.write, [10**6]
+
+    def little(file: int, data: bytes) -> int:
+        if room[0] <= 0:
+            raise OSError(28, "No space left on device")
+        room[0] -= 5
+        return write(file, data[:5])
+
+    monkeypatch.setattr(os, "write", little)
+    journal.add("basel", "a" * 64, 7)
+    room[0] = 20
+    journal.add("basel", "b" * 64, 8)
+    room[0] = 10**6
+    journal.add("basel", "c" * 64, 9)
+    assert journal.read() == {"basel": {"a" * 64: 7, "c" * 64: 9}}
 
 
 def test_uploads_leave_the_log_its_room_on_the_disk(tmp_path: Path) -> None:
