@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -60,6 +61,7 @@ class Coordinator:
         settings: of the home.
         keyring: its keys.
         coming: new ones, used where the log knows them (``renewing``).
+        certificate_ends: when the TLS certificate that it is served with does.
 
     Raises:
         AlreadyRunning: another process serves this log.
@@ -67,7 +69,12 @@ class Coordinator:
     """
 
     def __init__(
-        self, settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None = None
+        self,
+        settings: CoordinatorSettings,
+        keyring: KeyRing,
+        coming: KeyRing | None = None,
+        *,
+        certificate_ends: datetime | None = None,
     ) -> None:
         self.settings = settings
         require_no_refill(settings.home)
@@ -119,6 +126,7 @@ class Coordinator:
                 uploads,
                 self.tiles,
                 rounds=lambda: self.conductor.trouble,
+                certificate_ends=certificate_ends,
             )
         )
 
@@ -217,11 +225,11 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
         Halted: it could, and failed; whoever waited was answered.
     """
     log_to_stderr()
-    check_tls(settings)
+    ends = check_tls(settings)
     allow_connections()
     listener = listen(settings)
     try:
-        with Coordinator(settings, keyring, coming) as coordinator:
+        with Coordinator(settings, keyring, coming, certificate_ends=ends) as coordinator:
             host, port = listener.getsockname()[:2]
             scheme = "http" if settings.tls_certificate is None else "https"
             ready = {

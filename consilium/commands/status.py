@@ -72,9 +72,10 @@ def coordinator_status(url: str) -> dict[str, str | int]:
     try:
         said = ready.json()
         trouble, mute = said.get("quorum"), said.get("speaks") is False
+        rounds, days = said.get("rounds"), said.get("certificate_days")
         away = [str(node)[:80] for node in list(said.get("silent") or ())[:64]]
     except (ValueError, AttributeError, TypeError):
-        trouble, mute, away = None, False, []
+        trouble, mute, rounds, days, away = None, False, None, None, []
     return {
         "url": url,
         "ready": "yes" if ready.status_code == 200 else ready.text.strip()[:200],
@@ -82,6 +83,8 @@ def coordinator_status(url: str) -> dict[str, str | int]:
         "final_entries": _size(final),
         "witness_quorum": str(trouble or "stands")[:600],
         "silent_nodes": ", ".join(away) or "none",
+        "rounds": str(rounds or "move")[:200],
+        "certificate": f"{days} days left" if isinstance(days, int) else "not served here",
         "entry_key": "ended: no round opens until it has new ones" if mute else "active",
     }
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from fastapi import FastAPI, Query, Request, Response
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
@@ -30,6 +31,7 @@ from coordinator.http.presence import Presence
 from coordinator.http.requests import SignedBodies, signed_by, store_part, take_body
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
+from coordinator.http.tls import days_left
 from coordinator.http.uploads import Uploads
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
@@ -66,6 +68,8 @@ class Services:
     presence: Presence = field(default_factory=Presence)
     rounds: Callable[[], str | None] = lambda: None
     """Why no round moves, or None."""
+    certificate_ends: datetime | None = None
+    """When the TLS certificate that is served ends; None where it is not served here."""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -299,6 +303,7 @@ def _add_state(app: FastAPI, services: Services) -> None:
             "size": view.size,
             "stopped": view.stopped,
             "rounds": rounds,
+            "certificate_days": days_left(services.certificate_ends),
             "quorum": trouble,
             "speaks": sequencer.speaks,
             "silent": services.presence.silent(view.state),
@@ -307,7 +312,10 @@ def _add_state(app: FastAPI, services: Services) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(services.metrics.render(sequencer.view), media_type=CONTENT_TYPE)
+        return Response(
+            services.metrics.render(sequencer.view, days_left(services.certificate_ends)),
+            media_type=CONTENT_TYPE,
+        )
 
 
 def _member(services: Services, request: Request, body: bytes) -> str:

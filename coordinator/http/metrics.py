@@ -25,8 +25,13 @@ class Metrics:
         self._requests[(method, route, status)] += 1
         self._seconds[route] = self._seconds.get(route, 0.0) + seconds
 
-    def render(self, view: View) -> str:
-        """All of it as text."""
+    def render(self, view: View, certificate_days: int | None = None) -> str:
+        """All of it as text.
+
+        Args:
+            view: of the log.
+            certificate_days: until the TLS certificate ends; None where none is served here.
+        """
         state = view.state
         gauges = {
             "consilium_log_entries": view.size,
@@ -38,6 +43,8 @@ class Metrics:
             "consilium_experiments": len(state.experiments),
             "consilium_rounds_open": sum(e.round is not None for e in state.experiments.values()),
         }
+        if certificate_days is not None:
+            gauges["consilium_certificate_days"] = certificate_days
         lines = []
         for name, value in gauges.items():
             lines += [f"# TYPE {name} gauge", f"{name} {value:.15g}"]

@@ -2,7 +2,7 @@
 
 What cannot serve is refused with the file and what to do, where the server would end in a traceback or
 every member would be turned away: half a pair, a file that is no PEM, a key of another certificate, a
-certificate that has expired. A key that others than its owner can read, and a certificate that is about to
+certificate that has expired or does not hold yet, for which this machine's clock may be the reason. A key that others than its owner can read, and a certificate that is about to
 expire, are warned of: a container's secrets may have to be like that.
 """
 
@@ -24,19 +24,22 @@ SOON = timedelta(days=21)
 _log = logging.getLogger(__name__)
 
 
-def check_tls(settings: CoordinatorSettings, now: datetime | None = None) -> None:
+def check_tls(settings: CoordinatorSettings, now: datetime | None = None) -> datetime | None:
     """See that the settings' certificate and key can serve; plain HTTP needs neither.
 
     Args:
         settings: of the home.
         now: the time, with its zone; by default this machine's.
 
+    Returns:
+        When the first certificate of the file's chain ends, or None for plain HTTP.
+
     Raises:
         HomeUnusable: they cannot.
     """
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None:
-        return
+        return None
     if certificate is None or key is None:
         raise HomeUnusable(settings.home, "TLS needs both tls_certificate and tls_key")
     try:
@@ -46,9 +49,17 @@ def check_tls(settings: CoordinatorSettings, now: datetime | None = None) -> Non
     except ValueError:
         raise HomeUnusable(certificate, "it holds no certificate in PEM") from None
     _check_pair(certificate, key)
-    _check_time(certificate, chain[0], datetime.now(UTC) if now is None else now)
+    begins = max(each.not_valid_before_utc for each in chain)
+    ends = min(each.not_valid_after_utc for each in chain)
+    _check_time(certificate, begins, ends, datetime.now(UTC) if now is None else now)
     if stat.S_IMODE(key.stat().st_mode) & 0o077:
         _log.warning("%s: others than its owner have access to the TLS key; run: chmod 600", key)
+    return ends
+
+
+def days_left(ends: datetime | None, now: datetime | None = None) -> int | None:
+    """Whole days until a certificate ends, below 0 when it has; None for none."""
+    return None if ends is None else (ends - (now or datetime.now(UTC))).days
 
 
 def _check_pair(certificate: Path, key: Path) -> None:
@@ -64,8 +75,13 @@ def _check_pair(certificate: Path, key: Path) -> None:
         raise HomeUnusable(key, f"cannot be read ({error.strerror})") from None
 
 
-def _check_time(path: Path, certificate: x509.Certificate, now: datetime) -> None:
-    ends = certificate.not_valid_after_utc
+def _check_time(path: Path, begins: datetime, ends: datetime, now: datetime) -> None:
+    if begins > now:
+        raise HomeUnusable(
+            path,
+            f"it is valid from {begins:%Y-%m-%d %H:%M} UTC on, and this machine's clock says "
+            f"{now.astimezone(UTC):%Y-%m-%d %H:%M} UTC: set the clock right, or wait",
+        )
     if ends < now:
         raise HomeUnusable(path, f"it expired on {ends:%Y-%m-%d}; members refuse it, so renew it")
     if ends < now + SOON:

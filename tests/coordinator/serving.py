@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +31,14 @@ from tests.patience import PATIENCE_S
 class Serving:
     """A running coordinator. Use as a context manager."""
 
-    def __init__(self, federation: Federation, home: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        home: Path,
+        *,
+        certificate_ends: datetime | None = None,
+        **settings: Any,
+    ) -> None:
         self.federation = federation
         self.home = home
         if not (home / "ledger.db").exists():
@@ -38,7 +46,9 @@ class Serving:
         self.settings = CoordinatorSettings(
             federation=federation.id, home=home, **{"final_interval_s": 0.0, **settings}
         )
-        self.coordinator = Coordinator(self.settings, federation.rings[COORDINATOR])
+        self.coordinator = Coordinator(
+            self.settings, federation.rings[COORDINATOR], certificate_ends=certificate_ends
+        )
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._server = Server(self.coordinator)
