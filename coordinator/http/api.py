@@ -28,7 +28,7 @@ from coordinator.http.access import is_erased, may_read, refuse_erased
 from coordinator.http.answers import json_answer, refuse_in_json
 from coordinator.http.metrics import CONTENT_TYPE, Metrics
 from coordinator.http.presence import Presence
-from coordinator.http.requests import SignedBodies, signed_by, store_part, take_body
+from coordinator.http.requests import SignedBodies, signed_by, take_body, take_part
 from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
 from coordinator.http.tls import days_left
@@ -200,24 +200,10 @@ def _add_blobs(app: FastAPI, services: Services) -> None:
         whole = data if len(data) == total else None
         if total <= MAX_CARD:
             refuse_erased(sequencer.view.state, sha256, whole)
-        uploads = services.uploads
-        if whole is None or blobs.size(sha256) is None:
-            uploads.claim(handle, sha256, total, offset, len(data))
-        rest = None
-        try:
-            answer = await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
-            rest = total - offset - len(data)
-        except MalformedInput:
-            if blobs.size(sha256) is None and blobs.open_upload(sha256).offset == 0:
-                uploads.release(handle, sha256)
-            raise
-        finally:
-            uploads.landed(handle, sha256, rest)
-        if answer.status_code == 201:
-            uploads.arrived(sha256)
-        else:  # what another request of the same member released meanwhile is held after all
-            uploads.hold(handle, sha256, total)
-        return answer
+        claims = whole is None or blobs.size(sha256) is None
+        return await take_part(
+            services.uploads, blobs, handle, sha256, offset, total, data, claims=claims
+        )
 
     @app.get("/v1/blobs/{sha256}")
     async def get(request: Request, sha256: str) -> Response:

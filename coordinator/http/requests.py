@@ -7,10 +7,12 @@ import time
 from collections import Counter
 
 from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from coordinator.errors import BodyTooLarge, Overloaded
 from coordinator.http.answers import json_answer
+from coordinator.http.uploads import Uploads
 from ledger.copies.blobs import BlobStore
 from ledger.errors import MalformedInput
 from ledger.exchange.http_auth import Authenticated, NonceCache, request_key, verify
@@ -107,6 +109,52 @@ async def take_body(request: Request, limit: int) -> bytes:
     except ClientDisconnect:  # it died, or its connection did: nothing of ours went wrong
         raise MalformedInput("request", f"its body ended after {size} bytes") from None
     return b"".join(parts)
+
+
+async def take_part(
+    uploads: Uploads,
+    blobs: BlobStore,
+    handle: str,
+    sha256: str,
+    offset: int,
+    total: int,
+    data: bytes,
+    *,
+    claims: bool = True,
+) -> Response:
+    """Keep a part of a blob that a member brings, within what it may bring.
+
+    Args:
+        uploads: what members have brought.
+        blobs: where it is kept.
+        handle: the member.
+        sha256: the blob.
+        offset: where the part begins.
+        total: bytes of the whole, as stated.
+        data: the part.
+        claims: whether it asks for room; what is here as a whole and comes again needs none.
+
+    Raises:
+        NeverTaken, StorageExceeded, QuotaExceeded, DiskFull: there is no room for it.
+        UploadOutOfStep, MalformedInput: it does not follow, or its bytes are others.
+    """
+    if claims:
+        uploads.claim(handle, sha256, total, offset, len(data))
+    rest = None
+    try:
+        answer = await run_in_threadpool(store_part, blobs, sha256, offset, total, data)
+        rest = total - offset - len(data)
+    except MalformedInput:
+        if blobs.size(sha256) is None and blobs.open_upload(sha256).offset == 0:
+            uploads.release(handle, sha256)
+        raise
+    finally:
+        uploads.landed(handle, sha256, rest)
+    if answer.status_code == 201:
+        uploads.arrived(sha256)
+    else:  # what another request of the same member released meanwhile is held after all
+        uploads.hold(handle, sha256, total)
+    return answer
 
 
 def store_part(blobs: BlobStore, sha256: str, offset: int, total: int, data: bytes) -> Response:

@@ -4,7 +4,8 @@ Nodes only ever call out, so nobody is asked: whoever follows is told that a ref
 node then offers its copy on its own. An upload of entries must carry a checkpoint by this log's own key,
 which is judged before a single entry is read; requests are signed by members as soon as the refilled
 log knows them. A blob is taken only where an entry that is back names it, with a length that an entry
-states (``refilling/wanted.py``): more than that nobody brings. What counts as shown is a node's own signed request. Everything else is answered
+states (``refilling/wanted.py``), and within what a member may bring at any time: so much a day, so much that is not
+whole, and nothing of the room that the log needs. What counts as shown is a node's own signed request. Everything else is answered
 ``Refilling``, and nobody's entry is taken.
 """
 
@@ -21,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 
 from coordinator.errors import BodyTooLarge, Refilling
 from coordinator.http.answers import json_answer, refuse_in_json
-from coordinator.http.requests import SignedBodies, signed_by, store_part, take_body
+from coordinator.http.requests import SignedBodies, signed_by, take_body, take_part
 from coordinator.refilling.refill import Refill
 from ledger.copies.leaves import read_leaves
 from ledger.errors import MalformedInput, UnknownKey
@@ -117,13 +118,13 @@ def create_door(refill: Refill, on_progress: Callable[[], None]) -> FastAPI:
     ) -> Response:
         if total > refill.blobs.limit:
             raise BodyTooLarge(refill.blobs.limit)
-        _, data = await bodies.take(refill.replica.state, request, CHUNK)
+        handle, data = await bodies.take(refill.replica.state, request, CHUNK)
         needed = await run_in_threadpool(
             guarded, lambda: refill.needs_part(sha256, offset, total, len(data))
         )
         if not needed:
             return json_answer({"offset": total}, 201)
-        return await run_in_threadpool(store_part, refill.blobs, sha256, offset, total, data)
+        return await take_part(refill.uploads, refill.blobs, handle, sha256, offset, total, data)
 
     @app.get("/v1/genesis")
     async def genesis() -> Response:

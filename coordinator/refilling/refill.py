@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from coordinator.errors import RefillRefused
+from coordinator.http.upload_journal import UploadJournal
+from coordinator.http.uploads import Uploads, free_bytes
 from coordinator.refilling.home import progress_noted, replica_of
 from coordinator.refilling.offer import Offer
 from coordinator.refilling.wanted import WantedBlobs
 from coordinator.sequencing.head import read_head, write_head
-from coordinator.settings import BLOBS, HEAD, REFILL, CoordinatorSettings
+from coordinator.settings import BLOBS, HEAD, REFILL, UPLOADS, CoordinatorSettings
 from ledger.copies.blobs import BlobStore
 from ledger.copies.leaves import read_leaves
 from ledger.copies.store import LogStore, exclusive_lock
@@ -114,6 +116,13 @@ class Refill:
                 raise RefillRefused("keyring", "its log key is not the one that genesis names")
             self._undo = undo.pop_all()
         self.blobs = BlobStore(self._home / BLOBS, limit=settings.blob_limit)
+        self.uploads = Uploads(
+            settings.upload_limits,
+            lambda _: True,  # entries name whatever is taken here; parts count until they are whole
+            free=lambda: free_bytes(settings.home),
+            journal=UploadJournal(settings.home / UPLOADS),
+        )
+        self.uploads.resume(self.blobs)
         noted = progress_noted(self._home / REFILL)
         self._shown = set(noted.get("shown", ()))
         self._left_out = set(noted.get("left_out", ())) | set(left_out)

@@ -3,7 +3,8 @@
 Promise: whatever members send while a database is refilled, what is kept of it is bounded by the lengths
 that the entries of this log state, and by the length of a card for each commitment to one; nobody fills
 the disk with anything else, and nobody keeps a blob out by naming it with a wrong length, since each
-length that an entry states will do.
+length that an entry states will do. What one member brings of it, and how full the disk becomes, is for
+`refill.uploads` to bound: lengths that entries state cost nothing to state.
 """
 
 from __future__ import annotations
