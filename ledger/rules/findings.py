@@ -5,7 +5,8 @@ whether the three agree, in integers, so that nobody reads a verdict that its ow
 on beside the figures is left to its signer: a canary finding also counts steps and bounds epsilon, twins have further
 rates, a self-test five more checks. These may contradict the proof where the figure does not.
 
-Not judged here: whether the bound is the plan's. Reports compute that one (``audit.reports.observed``).
+What a self-test is held against is the same everywhere: the planned deviation, all answers. Of the other kinds it is
+not judged here whether the bound is the plan's. Reports compute that one (``audit.reports.observed``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from ledger.entries.operations.audits import TWINS, PrivacyAudited
 
 _ABOVE: Final = ("canary", "one_run", *TWINS)
 """Kinds that contradict the proof where their lower figure is above the bound."""
+_WHOLE: Final = ("residuals", "known_answers")
+"""Kinds that are held against a whole: the planned deviation, all answers."""
+_ALL: Final = 10**6
 _ROUNDED: Final = 2
 """Millionths: the lower figure is rounded down and the bound up."""
 _DEVIATIONS_SQUARED: Final = 49
@@ -26,6 +30,10 @@ at a chance of 1.4e-8, which for every n is below that (46 at n = 1, 32 for many
 def belies_itself(op: PrivacyAudited) -> bool:
     """Whether the finding is another than its figures make it."""
     if op.low_ppm > op.high_ppm:
+        return True
+    if op.kind in _WHOLE and not (
+        op.bound_ppm == _ALL and op.low_ppm <= op.measured_ppm <= op.high_ppm
+    ):
         return True
     proved = op.finding == "as_proved"
     if op.kind in _ABOVE:

@@ -41,12 +41,11 @@ def test_a_promise_that_renews_is_declared_with_the_first_dataset_and_shown_ever
     assert said.code == 0, said.err
     assert json.loads(said.out)["refresh_days"] == 365
 
-    for where in (("--home", *mine[1:]), ("--at", basel)):
-        said = run("dataset", "budget", "basel-lab", *where, "--json")
-        assert said.code == 0, said.err
-        for cell in json.loads(said.out)["cells"]:
-            refresh = cell["refresh"]
-            assert (refresh["days"], refresh["period"], refresh["periods_used"]) == (365, 0, 0)
+    said = run("dataset", "budget", "basel-lab", "--at", basel, "--json")
+    assert said.code == 0, said.err
+    for cell in json.loads(said.out)["cells"]:
+        refresh = cell["refresh"]
+        assert (refresh["days"], refresh["period"], refresh["periods_used"]) == (365, 0, 0)
     assert (
         "the promise holds for each 365 days"
         in run("dataset", "budget", "basel-heart", "--at", basel).out
@@ -57,9 +56,3 @@ def test_a_promise_that_renews_is_declared_with_the_first_dataset_and_shown_ever
     assert said.code == 0, said.err
     said = run("audit", "verify", bundle)
     assert said.code == 0, said.out
-    report = tmp_path / "use.html"
-    said = run(
-        "audit", "report", "data-use", "--at", bundle, "--dataset", "basel-heart", "--out", report
-    )
-    if said.code == 0:
-        assert "365" in report.read_text()

@@ -49,6 +49,12 @@ def finding(kind: str, said: str, low: int, measured: int, high: int, bound: int
         ("residuals", "as_proved", (990_000, 1_005_000, 1_010_000, 10**6), False),
         ("residuals", "contradicts", (990_000, 1_000_000, 1_010_000, 10**6), False),
         ("residuals", "contradicts", (3, 2, 1, 1), True),
+        # Held against half of the answers, or a tenth of the noise, all is well.
+        ("known_answers", "as_proved", (500_000, 500_000, 500_000, 500_000), True),
+        ("known_answers", "as_proved", (0, 0, 0, 0), True),
+        ("residuals", "as_proved", (99_000, 100_000, 101_000, 100_000), True),
+        ("residuals", "contradicts", (99_000, 100_000, 101_000, 100_000), True),
+        ("residuals", "as_proved", (1_001_000, 1_000_000, 1_002_000, 10**6), True),
     ],
 )
 def test_a_verdict_that_its_figures_belie_is_seen(
