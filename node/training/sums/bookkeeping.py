@@ -274,6 +274,10 @@ def _silence(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make rows whose numbers are not finite rows of zeros, in every layer.
 
+    Args:
+        layers: changed; inputs are replaced, since the first layer's are the caller's own rows.
+        kept: rows' gradients of the layers that keep them; written over.
+
     Returns:
         A bound on each row's squared norm over the layers that are not kept, and the squared norm over
         those that are, float64 [rows].
@@ -289,10 +293,12 @@ def _silence(
     if broken.any():
         lengths[broken] = 0.0
         squares[broken] = 0.0
-        for (_, a, g), pieces in zip(layers, kept, strict=True):
-            for rows in (
-                (g, *(pieces or ())) if not a.dtype.is_floating_point else (a, g, *(pieces or ()))
-            ):
+        for at, ((rule, a, g), pieces) in enumerate(zip(layers, kept, strict=True)):
+            if a.dtype.is_floating_point:
+                a = a.clone()
+                a[broken] = 0.0
+                layers[at] = rule, a, g
+            for rows in (g, *(pieces or ())):
                 rows[broken] = 0.0
     return lengths, squares
 

@@ -265,6 +265,23 @@ def test_the_padding_of_an_embedding_is_not_trained(patients: int | None) -> Non
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("patients", [None, np.zeros(512, dtype=np.int64)], ids=["rows", "long"])
+def test_a_row_whose_numbers_overflow_stays_as_it_is_in_the_callers_memory(
+    patients: np.ndarray | None,
+) -> None:
+    """A whole block is not copied before it is used: what is left out of one step is there in the next."""
+    torch.manual_seed(3)
+    summed = clipped_sum_of(nn.Sequential(nn.Linear(6, 3)), loss, torch.zeros(64, 6))
+    assert isinstance(summed, BookKeeping)
+    inputs = torch.randn(512, 6, generator=torch.Generator().manual_seed(5))
+    inputs[3] = 3e38
+    before = inputs.clone()
+    targets = torch.zeros(512, dtype=torch.int64)
+    first = summed.float_sum(inputs, targets, 1.0, patients)
+    assert torch.equal(inputs, before)
+    assert torch.equal(summed.float_sum(inputs, targets, 1.0, patients), first)
+
+
 def test_noise_is_added_in_the_memory_of_the_sum_draw_by_draw() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 3))
     inputs, targets = torch.randn((20, 200)), torch.randint(0, 3, (20,))
