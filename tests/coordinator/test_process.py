@@ -178,7 +178,7 @@ def test_a_second_coordinator_on_the_same_log_is_refused(tmp_path: Path) -> None
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     process.kill()
     assert second.returncode != 0

@@ -21,6 +21,7 @@ from ledger.formats.checkpoint import cosign, log_verifier, open_checkpoint
 from ledger.formats.keys import KeyRing
 from ledger.formats.witness import witness_name
 from ledger.rules.state import State
+from tests.patience import PATIENCE_S
 
 _PAUSE_S = 0.005
 
@@ -82,7 +83,7 @@ class Member:
     def stop(self) -> None:
         """Say nothing new, and come back when the last entry is acknowledged."""
         self._stopping.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
             self._noted.faults.append(f"{self._ring.handle} was not answered within a minute")
 
@@ -156,7 +157,9 @@ class Member:
         """One request; None when no answer came. A refusal is a fault: all that is sent is good."""
         try:
             if self._connection is None:
-                self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+                self._connection = http.client.HTTPConnection(
+                    "127.0.0.1", self._port, timeout=PATIENCE_S
+                )
             self._connection.request(method, path, body)
             answer = self._connection.getresponse()
             data = answer.read()

@@ -38,6 +38,7 @@ from ledger.errors import (
 from ledger.rules.encoding import digest
 from tests.federation_log import FederationLog, node_of
 from tests.journeys.kill_storm import faults_of
+from tests.patience import PATIENCE_S
 from tests.stateful.actors import HEAD, Died, Hub, Loss, Node, Told
 from tests.stateful.disks import LEDGER, Break, as_crash_left_it
 
@@ -274,8 +275,8 @@ class World:
     def _settle_thread(self) -> None:
         """Wait until the sequencer has done all that it was given."""
         with suppress(NotSequencing):
-            self.hub.sequencer._inbox.call(lambda: None).result(30)
-            self.hub.sequencer._inbox.call(lambda: None).result(30)
+            self.hub.sequencer._inbox.call(lambda: None).result(PATIENCE_S)
+            self.hub.sequencer._inbox.call(lambda: None).result(PATIENCE_S)
 
     def _check_sayings(self, leaves: list[bytes]) -> None:
         said: dict[str, list[str]] = {node.handle: [] for node in self.nodes.values()}
@@ -291,7 +292,7 @@ class World:
         """A member shows the checkpoint that it holds."""
         assert node.replica.checkpoint is not None
         try:
-            self.hub.sequencer.examine(node.replica.checkpoint).result(30)
+            self.hub.sequencer.examine(node.replica.checkpoint).result(PATIENCE_S)
         except RolledBack:
             self.happened["rollback shown by a member"] += 1
         else:
@@ -344,7 +345,7 @@ class World:
         note = self.nodes[victims[0]].replica.checkpoint
         assert note is not None
         try:
-            self.hub.sequencer.examine(note).result(30)
+            self.hub.sequencer.examine(note).result(PATIENCE_S)
         except (RolledBack, NotConsistent):
             assert self.hub.sequencer.view.stopped is not None
         else:

@@ -17,6 +17,7 @@ from ledger.copies.store import LogStore, Row
 from ledger.copies.stored import StoredNote
 from ledger.errors import OutsideTree, StoreConflict, StoreUnusable
 from tests.ledger.copies.some_rows import note, row, rows
+from tests.patience import PATIENCE_S
 
 pytest_plugins = ("tests.postgres",)
 
@@ -161,7 +162,9 @@ log._database._engine.dialect.do_commit = die
 log.append(5, rows(5, 10), (10, note(10)))
 """
     root = Path(__file__).parents[3]
-    died = subprocess.run([sys.executable, "-c", program, url], cwd=root, timeout=60, check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", program, url], cwd=root, timeout=PATIENCE_S, check=False
+    )
     assert died.returncode == -9
     log = LogStore.open(url)
     assert list(log.rows()) == rows(0, 5)

@@ -18,6 +18,7 @@ from ledger.copies.store import LogStore, exclusive_lock
 from ledger.copies.tables import METADATA
 from ledger.errors import AlreadyRunning, StoreUnusable
 from tests.ledger.copies.some_rows import execute
+from tests.patience import PATIENCE_S
 
 pytest_plugins = ("tests.postgres",)
 
@@ -69,7 +70,7 @@ def test_a_new_database_opened_at_once_by_several_processes_is_migrated_once(url
         assert process.stdin is not None
         process.stdin.write(b"go\n")
         process.stdin.flush()
-    assert [process.communicate(timeout=60) for process in processes] == [(b"0\n", b"")] * 3
+    assert [process.communicate(timeout=PATIENCE_S) for process in processes] == [(b"0\n", b"")] * 3
 
 
 def test_a_schema_of_a_newer_release_is_refused(url: str, log: LogStore) -> None:

@@ -23,6 +23,7 @@ from ledger.exchange.messages import CHUNK
 from node.following.offering import offer_copy
 from tests.node.service.played import Misbehaving, finish, start
 from tests.node.town import PASSPHRASE, Town
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def refilling(town: Town, *left_out: str) -> Iterator[Refill]:
             yield under_way
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(PATIENCE_S)
             listener.close()
 
 

@@ -19,6 +19,7 @@ from node.training.networks.modules import build, load_flat
 from node.training.process.trainer import WorkerTrainer
 from node.training.process.worker import Worker
 from tests.node.town import Town
+from tests.patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "vital-signs"
 GRU = {"_target_": "torch.nn.GRU", "input_size": 4, "hidden_size": 4}
@@ -68,7 +69,7 @@ def test_two_hospitals_train_a_model_that_embeds_codes_and_reads_series_in_both_
         experiment = town.propose(spec)
         for name in names:
             town.approve(experiment, name)
-        town.until(lambda: town.experiment(experiment).status == "released", 120)
+        town.until(lambda: town.experiment(experiment).status == "released", 2 * PATIENCE_S)
         releases = town.experiment(experiment).plan.sites[0].releases
         engines = {one.purpose: one.engine for one in releases}
         assert (engines["train"], engines["baseline_train"]) == ("exact", "fast")

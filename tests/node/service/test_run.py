@@ -17,6 +17,7 @@ from node.service.local_api import LOCAL_FILE
 from tests.node.cases import heart_file, heart_schema, heart_spec
 from tests.node.service.played import said
 from tests.node.town import PASSPHRASE, Town, small_schema, small_table
+from tests.patience import PATIENCE_S
 
 SERVE = """
 import sys
@@ -48,7 +49,7 @@ class Process:
         """Send a signal; returns exit status and what was printed since it was ready."""
         if self._process.poll() is None:
             self._process.send_signal(number)
-        printed, _ = self._process.communicate(timeout=60)
+        printed, _ = self._process.communicate(timeout=PATIENCE_S)
         self._errors.close()
         return self._process.returncode, printed.decode()
 
@@ -77,11 +78,11 @@ def test_two_hospitals_train_on_real_rows_through_a_kill(
         experiment = town.propose(heart_spec(federation=asked, privacy={"epsilon": 8}))
         for name in hospitals:
             town.approve(experiment, f"{name}-heart")
-        town.until(lambda: town.experiment(experiment).next_round >= 2, 60)
+        town.until(lambda: town.experiment(experiment).next_round >= 2)
         assert running["budapest"].end(signal.SIGKILL)[0] == -signal.SIGKILL
         running["budapest"] = Process(town, "budapest")
         processes.append(running["budapest"])
-        town.until(lambda: town.experiment(experiment).status == "released", 90)
+        town.until(lambda: town.experiment(experiment).status == "released")
         town.until(
             lambda: all(r.settled_at for r in town.experiment(experiment).reservations.values())
         )

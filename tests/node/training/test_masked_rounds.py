@@ -21,6 +21,7 @@ from node.training.process.trainer import NoopTrainer, Task
 from node.training.process.worker import OnIntent
 from tests.federation import HOSPITALS
 from tests.node.town import Town, small_spec
+from tests.patience import PATIENCE_S
 
 PHASES = ("advertise", "share", "mask", "agree", "reveal")
 LEAVES = "davos"
@@ -127,7 +128,7 @@ def test_a_dropout_at_each_phase_and_every_sum_is_that_of_the_vectors(town: Town
     rounds = dict(enumerate(PHASES, start=1))
     experiment, trainers = start(town, rounds=5, round_timeout_s=8)
     leave_in(town, rounds)
-    town.until(lambda: town.experiment(experiment).status == "released", 120)
+    town.until(lambda: town.experiment(experiment).status == "released", 2 * PATIENCE_S)
     ada = town.people["ada"]
     survivors = {
         op.round: op.datasets for op in said(town, MaskingAdvanced) if op.phase == "unmask"
@@ -170,7 +171,7 @@ def test_every_node_reveals_one_secret_of_each_and_never_both(town: Town) -> Non
 
 def test_a_node_that_restarts_within_a_round_goes_on_with_its_secrets(town: Town) -> None:
     """Others wait for a vector meanwhile; the restarted one agrees and reveals."""
-    experiment, trainers = start(town, waits_for="basel", rounds=1, round_timeout_s=60)
+    experiment, trainers = start(town, waits_for="basel", rounds=1, round_timeout_s=240)
 
     def submitted() -> bool:
         current = town.experiment(experiment).round
@@ -188,7 +189,7 @@ def test_a_node_that_restarts_within_a_round_goes_on_with_its_secrets(town: Town
 
 
 def test_a_coordinator_that_restarts_within_a_round_goes_on_by_folding(town: Town) -> None:
-    experiment, trainers = start(town, waits_for="basel", rounds=1, round_timeout_s=60)
+    experiment, trainers = start(town, waits_for="basel", rounds=1, round_timeout_s=240)
 
     def submitted() -> bool:
         current = town.experiment(experiment).round
