@@ -184,14 +184,10 @@ class PromiseBook:
             ) as book:
                 book.execute("PRAGMA synchronous = FULL")
                 book.execute("BEGIN IMMEDIATE")
-                try:
+                with book:  # commits, or rolls back what the database has not rolled back already
                     for table in _TABLES:
                         book.execute(table)
                     yield book
-                except BaseException:
-                    book.execute("ROLLBACK")
-                    raise
-                book.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise PromiseExceeded(str(self._path), f"it cannot be used: {error}") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,21 @@ def test_a_lifetime_promise_is_made_once(book: PromiseBook, tmp_path: Path) -> N
     (tmp_path / "text.db").write_text("not a database, but long enough to be taken for one\n" * 20)
     with pytest.raises(PromiseExceeded, match="it cannot be used"):
         PromiseBook(tmp_path / "text.db").lifetime()
+
+
+def test_a_book_that_takes_no_more_says_why_and_stays_as_it_was(
+    book: PromiseBook, tmp_path: Path
+) -> None:
+    """A full disk ends the transaction by itself: there is none to roll back then."""
+    with closing(sqlite3.connect(tmp_path / "promises.db")) as file:
+        file.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON allotments "
+            "BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+        )
+        file.commit()
+    with pytest.raises(PromiseExceeded, match="database or disk is full"):
+        book.allot("first", [cell(1)])
+    assert book.allotments() == {}
 
 
 def test_homes_that_ask_at_once_get_no_more_than_there_is(book: PromiseBook) -> None:
