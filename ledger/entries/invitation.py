@@ -105,8 +105,13 @@ def load_invitation(path: Path) -> InvitationFile:
             data = file.read(MAX_INVITATION + 1)
     except OSError as error:
         raise StoreUnusable(str(path), f"cannot be read: {error.strerror}") from None
-    stored = parse_canonical(data, InvitationFile, limit=MAX_INVITATION)
-    _ = stored.genesis_leaf
+    try:
+        stored = parse_canonical(data, InvitationFile, limit=MAX_INVITATION)
+        _ = stored.genesis_leaf
+    except MalformedInput as error:
+        raise MalformedInput(
+            f"{path} is no invitation, or was changed on its way: {error.where}", error.reason
+        ) from None
     return stored
 
 

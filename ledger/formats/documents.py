@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from ledger.errors import MalformedInput
+from ledger.formats.pattern_words import pattern_in_words
 
 MAX_DOCUMENT = 1024 * 1024
 _MAX_ECHO = 300
@@ -64,6 +65,8 @@ def explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":  # pydantic's own text repeats the foreign tag
         message = f"it is none of {first['ctx']['expected_tags']}"
+    if first["type"] == "string_pattern_mismatch":
+        message = pattern_in_words(first["ctx"]["pattern"])
     rest = f" (and {len(others)} more)" if others else ""
     line = f"{place[:_MAX_ECHO]}: {message[:1].lower()}{message[1:_MAX_ECHO]}{rest}"
     return "".join(c if c.isprintable() else "?" for c in line)

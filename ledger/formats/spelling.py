@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Meta, inspect
 
+from ledger.formats.pattern_words import pattern_in_words
+
 Path = tuple[str | int, ...]
 
 _HEX = re.compile(r"\^\[0-9a-f\]\{\d+\}\$")
@@ -72,7 +74,7 @@ class Pattern:
         """The fault of one text."""
         if self._judge(text):
             return None
-        return Fault(path, f"should match pattern '{self._pattern}'")
+        return Fault(path, pattern_in_words(self._pattern))
 
     def _judge(self, text: str) -> bool:
         if text in self.known:

@@ -278,6 +278,5 @@ def _reporting(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnusable(
-            str(directory), f"a file or directory cannot be used: {error.strerror} {error.filename}"
-        ) from None
+        name = directory if error.filename is None else error.filename
+        raise StoreUnusable(str(name), f"cannot be used: {error.strerror}") from None

@@ -83,8 +83,11 @@ def join(
     places = _places(settings.home, seats)
     for seat, place in zip(seats, places, strict=True):
         _check_free(place, invitation, seat)
+    # Where an interrupted run made keys, their passphrase is asked for, and no new one.
     passphrase = read_passphrase(
-        settings.passphrase_file, of=" and ".join(seat.handle for seat in seats), new=True
+        settings.passphrase_file,
+        of=" and ".join(seat.handle for seat in seats),
+        new=not any((place / MEMBER).exists() for place in places),
     )
     return [
         _take_seat(invitation, seat, place, passphrase, settings, sealed)

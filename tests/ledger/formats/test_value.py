@@ -49,7 +49,7 @@ def test_a_value_is_written_sorted_and_read_back() -> None:
         ({"at": None}, "Part.at", "expected `int`, got `null`"),
         ({"flag": 1}, "Part.flag", "expected `bool`, got `int`"),
         ({"type": "whole"}, "Part.type", "invalid enum value 'whole'"),
-        ({"names": ("A",)}, "Part.names[0]", "should match pattern"),
+        ({"names": ("A",)}, "Part.names[0]", "must be small letters, digits and hyphens"),
         ({"names": ("a", "b", "c")}, "Part.names", "length <= 2"),
         ({"names": ["a"]}, "Part", "a field holds a value that its type forbids"),
         ({"maybe": HASH.upper()}, "Part.maybe", "should match pattern"),
