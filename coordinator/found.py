@@ -120,6 +120,10 @@ def found_federation(
     log = Log()
     log.append(log.judge(entry.leaf))
     settings = CoordinatorSettings(federation=federation, home=home, database=database)
+    invitations = tuple(
+        invitation_file(invitation, secret, url=url, genesis=entry.leaf, ca=ca)
+        for invitation, secret in drafts.values()
+    )
     note = sign_checkpoint(log_key, Checkpoint(log_origin(federation), 1, log.tree.root()))
     save_keyring(home / KEYRING, ring, passphrase, strength=strength)
     replace_file(home / GENESIS, entry.leaf)
@@ -136,15 +140,7 @@ def found_federation(
     plain |= {} if database is None else {"database": database}
     plain |= {} if port is None else {"port": port}
     replace_file(home / JSON, canonical(plain) + b"\n")
-    return Founded(
-        federation,
-        entry.leaf,
-        ring,
-        tuple(
-            invitation_file(invitation, secret, url=url, genesis=entry.leaf, ca=ca)
-            for invitation, secret in drafts.values()
-        ),
-    )
+    return Founded(federation, entry.leaf, ring, invitations)
 
 
 def _check_seats(seats: Mapping[str, Sequence[Seat]], organisation: str, handle: str) -> None:

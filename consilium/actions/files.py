@@ -25,6 +25,18 @@ def read_file(path: Path, limit: int) -> bytes:
     return data
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it; one that is there is taken as it is.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror}") from None
+
+
 def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write a file, whole or not at all; one that is there is replaced.
 

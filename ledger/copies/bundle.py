@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +37,7 @@ from ledger.copies.stored import Conflict, StoredNote
 from ledger.copies.whole_file import flush_folder
 from ledger.entries.entry import MAX_LEAF, MIN_LEAF, frame_leaf
 from ledger.entries.operations.values import BlobRef
-from ledger.errors import BlobMissing, MalformedInput
+from ledger.errors import BlobMissing, MalformedInput, StoreUnusable
 from ledger.formats.checkpoint import parse_checkpoint
 from ledger.formats.note import MAX_NOTE, parse_note
 
@@ -133,7 +134,7 @@ def export_bundle(
 
     Raises:
         MalformedInput: the store is empty.
-        BlobCorrupt, StoreError: the copy is damaged; no file was written.
+        BlobCorrupt, StoreError: the copy is damaged, or the file cannot be written; none was.
     """
     size = store.size()
     if size == 0:
@@ -166,8 +167,11 @@ def export_bundle(
             os.fsync(file.fileno())
         os.replace(temporary, path)
         flush_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
         raise
     return tuple(absent)
 

@@ -9,6 +9,7 @@ It does not say which process may write: whoever shares a folder takes a lock fi
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ledger.errors import StoreUnusable
@@ -34,6 +35,8 @@ def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
         new.replace(path)
         flush_folder(path.parent)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
         raise StoreUnusable(str(path), f"cannot be written: {error.strerror}") from None
 
 

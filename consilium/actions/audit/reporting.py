@@ -25,7 +25,7 @@ from audit.reports.standing import sealed_json
 from audit.verification.sources import close_copies, open_copies, parse_trust
 from audit.verification.verify import Verification, verify
 from consilium.actions.audit.budget_report import budget_csv, budget_report
-from consilium.actions.files import write_file
+from consilium.actions.files import make_folder, write_file
 from consilium.errors import InputError
 from consilium.naming import the_dataset, the_experiment
 
@@ -130,8 +130,11 @@ def write_all(found: Verification, folder: Path, by: str) -> dict[str, str]:
 
     Returns:
         ``html``: the folder's ``index.html``; ``json``: its ``index.json``, with the path of each.
+
+    Raises:
+        InputError: the folder or a file in it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     uses = {f"data-use-{name}": name for name in sorted(found.state.datasets)}
     reports: dict[str, Report] = {f: data_use(found, name, by) for f, name in uses.items()}
     contributions: dict[str, str] = {}

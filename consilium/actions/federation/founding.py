@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 from urllib.parse import urlsplit
@@ -77,31 +79,34 @@ def found(
     except OSError as error:
         raise InputError(f"{ca}: {error.strerror}") from None
     passphrase = read_passphrase(settings.passphrase_file, of="the coordinator", new=True)
+    written = {}
     try:
-        founded = found_federation(
-            settings.home,
-            passphrase,
-            name=name,
-            organisation=organisation,
-            policy=default_policy(endorsements or most // 2 + 1),
-            seats=places,
-            url=url,
-            ca=ca_pem,
-            database=database,
-            port=_loopback_port(url),
-            strength=settings.key_strength,
-        )
+        with _whole_or_empty(settings.home):
+            founded = found_federation(
+                settings.home,
+                passphrase,
+                name=name,
+                organisation=organisation,
+                policy=default_policy(endorsements or most // 2 + 1),
+                seats=places,
+                url=url,
+                ca=ca_pem,
+                database=database,
+                port=_loopback_port(url),
+                strength=settings.key_strength,
+            )
+            folder = settings.home / INVITATIONS
+            folder.mkdir(mode=0o700)
+            for invitation in founded.invitations:
+                path = folder / f"{invitation.organisation}{SUFFIX}"
+                save_invitation(path, invitation)
+                written[invitation.organisation] = str(path)
     except ValidationError as error:
         raise InputError(f"federation: {explain(error)}") from None
     except MalformedInput as error:
         raise InputError(f"federation: {error}") from None
-    folder = settings.home / INVITATIONS
-    folder.mkdir(mode=0o700)
-    written = {}
-    for invitation in founded.invitations:
-        path = folder / f"{invitation.organisation}{SUFFIX}"
-        save_invitation(path, invitation)
-        written[invitation.organisation] = str(path)
+    except OSError as error:
+        raise InputError(f"{settings.home} cannot be written: {error.strerror}") from None
     return Made(
         federation=founded.federation,
         name=name,
@@ -109,6 +114,30 @@ def found(
         genesis=str(settings.home / GENESIS),
         invitations=written,
     )
+
+
+@contextmanager
+def _whole_or_empty(home: Path) -> Iterator[None]:
+    """Leave a home that held nothing before without anything when what fills it fails.
+
+    A founding that stopped halfway cannot be gone on with: its invitations' secrets are lost with it.
+    """
+    there = home.exists()
+    try:
+        fresh = not there or not any(home.iterdir())
+    except OSError:
+        fresh = False
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            for path in home.iterdir() if there else (home,):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        path.unlink()
+        raise
 
 
 def default_policy(endorsements: int) -> Policy:
