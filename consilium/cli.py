@@ -1,12 +1,14 @@
 """The command ``consilium``: groups of commands, and the outermost shell.
 
-Every error that is raised on purpose becomes one message on standard error and an exit code:
+Every error that is raised on purpose becomes one message on standard error and an exit code; with
+``--json`` also one line of JSON on standard output:
 
-    0  done
-    1  a verification refuted something, or what was begun failed, or a database
-    2  bad input or usage; nothing was changed
-    3  the coordinator cannot be reached
-    4  the federation refused: not admitted, not permitted, or void by its rules
+    0    done
+    1    a verification refuted something, or what was begun failed, or a database
+    2    bad input or usage; nothing was changed
+    3    the coordinator cannot be reached
+    4    the federation refused: not admitted, not permitted, or void by its rules
+    130  stopped by a person: ctrl-C, or a question answered with no
 
 A traceback is shown with ``--debug`` alone. Nothing heavy is imported here: each command imports what
 it needs, so that ``--help`` is quick.
@@ -14,6 +16,8 @@ it needs, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -77,10 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given, prog_name="consilium", standalone_mode=False
         )
     except typer.TyperException as error:
-        return _show_usage(error)
+        return _fail_usage(given, error)
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("stopped\n")
-        return INTERRUPTED
+        return _fail(given, INTERRUPTED, "stopped")
     except BrokenPipeError:
         # Whoever read our output has enough of it (head, less).
         sys.stderr.close()
@@ -88,20 +91,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if given[:1] == ["--debug"]:
             raise
-        code, message = explain_failure(error)
-        sys.stderr.write(f"consilium: {message}\n")
-        return code
+        return _fail(given, *explain_failure(error))
     return result if isinstance(result, int) else 0
 
 
-def _show_usage(error: typer.TyperException) -> int:
+def _fail_usage(given: Sequence[str], error: typer.TyperException) -> int:
     """Say what was wrong with the command line, and how the command is used."""
+    from consilium.terminal import note
+
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    if context is not None and message != context.get_help():
-        message = f"{context.get_usage()}\nconsilium: {message}"
-    sys.stderr.write(message + "\n")
-    return error.exit_code
+    if context is not None and message == context.get_help():
+        note(message)
+        return error.exit_code
+    if context is not None:
+        note(context.get_usage())
+    return _fail(given, error.exit_code, message)
+
+
+def _fail(given: Sequence[str], code: int, message: str) -> int:
+    """Say what was wrong, to people and where JSON was asked for to programs; returns the code."""
+    from consilium.terminal import note
+
+    note(f"consilium: {message}")
+    if "--json" in given:
+        sys.stdout.write(json.dumps({"error": {"code": code, "message": message}}) + "\n")
+    return code
 
 
 def explain_failure(error: Exception) -> tuple[int, str]:
@@ -134,6 +149,10 @@ def explain_failure(error: Exception) -> tuple[int, str]:
             return FAILED, str(error)
         # Loaded already if it was raised; importing a package to find out would be slow.
         return BAD_INPUT, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # A full disk, a folder that is not ours: this machine's answer, not a mistake of ours.
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return FAILED, f"{place}{error.strerror}"
     kind = type(error).__name__
     return FAILED, (
         f"unexpected {kind}: {error}\n"

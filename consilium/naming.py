@@ -12,6 +12,9 @@ from ledger.rules.state import Cell, Dataset, State
 SHORT = 8
 """Characters of an id that tables show."""
 
+SHORTEST = 4
+"""Characters that a beginning of an id must have: an empty variable of a script names nothing."""
+
 T = TypeVar("T")
 
 
@@ -28,8 +31,8 @@ def the_experiment(state: State, name: str) -> Experiment:
         return exact
     everyone = list(state.experiments.values())
     named = [e for e in everyone if e.name == name]
-    if not named and len(name) >= 4:
-        named = [e for e in everyone if e.id.startswith(name)]
+    if not named:
+        named = [e for e in everyone if _begins(e.id, name)]
     if len(named) == 1:
         return named[0]
     listed = sorted(f"{e.name} ({e.id[:SHORT]})" for e in (named or everyone))
@@ -60,7 +63,7 @@ def the_change(state: State, name: str) -> str:
     Raises:
         UnknownName: none, or several.
     """
-    fitting = sorted(c for c in state.changes if c.startswith(name))
+    fitting = sorted(c for c in state.changes if _begins(c, name))
     if len(fitting) == 1:
         return fitting[0]
     several = len(fitting) > 1
@@ -88,7 +91,7 @@ def the_invitation(state: State, name: str) -> str:
         UnknownName: none, or several.
     """
     free = {kid: held for kid, held in state.invitations.items() if held.free}
-    fitting = sorted(k for k, held in free.items() if k.startswith(name) or name in held.free)
+    fitting = sorted(k for k, held in free.items() if _begins(k, name) or name in held.free)
     if len(fitting) == 1:
         return fitting[0]
     several = len(fitting) > 1
@@ -97,6 +100,10 @@ def the_invitation(state: State, name: str) -> str:
         for k in (fitting if several else sorted(free))
     ]
     raise UnknownName("open invitation", name, known, several=several)
+
+
+def _begins(identity: str, name: str) -> bool:
+    return len(name) >= SHORTEST and identity.startswith(name)
 
 
 def _look_up(kind: str, things: Mapping[str, T], name: str) -> T:

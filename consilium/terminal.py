@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,9 @@ from consilium.errors import InputError
 
 _PLAIN_WIDTH = 10_000
 """Where no terminal is, lines are not folded: a program, or a file, takes them whole."""
+
+_FOLDED = 1.25
+"""How much wider than its terminal a table may be: folded further, nobody can read it."""
 
 
 def show_json(value: object) -> None:
@@ -30,7 +34,7 @@ def show_json(value: object) -> None:
 
 
 def show_table(title: str, rows: Sequence[Mapping[str, object]], *, empty: str = "none") -> None:
-    """Print rows with the same keys as a table."""
+    """Print rows with the same keys as a table, or row by row where a terminal is too narrow for one."""
     if not rows:
         say_line(f"{title}: {empty}")
         return
@@ -40,7 +44,15 @@ def show_table(title: str, rows: Sequence[Mapping[str, object]], *, empty: str =
         table.add_column(_text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    _console().print(table)
+    console = _console()
+    wide = console.options.update(max_width=_PLAIN_WIDTH)
+    if Measurement.get(console, wide, table).maximum <= _FOLDED * console.width:
+        console.print(table)
+        return
+    for at, row in enumerate(rows):
+        if at:
+            say_line("")
+        show_fields(row)
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -169,7 +170,7 @@ def refill(
         say_line(f"left out: {', '.join(found['left_out'])}")
     if found["missing_blobs"]:
         say_line(f"{found['missing_blobs']} blobs that entries name are in no copy so far")
-    say_line(f"next: consilium coordinator run --home {found['home']}")
+    say_line(f"next: consilium coordinator run --home {shlex.quote(found['home'])}")
 
 
 @app.command(

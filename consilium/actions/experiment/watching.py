@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Iterable
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consilium.actions.speaking import open_member
 from consilium.client import Client
 from consilium.client import Progress as Standing
-from consilium.errors import RunFailed
+from consilium.errors import FAILED, RunFailed
 from consilium.settings import Settings
 from consilium.terminal import note
 from ledger.experiment.round_words import round_words
@@ -23,7 +24,7 @@ def watch_on_terminal(settings: Settings, name: str, *, as_json: bool) -> None:
     """Follow an experiment to its end.
 
     Raises:
-        RunFailed: it was stopped; says why.
+        RunFailed, or with ``as_json`` typer.Exit: it was stopped; says why.
     """
     with open_member(settings.home, settings.passphrase_file) as member:
         client = Client.of(member)
@@ -36,6 +37,8 @@ def watch_on_terminal(settings: Settings, name: str, *, as_json: bool) -> None:
         else:
             last = show_progress(name, client.watch(name))
     if last is not None and last.status == "stopped":
+        if as_json:  # the last line says it
+            raise typer.Exit(FAILED)
         raise RunFailed(f"experiment {name} was stopped: {last.reason}")
 
 

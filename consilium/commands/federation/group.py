@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -92,7 +93,7 @@ def create(
     say_line(f"federation {made['name']}: {made['federation']}")
     for organisation_name, path in made["invitations"].items():
         say_line(f"  invitation for {organisation_name}: {path}")
-    say_line(f"next: consilium coordinator run --home {made['home']}")
+    say_line(f"next: consilium coordinator run --home {shlex.quote(made['home'])}")
 
 
 @app.command(

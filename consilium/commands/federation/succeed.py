@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -122,7 +123,7 @@ def found(
         show_json({"home": str(settings.home), "succession": str(path)})
         return
     say_line(f"succession: {path}; hand it to every member")
-    say_line(f"next: consilium coordinator run --home {settings.home}")
+    say_line(f"next: consilium coordinator run --home {shlex.quote(str(settings.home))}")
 
 
 @app.command(
