@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from audit.console import entry_pages, pages
 from audit.console.render import certificate_html, contribution_html, data_use_html, render
-from audit.console.strip import strip_of
+from audit.console.strip import Strip, strip_of
 from audit.console.watch import Watch
 from audit.errors import NotInLedger, NotReleased
 from audit.reports.certificate import certificate
@@ -197,10 +197,13 @@ def _add_pages(app: FastAPI, watch: Watch) -> None:
         )
 
     @app.get("/strip")
-    def strip(seen: int = 0) -> Response:
-        if watch.current.number == seen:
+    def strip(seen: int = 0, page: int = 0) -> Response:
+        checked, stopped = watch.current, watch.stopped
+        if checked.number == seen and not stopped:
             return Response(status_code=204)
-        return HTMLResponse(render("strip.html", strip=strip_of(watch.current)))
+        return HTMLResponse(
+            render("strip.html", strip=strip_of(checked, page=page, stopped=stopped))
+        )
 
 
 def _add_reports(app: FastAPI, watch: Watch) -> None:
@@ -218,7 +221,7 @@ def _add_reports(app: FastAPI, watch: Watch) -> None:
     @app.get("/datasets/{name}/report")
     def data_use(name: str) -> HTMLResponse:
         report = data_use_report(_need(watch), name, now_ms=_now_ms(), by=MAKER)
-        return HTMLResponse(data_use_html(report, strip=strip_of(watch.current)))
+        return HTMLResponse(data_use_html(report, strip=_strip(watch)))
 
     @app.get("/datasets/{name}/report.json")
     def data_use_json(name: str) -> Response:
@@ -228,7 +231,7 @@ def _add_reports(app: FastAPI, watch: Watch) -> None:
     @app.get("/experiments/{identity}/contribution")
     def contribution(identity: str) -> HTMLResponse:
         report = contribution_report(_need(watch), identity, now_ms=_now_ms(), by=MAKER)
-        return HTMLResponse(contribution_html(report, strip=strip_of(watch.current)))
+        return HTMLResponse(contribution_html(report, strip=_strip(watch)))
 
     @app.get("/experiments/{identity}/contribution.json")
     def contribution_json(identity: str) -> Response:
@@ -239,7 +242,7 @@ def _add_reports(app: FastAPI, watch: Watch) -> None:
     @app.get("/experiments/{identity}/certificate")
     def privacy_certificate(identity: str) -> HTMLResponse:
         report = certificate(_need(watch), identity, now_ms=_now_ms(), by=MAKER)
-        return HTMLResponse(certificate_html(report, strip=strip_of(watch.current)))
+        return HTMLResponse(certificate_html(report, strip=_strip(watch)))
 
     @app.get("/experiments/{identity}/certificate.json")
     def privacy_certificate_json(identity: str) -> Response:
@@ -257,12 +260,16 @@ def _add_assets(app: FastAPI) -> None:
         return Response(folder.joinpath(name).read_bytes(), media_type=_ASSETS[name])
 
 
+def _strip(watch: Watch) -> Strip:
+    return strip_of(watch.current, stopped=watch.stopped)
+
+
 def _page(watch: Watch, template: str, status: int = 200, **values: object) -> HTMLResponse:
     checked = watch.current
     found = checked.found
     html = render(
         template,
-        strip=strip_of(checked),
+        strip=_strip(watch),
         report=checked.report,
         federation=found.state.name if found else "",
         css=None,

@@ -6,7 +6,7 @@ verification; no server's claim enters it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from audit.console.watch import Checked
@@ -20,7 +20,12 @@ Tone = Literal["good", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A tone, its mark, a strong beginning, the rest of the sentence, and where to read on."""
+    """A tone, its mark, a strong beginning, the rest of the sentence, and where to read on.
+
+    Attributes:
+        number: of the verification that it speaks of.
+        page: of the one that the page around it shows; an older one, where the page is stale.
+    """
 
     tone: Tone
     mark: str
@@ -30,16 +35,31 @@ class Strip:
     link_text: str
     checked_at_ms: int
     number: int
+    page: int
 
 
-def strip_of(checked: Checked) -> Strip:
-    """Say how the copy stands."""
+def strip_of(checked: Checked, *, page: int | None = None, stopped: bool = False) -> Strip:
+    """Say how the copy stands.
+
+    Args:
+        checked: the newest verification.
+        page: number of the one that the reader's page shows; None for this one.
+        stopped: nothing looks at the copy any more.
+    """
+    strip = _standing(checked)
+    if stopped and strip.tone != "bad":
+        lead = "Nobody checks this copy any more; start the console again:"
+        strip = _strip(checked, "warn", lead, _green(checked))
+    return strip if page is None else replace(strip, page=page)
+
+
+def _standing(checked: Checked) -> Strip:
     refuted = checked.report.refuted or next(
         (r.refuted for r in checked.verdicts.reports if r.refuted), ()
     )
     disagreeing = [c for c in checked.verdicts.agreement if c.verdict == "refuted"]
     if refuted:
-        return _strip(checked, "bad", *_red(refuted[0]))
+        return _strip(checked, "bad", *_red(refuted[0], checked.found is not None))
     if disagreeing:
         rest = f"{disagreeing[0].place}: {disagreeing[0].detail}. One of them is not your log."
         return _strip(checked, "bad", "Two copies tell different stories.", rest)
@@ -60,10 +80,11 @@ def _strip(checked: Checked, tone: Tone, lead: str, rest: str) -> Strip:
         link_text="What to do" if tone == "bad" else "How we know",
         checked_at_ms=checked.checked_at_ms,
         number=checked.number,
+        page=checked.number,
     )
 
 
-def _red(check: Check) -> tuple[str, str]:
+def _red(check: Check, readable: bool) -> tuple[str, str]:
     place = check.place or "the copy"
     if "two different trees" in check.detail:
         return (
@@ -80,10 +101,8 @@ def _red(check: Check) -> tuple[str, str]:
             else "Nothing in it can be believed until this is explained."
         )
         return "This copy was changed.", f"{_capital(place)}: {check.detail}. {before}"
-    return (
-        "This copy was changed.",
-        f"{_capital(place)}: {check.detail}. Do not rely on it until this is explained.",
-    )
+    lead = "This copy was changed." if readable else "This copy cannot be read."
+    return lead, f"{_capital(place)}: {check.detail}. Do not rely on it until this is explained."
 
 
 def _green(checked: Checked) -> str:

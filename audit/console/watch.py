@@ -36,7 +36,8 @@ class Checked:
         others: the other copies.
         checked_at_ms: when it ended, POSIX ms of this machine.
         took_ms: how long it took.
-        number: counts verifications; a page asks whether there is a newer one.
+        number: rises with each verification, and from one console to the next; a page asks whether
+            there is a newer one.
     """
 
     verdicts: Verdicts
@@ -70,7 +71,7 @@ class Watch:
         self._retired: tuple[Verification, ...] = ()
         self._fingerprint: Fingerprint = ()
         self._looked_at = 0.0
-        self._number = 0
+        self._number = time.time_ns() // 1_000_000
         self.current = self._check()
 
     def start(self) -> None:
@@ -84,6 +85,12 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
         close_copies(each.copy for each in (*self._retired, *self._all(self.current)))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was to watch and does not any more: its thread has died."""
+        thread = self._thread
+        return thread is not None and not thread.is_alive() and not self._stop.is_set()
 
     def look(self) -> bool:
         """Verify anew if the copy has changed; says whether it had."""

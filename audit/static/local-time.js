@@ -1,4 +1,5 @@
-// Shows times in the reader's own locale and zone; without scripts they stay in UTC words.
+// Shows times in the reader's own locale and zone; without scripts they stay in UTC words. And says
+// when the console has stopped answering: a green strip that nobody keeps up to date is none.
 "use strict";
 const shapes = {
   moment: { dateStyle: "long", timeStyle: "short" },
@@ -12,3 +13,22 @@ function localise(root) {
 }
 localise(document);
 document.addEventListener("htmx:afterSwap", (event) => localise(event.target));
+
+let silent = false;
+function sayLost() {
+  const strip = document.querySelector(".strip");
+  if (silent || !strip) return;
+  silent = true;
+  if (strip.classList.contains("good")) {
+    strip.classList.replace("good", "warn");
+    strip.querySelector("[aria-hidden]").textContent = "!";
+  }
+  const lost = document.createElement("strong");
+  lost.textContent = "The console does not answer; this page is not kept up to date. ";
+  strip.querySelector("p").prepend(lost);
+}
+document.addEventListener("htmx:sendError", sayLost);
+document.addEventListener("htmx:responseError", sayLost);
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (silent && event.detail.successful) window.location.reload();
+});

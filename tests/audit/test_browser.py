@@ -149,6 +149,28 @@ def test_paper_has_no_navigation_and_the_checkpoint(  # type: ignore[no-untyped-
     assert "size 61" in line.inner_text()
 
 
+def test_a_page_whose_console_is_gone_says_so(browser, world: World) -> None:  # type: ignore[no-untyped-def]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app(str(world.home), trust=world.federation.id)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/datasets/basel-heart")
+    assert page.locator(".strip.good").is_visible()
+    server.should_exit = True
+    thread.join()
+    strip = page.locator(".strip.warn")
+    strip.wait_for(timeout=30_000)
+    assert "The console does not answer" in strip.inner_text()
+    assert strip.inner_text().startswith("!")
+    page.close()
+
+
 def test_keyboard_users_reach_the_content_first(page, address: str) -> None:  # type: ignore[no-untyped-def]
     page.goto(address)
     page.keyboard.press("Tab")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from importlib import resources
@@ -114,8 +115,25 @@ def test_it_answers_to_its_own_names_only_and_changes_nothing(console: TestClien
 
 
 def test_the_live_strip_is_sent_only_when_there_is_news(console: TestClient) -> None:
-    assert console.get("/strip?seen=1").status_code == 204
-    assert console.get("/strip?seen=0").status_code == 200
+    asks = re.search(r'hx-get="(/strip[^"]+)"', console.get("/").text)
+    assert asks
+    assert console.get(asks[1].replace("&amp;", "&")).status_code == 204
+    stale = console.get("/strip?seen=1&page=1")
+    assert stale.status_code == 200
+    assert "This page shows an earlier check." in strip_text(stale.text)
+    assert "earlier check" not in strip_text(console.get("/").text)
+
+
+def test_a_console_that_no_longer_looks_at_its_copy_is_not_green(world: World) -> None:
+    app = create_app(str(world.home), trust=world.federation.id, interval_s=0.01)
+    with TestClient(app, base_url=BASE) as client, pytest.MonkeyPatch.context() as patch:
+        assert strip_text(client.get("/").text).startswith("good: Checked on this machine")
+        patch.setattr(threading, "excepthook", lambda _: None)
+        patch.setattr(app.state.watch, "look", lambda: [][0])
+        app.state.watch._thread.join(10)
+        strip = strip_text(client.get("/").text)
+        assert strip.startswith("warn: Nobody checks this copy any more; start the console again")
+        assert strip_text(client.get("/strip").text).startswith("warn: Nobody checks")
 
 
 def test_a_changed_copy_is_red_with_the_place_and_what_to_do(world: World, tmp_path: Path) -> None:
@@ -139,7 +157,7 @@ def test_a_changed_copy_is_red_with_the_place_and_what_to_do(world: World, tmp_p
 def test_a_copy_that_cannot_be_opened_still_has_a_page_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"no database at all")
     with TestClient(create_app(str(tmp_path), interval_s=60), base_url=BASE) as client:
-        assert strip_text(client.get("/").text).startswith("bad: This copy was changed.")
+        assert strip_text(client.get("/").text).startswith("bad: This copy cannot be read.")
         assert client.get("/datasets").status_code == 404
         assert client.get("/verify").status_code == 200
 
