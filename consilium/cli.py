@@ -123,6 +123,7 @@ def explain_failure(error: Exception) -> tuple[int, str]:
     """The exit code and the message for an error."""
     from consilium.errors import BAD_INPUT, FAILED, REFUSED, UNREACHABLE, ConsiliumError
     from ledger.errors import (
+        AlreadyRunning,
         CoordinatorUnreachable,
         ForkDetected,
         LedgerError,
@@ -140,7 +141,8 @@ def explain_failure(error: Exception) -> tuple[int, str]:
         return REFUSED, str(error)
     if isinstance(error, ForkDetected):
         return FAILED, f"{error} (they are in your copy of the ledger)"
-    if isinstance(error, StoreUnusable):  # a database that is away may be back: services try again
+    # A database that is away may be back, and who holds a lock may end: services try again.
+    if isinstance(error, StoreUnusable | AlreadyRunning):
         return FAILED, str(error)
     if isinstance(error, LedgerError | PrivacyError):
         return BAD_INPUT, str(error)

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from consilium.cli import explain_failure
 from coordinator.settings import CoordinatorSettings
+from ledger.errors import AlreadyRunning, StoreUnusable
 from node.service.settings import NodeSettings
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+UNITS = sorted(p for p in (DEPLOY / "systemd").iterdir() if p.suffix in (".service", ".timer"))
+SERVICES = [unit for unit in UNITS if "@" not in unit.name]
 
 
 def compose() -> dict[str, Any]:
@@ -31,7 +34,7 @@ def dockerfile() -> str:
     return (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=[unit.stem for unit in UNITS])
+@pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
 def test_systemd_accepts_a_unit(unit: Path, tmp_path: Path) -> None:
     tool = shutil.which("systemd-analyze")
     if tool is None:
@@ -48,7 +51,7 @@ def test_systemd_accepts_a_unit(unit: Path, tmp_path: Path) -> None:
     assert (done.returncode, said) == (0, [])
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=[unit.stem for unit in UNITS])
+@pytest.mark.parametrize("unit", SERVICES, ids=[unit.stem for unit in SERVICES])
 def test_a_unit_gets_its_passphrase_as_a_credential_and_gains_no_privilege(unit: Path) -> None:
     lines = unit.read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("LoadCredential=passphrase:/etc/consilium/") for line in lines)
@@ -58,6 +61,26 @@ def test_a_unit_gets_its_passphrase_as_a_credential_and_gains_no_privilege(unit:
     assert not any("PASSPHRASE" in line or "--passphrase" in line for line in lines)
     user = next(line.removeprefix("User=") for line in lines if line.startswith("User="))
     assert f"u {user} " in (DEPLOY / "systemd" / "consilium.sysusers").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=[unit.stem for unit in SERVICES])
+def test_a_service_comes_back_however_long_its_surroundings_were_away(unit: Path) -> None:
+    lines = unit.read_text(encoding="utf-8").splitlines()
+    assert {"Restart=on-failure", "StartLimitIntervalSec=0"} <= set(lines)
+    # What can pass by itself must not end with the one code that is not tried again.
+    assert "RestartPreventExitStatus=2" in lines
+    passing = (StoreUnusable("db", "refused"), AlreadyRunning("db", "its writer"))
+    assert {explain_failure(error)[0] for error in passing} == {1}
+
+
+def test_caddy_accepts_its_file() -> None:
+    tool = shutil.which("caddy")
+    if tool is None:
+        pytest.skip("caddy is not installed")
+    file = str(DEPLOY / "proxy" / "Caddyfile")
+    command = [tool, "validate", "--adapter", "caddyfile", "--config", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_reference_of_the_compose_file_is_defined_and_used() -> None:
@@ -80,8 +103,10 @@ def test_every_service_is_hardened_and_says_whether_it_is_healthy() -> None:
         assert service["read_only"] is True, name
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["healthcheck"]["test"], name
-        if name != "db":  # PostgreSQL's image changes its user itself
-            assert service["cap_drop"] == ["ALL"], name
+        assert service["cap_drop"] == ["ALL"], name
+        # PostgreSQL's image changes its user itself.
+        assert ("cap_add" in service) == (name == "db"), name
+        assert service["logging"]["options"]["max-size"], name
 
 
 def test_only_the_coordinator_publishes_a_port_and_only_on_loopback() -> None:
