@@ -34,6 +34,7 @@ from consilium.commands.audit import group as audit_commands
 from consilium.commands.dataset import group as dataset_commands
 from consilium.commands.federation import group as federation_commands
 from consilium.commands.ledger import offline as ledger_commands
+from consilium.commands.options import examples
 
 INTERRUPTED = 130
 
@@ -44,6 +45,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
     help="Hospitals train a model together; records stay home; the ledger proves what was done.",
+    epilog="\b\n"
+    "Each command explains itself: consilium dataset register --help\n"
+    "\n\b\n"
+    "Exit codes:\n"
+    "  0  done\n"
+    "  1  a verification refuted something, or what was begun failed, or a database\n"
+    "  2  bad input or usage; nothing was changed\n"
+    "  3  the coordinator cannot be reached\n"
+    "  4  the federation refused: not admitted, not permitted, or void by its rules",
 )
 app.add_typer(federation_commands.app, name="federation")
 app.add_typer(member_commands.app, name="member")
@@ -54,11 +64,30 @@ app.add_typer(experiment_commands.app, name="experiment")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(ledger_commands.app, name="ledger")
 app.add_typer(audit_commands.app, name="audit")
-app.command("demo")(demo_command.demo)
+app.command(
+    "demo",
+    epilog=examples(
+        "consilium demo --out demo-out", "consilium demo --secure-aggregation --keep-running"
+    ),
+)(demo_command.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"consilium {version('consilium')}\n")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which release this is.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback when something fails.")
     ] = False,

@@ -114,7 +114,7 @@ def new_keys(
 @app.command(
     epilog=examples(
         "consilium coordinator refill --home hub --from basel=/media/basel --from bern-node=b.consilium",
-        "consilium coordinator refill --home hub --listen --without chur-node",
+        "consilium coordinator refill --home hub --wait --without chur-node",
     )
 )
 def refill(
@@ -125,8 +125,8 @@ def refill(
             help="A copy: home, database or bundle; HANDLE=COPY says whose node's; repeated.",
         ),
     ] = None,
-    listen: Annotated[
-        bool, typer.Option("--listen", help="Wait for the nodes to bring their copies.")
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the nodes to bring their copies.")
     ] = False,
     without: Annotated[
         list[str] | None,
@@ -154,7 +154,7 @@ def refill(
         settings,
         source or (),
         without=without or (),
-        listen=listen,
+        listen=wait,
         host=host,
         port=port,
         database=database,

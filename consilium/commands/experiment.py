@@ -54,9 +54,8 @@ def check(
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
-    from consilium.summaries.experiments import plan_sites
+    from consilium.summaries.experiments import house_note, plan_sites
     from consilium.terminal import note, say_line, show_json, show_table
-    from ledger.experiment.recipe import HOUSE, is_house
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -69,6 +68,8 @@ def check(
         with open_view(settings.home, at, settings.passphrase_file) as view:
             plan = experiment.propose(experiment.sites_in(view)).operation.plan
     sites = plan_sites(plan)
+    if advice := house_note(experiment.spec):
+        note(advice)
     if as_json:
         summary = {"parameters": plan.parameters, "rounds": plan.rounds, "quorum": plan.quorum}
         show_json({"name": experiment.spec.name, **summary, "sites": sites})
@@ -78,11 +79,6 @@ def check(
         f"quorum {plan.quorum} of {len(plan.sites)}"
     )
     show_table("datasets", sites)
-    if is_house(experiment.spec):
-        note(
-            "nothing was fitted for a model of this kind: what is `auto` has the house's settings, "
-            f"{HOUSE.rounds} rounds, a rate of {HOUSE.learning_rate}, a clip norm of {HOUSE.clip_norm}"
-        )
 
 
 @app.command(
@@ -90,7 +86,10 @@ def check(
 )
 def rehearse(
     spec: SpecArgument,
-    schema: Annotated[list[Path], typer.Option("--schema", help="Schema file, repeated.")],
+    schema: Annotated[
+        list[Path],
+        typer.Option("--schema", help="Schema file, repeated; one may stand for all datasets."),
+    ],
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=1, help="Training rounds. [default: the spec's]")
     ] = None,
@@ -100,12 +99,14 @@ def rehearse(
     from consilium.actions.written import read_written
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
-    from consilium.summaries.experiments import measure_row, rehearsal_summary
-    from consilium.terminal import say_line, show_fields, show_json, show_table
+    from consilium.summaries.experiments import house_note, measure_row, rehearsal_summary
+    from consilium.terminal import note, say_line, show_fields, show_json, show_table
     from ledger.experiment.schema import Schema
 
     experiment = Experiment.from_yaml(spec_path(spec))
     done = experiment.rehearse([read_written(path, Schema) for path in schema], rounds=rounds)
+    if advice := house_note(experiment.spec):
+        note(advice)
     summary = rehearsal_summary(done)
     measured = [measure_row(name, measure) for name, measure in done.measures.items()]
     if as_json:
@@ -133,7 +134,7 @@ def propose(
     from consilium.examples import spec_path
     from consilium.experiment import Experiment
     from consilium.settings import load_settings
-    from consilium.summaries.experiments import experiment_summary
+    from consilium.summaries.experiments import experiment_summary, house_note
     from consilium.terminal import note, say_line, show_json
 
     experiment = Experiment.from_yaml(spec_path(spec))
@@ -144,6 +145,8 @@ def propose(
         asked = client.state.experiments[proposed]
         for line in unaffordable(client.state, asked.plan.purpose, asked.plan.sites):
             note(f"warning: {line}; its steward cannot approve that")
+        if advice := house_note(experiment.spec):
+            note(advice)
         summary = experiment_summary(asked)
     if as_json:
         show_json(summary)

@@ -24,13 +24,13 @@ app = typer.Typer(no_args_is_help=True, help="Join, invite, endorse, change keys
 @app.command(epilog=examples("consilium member join basel.invitation --home ~/consilium"))
 def join(
     invitation: Annotated[Path, typer.Argument(help="The invitation file you were handed.")],
-    home: HomeOption = None,
     handle: Annotated[
         str | None, typer.Option("--handle", help="Take this seat only. [default: all of them]")
     ] = None,
     card: Annotated[
         Path | None, typer.Option("--card", help="YAML with name and contact; can be erased later.")
     ] = None,
+    home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Make keys on this machine and take your seats in the federation.

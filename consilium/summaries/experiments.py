@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 from consilium.naming import SHORT
 from ledger.entries.operations.plans import Plan
+from ledger.experiment.recipe import HOUSE, is_house
 from ledger.experiment.round_words import round_words
+from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.experiment_state import Experiment
 from privacy.events import FULL_BATCH
 from privacy.histogram import Measure
@@ -88,6 +90,16 @@ def experiment_row(summary: ExperimentSummary) -> dict[str, str | float | None]:
         "approved": f"{len(summary['approved'])} of {len(summary['asked'])}",
         "refused": refused or None,
     }
+
+
+def house_note(spec: ExperimentSpec) -> str | None:
+    """What to know of a spec whose open settings nothing was fitted for; None where there is nothing to say."""
+    if not is_house(spec):
+        return None
+    return (
+        "nothing was fitted for a model of this kind: what is `auto` has the house's settings, "
+        f"{HOUSE.rounds} rounds, a rate of {HOUSE.learning_rate}, a clip norm of {HOUSE.clip_norm}"
+    )
 
 
 def measure_row(name: str, measure: Measure) -> dict[str, str | float | None]:

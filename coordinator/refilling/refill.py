@@ -272,7 +272,7 @@ class Refill:
         if now.size == 1:
             raise RefillRefused(
                 "database",
-                "no copy was brought; let the nodes bring theirs (--listen) or use --from",
+                "no copy was brought; let the nodes bring theirs (--wait) or use --from",
             )
         if now.size < now.signed:
             raise RefillRefused(
@@ -285,7 +285,7 @@ class Refill:
             raise RefillRefused(
                 "database",
                 f"{', '.join(now.awaited)} did not show what they hold, which may be more; let them "
-                "(--listen), bring their copies (--from HANDLE=COPY), or leave out for good what is "
+                "(--wait), bring their copies (--from HANDLE=COPY), or leave out for good what is "
                 "lost (--without HANDLE)",
             )
         with self._noting:

@@ -39,7 +39,7 @@ def test_a_log_is_proposed_endorsed_founded_and_accepted(
     assert said.code == 0, said.err
     hub = tmp_path / "newhub"
     said = run(
-        "federation", "succeed", "propose", "--at", bundle, "--organisation", "university",
+        "federation", "succeed", "propose", "--old", bundle, "--organisation", "university",
         "--url", "http://127.0.0.1:1", "--home", hub, *secret, "--json",
     )  # fmt: skip
     assert said.code == 0, said.err

@@ -31,12 +31,14 @@ OldOption = Annotated[
 
 @app.command(
     epilog=examples(
-        "consilium federation succeed propose --at basel.consilium --organisation university \\",
+        "consilium federation succeed propose --old basel.consilium --organisation university \\",
         "  --url https://new.example.org --home newhub",
     )
 )
 def propose(
-    at: Annotated[str, typer.Option("--at", help="A copy of the old log: home, database, bundle.")],
+    old: Annotated[
+        str, typer.Option("--old", help="A copy of the old log: home, database, bundle.")
+    ],
     organisation: Annotated[
         str, typer.Option("--organisation", help="Who runs the new coordinator; no hospital.")
     ],
@@ -58,7 +60,7 @@ def propose(
     from consilium.terminal import say_line, show_json
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    path = make(settings, at, organisation=organisation, url=url, handle=handle, ca=ca)
+    path = make(settings, old, organisation=organisation, url=url, handle=handle, ca=ca)
     if as_json:
         show_json({"home": str(settings.home), "proposal": str(path)})
         return
