@@ -160,7 +160,7 @@ class _Here:
             if status is None:
                 yield Adopt(*key, held.charges, _purposes(held.used))
             elif status != "settled":
-                yield CloseAccount(*key, _purposes(held.used))
+                yield CloseAccount(*key, _purposes(self._most_used(key, held)))
             return
         if held is not None and status != "lost" and is_lost(self.view, key, held):
             yield Adopt(*key, held.charges)
@@ -184,6 +184,13 @@ class _Here:
             if asked.masking is not None:
                 yield from self._phase(asked, asked.masking, held, key)
             yield from self._round(experiment, site, held, asked, key)
+
+    def _most_used(self, key: Key, held: Reservation) -> Map[str, int]:
+        """Steps that a settlement states, or those with an intent here: another node of the hospital may have said it."""
+        used = held.used
+        for purpose, steps in self.view.used_by(key).items():
+            used = used.set(purpose, max(steps, used.get(purpose, 0)))
+        return used
 
     def _asked(self, experiment: Experiment, dataset: str) -> OpenRound | None:
         """The open round that waits for this dataset, or would if its old refusal is moot."""

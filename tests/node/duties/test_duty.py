@@ -145,6 +145,21 @@ def test_a_stopped_experiment_is_settled_for_what_was_used(scene: Scene) -> None
     assert closing == CloseAccount(scene.experiment, MINE, Map({"train": 1}))
 
 
+def test_a_settlement_that_this_node_did_not_say_gives_nothing_back_of_its_intents(
+    scene: Scene,
+) -> None:
+    """Another node of the hospital says it while a vector is on its way, of which no entry tells yet."""
+    scene.reserved()
+    scene.basel.intend(scene.experiment, MINE, "train", 1, 1)
+    op = BudgetSettled(
+        type="budget.settled", experiment=scene.experiment, dataset=MINE, used=(), intents="0" * 64
+    )
+    scene.federation.say(node_of("basel"), op)
+    assert scene.federation.experiment(scene.experiment).reservations[MINE].used == Map()
+    (closing,) = scene.basel.duties()
+    assert closing == CloseAccount(scene.experiment, MINE, Map({"train": 1}))
+
+
 def test_the_register_and_the_log_hold_the_same_spend_after_settling(scene: Scene) -> None:
     test_a_stopped_experiment_is_settled_for_what_was_used(scene)
     site = site_of(scene.federation.experiment(scene.experiment).plan, MINE)
