@@ -3,26 +3,28 @@
 A cell's promise is made once and for ever; a dataset registered anew keeps its cells' spend, because
 spend is the cells'. A hospital's cells do not overlap by what they declare, so that a second promise
 to the same patients brings no second budget. A cell is named after its hospital, so that nobody takes
-another's name. Delta is at most min(1e-5, 1/(10 N)) of the declared size N, and no dataset of the cell
+another's name, nor that of a hospital whose name begins with one's own. Delta is at most min(1e-5, 1/(10 N)) of the declared size N, and no dataset of the cell
 declares more than N.
 """
 
 from __future__ import annotations
 
 from ledger.entries.operations.datasets import CellRegistered, DatasetRegistered, DatasetWithdrawn
-from ledger.rules.blocks import overlap, quarters
+from ledger.rules.blocks import ALL, overlap, quarters
 from ledger.rules.cards import bind_card
 from ledger.rules.individual import half_of
 from ledger.rules.state import Cell, Dataset, State, replace
 from ledger.rules.verdict import Step, Void
 
 DELTA_MAX_E15 = 10**10
+_HALVES = ("all", "train", "test")
+"""How the name of a cell ends."""
 
 
 def cell_registered(state: State, step: Step, op: CellRegistered) -> State | Void:
     """A hospital's node states the lifetime promise to a cell of its patients."""
     organisation = state.members[step.author].organisation
-    if not op.cell.startswith(f"{organisation}-"):
+    if not op.cell.startswith(f"{organisation}-") or _is_anothers(organisation, op):
         return Void("not_owner")
     if op.cell in state.cells or _overlaps(state, organisation, op):
         return Void("cell_exists")
@@ -71,6 +73,13 @@ def dataset_withdrawn(state: State, step: Step, op: DatasetWithdrawn) -> State |
         return Void("repeated")
     gone = replace(dataset, withdrawn_at=step.index)
     return replace(state, datasets=state.datasets.set(op.dataset, gone))
+
+
+def _is_anothers(organisation: str, op: CellRegistered) -> bool:
+    """Whether a hospital called as this one and more would have a cell of that name: bern-insel's bern-insel-train."""
+    *more, half = op.cell.removeprefix(f"{organisation}-").split("-")
+    own = [] if op.block == ALL else [op.block]
+    return half in _HALVES and more not in ([], own)
 
 
 def _outgrows(state: State, op: DatasetRegistered) -> bool:

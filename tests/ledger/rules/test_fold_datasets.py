@@ -34,6 +34,21 @@ def test_a_hospital_takes_no_cell_name_that_another_would_want() -> None:
         fold(fresh(), BERN, squat, void="not_owner")
 
 
+def test_a_hospital_takes_no_cell_name_of_one_whose_name_begins_with_its_own() -> None:
+    """bern-insel comes later, and finds its names free."""
+    for name, block in (
+        ("bern-insel-train", "all"),
+        ("bern-insel-all", "2026"),
+        ("bern-insel-2026-test", "2026"),
+        ("bern-all-train", "all"),
+        ("bern-2025-train", "2026"),
+    ):
+        squat = replace(cell_of("bern", block=block), cell=name)
+        fold(fresh(), BERN, squat, void="not_owner")
+    for name, block in (("bern-train", "all"), ("bern-2026-train", "2026")):
+        fold(fresh(), BERN, replace(cell_of("bern", block=block), cell=name))
+
+
 @pytest.mark.parametrize(
     ("use", "train", "test", "void"),
     [
