@@ -30,7 +30,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from ledger.copies.whole_file import replace_file
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Count
-from ledger.errors import LedgerError
+from ledger.errors import CoordinatorUnreachable, LedgerError
 from ledger.exchange.bounded_http import BoundedConnection
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
@@ -249,9 +249,11 @@ class LocalServer:
 
 
 def _register(service: NodeService, offer: Offer) -> Response:
-    home, organisation = service.membership.home.path, service.membership.config.organisation
-    view = service.private.view
+    home, config = service.membership.home.path, service.membership.config
+    organisation, view = config.organisation, service.private.view
     try:
+        if not service.picture.reached:  # the own copy may not tell yet that the hospital has cells
+            raise CoordinatorUnreachable(config.url, "it did not answer this node the last time")
         prepared = prepare(
             Path(offer.path),
             offer.schema_,

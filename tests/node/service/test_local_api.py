@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from consilium.commands.status import local_url, node_status, tables_of
 from consilium.errors import InputError
 from node.data.hospital_key import KEY_FILE
 from node.service.local_api import LOCAL_FILE, LocalServer
+from node.service.loop import NodeService
 from tests.federation import node_of
 from tests.node.town import Town, small_schema, small_table
 
@@ -64,7 +66,7 @@ def test_only_lists_of_things_alike_are_shown_as_tables() -> None:
 
 
 def test_a_dataset_is_registered_with_a_running_node(
-    local: tuple[Town, httpx.Client, str], tmp_path: Path
+    local: tuple[Town, httpx.Client, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town, client, token = local
     path = small_table(tmp_path / "new.csv", rows=199)
@@ -87,6 +89,13 @@ def test_a_dataset_is_registered_with_a_running_node(
     worse = client.post("/datasets", json=offer | {"path": "/gone.csv"}, headers=headers)
     assert worse.status_code == 400
     assert "No such file" in worse.json()["reason"]
+    monkeypatch.setattr(
+        NodeService, "picture", property(lambda node: replace(node._picture, reached=False))
+    )
+    unread = client.post("/datasets", json=offer, headers=headers)
+    assert unread.status_code == 503
+    assert "the coordinator does not answer" in unread.json()["reason"]
+    monkeypatch.undo()
     (town.home("basel").path / KEY_FILE).unlink()
     divided_anew = client.post("/datasets", json=offer, headers=headers)
     assert divided_anew.status_code == 503
