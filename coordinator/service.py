@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -50,6 +51,8 @@ from ledger.formats.keys import KeyRing
 KEEP_ALIVE_S = 75
 """Longer than our clients keep a connection, so that none dies under a request."""
 GRACE_S = 10
+STUCK_S = 120.0
+"""What no write takes; a database's own patience for locks is a quarter of it."""
 
 _log = structlog.get_logger("coordinator.service")
 
@@ -77,6 +80,8 @@ class Coordinator:
         certificate_ends: datetime | None = None,
     ) -> None:
         self.settings = settings
+        self.stuck = False
+        """Whether the sequencer's thread does not come back; then nothing here can be closed."""
         require_no_refill(settings.home)
         with ExitStack() as undo:
             store = LogStore.open(settings.database_url)
@@ -132,7 +137,13 @@ class Coordinator:
 
     @property
     def failed(self) -> str | None:
-        """Why this process is to end and another to begin from what is stored, or None."""
+        """Why this process is to end and another to begin from what is stored, or None.
+
+        A database that does not answer has failed, too: whoever waits for it is told so.
+        """
+        if not self.stuck and self.sequencer.busy_s() > STUCK_S:
+            self.stuck = True
+            self.sequencer.give_up(f"the database has not answered for {STUCK_S:g} seconds")
         view = self.sequencer.view
         return view.stopped if view.failed else None
 
@@ -247,6 +258,9 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
                 signal.signal(number, lambda *_: None)
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(_serve(server, listener, ready))
+            if coordinator.stuck:
+                _log.error("ended", reason=coordinator.failed)
+                os._exit(1)  # what waits for a database cannot be closed
             _log.info("closed", size=coordinator.sequencer.view.size)
             if coordinator.failed is not None:
                 raise Halted(coordinator.failed)

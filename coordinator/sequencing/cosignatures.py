@@ -22,7 +22,7 @@ from ledger.formats.checkpoint import merge_cosignatures
 from ledger.formats.note import COSIGNATURE_V1, VerifierKey, parse_signature_lines
 from ledger.formats.witness import quorum_size, witness_name
 from ledger.rules.finality import earlier_witness_keys, judge_final, witness_keys
-from ledger.rules.log import Sequenced
+from ledger.rules.log import Log, Sequenced
 from ledger.rules.state import State
 
 MAX_OPEN = 64
@@ -187,3 +187,21 @@ class Cosignatures:
         del self._notes[size]
         del self._signers[size]
         self._eligible.discard(size)
+
+
+def collect(
+    store: LogStore, log_key: VerifierKey, interval_s: float, log: Log, note: bytes
+) -> Cosignatures:
+    """Begin to collect, at the start or anew: what is not final is cosigned again.
+
+    Args:
+        store: the log's.
+        log_key: its key, whose name is the origin.
+        interval_s: see `Cosignatures`.
+        log: what is durable.
+        note: the checkpoint over it.
+    """
+    collecting = Cosignatures(store, log_key, interval_s)
+    collecting.urge(log.size)
+    collecting.open(log.state, log.size, note)
+    return collecting

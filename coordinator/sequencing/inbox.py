@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -77,9 +79,9 @@ def mishap(error: Exception) -> Mishap:
 
 
 def answer_no(work: Iterable[Work], refusal: CoordinatorError) -> None:
-    """Refuse what has no answer yet."""
+    """Refuse what has no answer yet; from any thread."""
     for item in work:
-        if not item.future.done():
+        with suppress(InvalidStateError):  # it has one, perhaps from another thread just now
             item.future.set_exception(refusal)
 
 
@@ -91,6 +93,7 @@ class Inbox:
         self._door = threading.Lock()
         self._closed = False
         self._waiting = self._waiting_bytes = 0
+        self._taken_at_s: float | None = None
 
     def submit(self, leaf: bytes) -> Future[Receipt]:
         """Hand in an entry."""
@@ -132,11 +135,18 @@ class Inbox:
         Args:
             timeout: seconds after which nothing is taken, or None to wait for ever.
         """
+        self._taken_at_s = None
         work, ended = self._taken(timeout)
+        self._taken_at_s = time.monotonic() if work else None
         with self._door:
             self._waiting -= len(work)
             self._waiting_bytes -= sum(map(_length, work))
         return work, ended
+
+    def busy_s(self, now_s: float) -> float:
+        """Seconds since what was taken last, while nobody has come for more; from any thread."""
+        taken_at_s = self._taken_at_s
+        return 0.0 if taken_at_s is None else now_s - taken_at_s
 
     def _taken(self, timeout: float | None) -> tuple[list[Work], bool]:
         work: list[Work] = []

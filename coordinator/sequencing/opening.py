@@ -116,6 +116,8 @@ def open_log(store: LogStore, federation: str, snapshots: SnapshotFile | None) -
 def newest_note(log: Log, store: LogStore, key: VerifierKey, head: Path) -> bytes:
     """The stored checkpoint over the whole log, after a look at all that this log last signed.
 
+    That is what it holds itself, and what members showed that stopped it before: a restart mends no database.
+
     Raises:
         RolledBack: something was signed over more entries than there are.
         NotConsistent: over other entries, or there are entries that nothing was signed over.
@@ -125,6 +127,7 @@ def newest_note(log: Log, store: LogStore, key: VerifierKey, head: Path) -> byte
         raise NotConsistent("database", "it holds entries without any checkpoint over them")
     final, held = store.latest_final(), read_head(head)
     notes = [newest.note, None if final is None else final.note, held]
+    notes += [conflict.evidence for conflict in store.conflicts() if conflict.kind == ROLLBACK]
     for note in notes:
         if note is not None:
             check_signed(log, open_checkpoint(note, key))
@@ -135,17 +138,6 @@ def newest_note(log: Log, store: LogStore, key: VerifierKey, head: Path) -> byte
             "added from outside",
         )
     return newest.note
-
-
-def check_shown(log: Log, store: LogStore, key: VerifierKey) -> None:
-    """Compare what members showed before, and what stopped us then, with what is held now.
-
-    Raises:
-        RolledBack, NotConsistent: it is as it was; a restart mends no database.
-    """
-    for conflict in store.conflicts():
-        if conflict.kind == ROLLBACK:
-            check_signed(log, open_checkpoint(conflict.evidence, key))
 
 
 def check_signed(log: Log, checkpoint: Checkpoint) -> None:

@@ -1,21 +1,21 @@
 """The sequencer: one thread that owns the log and decides the order of everything.
 
-Promise: an entry is answered for only when it is durable, together with the signed checkpoint over
-it (group commit: all that waits goes into one transaction). The same bytes again get the same
-answer. A checkpoint is shown to nobody before it is stored; when storing fails, memory goes back to
-what is stored, nothing more is signed, and a restart begins with what the store holds: so a write
-that was lost and one that was stored but reported lost both end well. So it is with whatever nobody
-foresaw, once memory and store may differ (the view says ``failed``); before, it is one's own. Opening takes in what is stored
-by the same path that live entries take, all or what came after a snapshot (``opening``), and refuses a
-database that was rolled back, also when a member showed that before the restart.
+Promise: an entry is answered for only when it is durable, together with the signed checkpoint over it
+(group commit: all that waits goes into one transaction). The same bytes again get the same answer. A
+checkpoint is shown to nobody before it is stored; when storing fails, memory goes back to what is stored,
+nothing more is signed, and a restart begins with what the store holds: so a write that was lost and one
+that was stored but reported lost both end well. So it is with whatever nobody foresaw, once memory and
+store may differ (the view says ``failed``); before, it is one's own. Opening takes in what is stored by the
+same path that live entries take, all or what came after a snapshot (``opening``), and refuses a database
+that was rolled back, also when a member showed that before the restart.
 
-Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at
-a place of a chain that another one has, the bytes are kept as evidence, once a key, and the
-coordinator says ``key.conflicted`` in the same transaction as what it takes then, its own key not
-excepted. Evidence too long for an entry is kept, and left to a steward.
+Not promised: that what members say is sensible. Admission and the fold are ``ledger``'s. Of an entry at a
+place of a chain that another one has, the bytes are kept as evidence, once a key, and the coordinator says
+``key.conflicted`` in the same transaction as what it takes then, its own key not excepted. Evidence too
+long for an entry is kept, and left to a steward.
 
-The coordinator's own operations are signed in this thread too, at their place in the order, so that
-its chain never has a race. Cosignatures are stored here as well: one writer.
+The coordinator's own operations are signed in this thread too, at their place in the order, so that its
+chain never has a race. Cosignatures are stored here as well: one writer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -32,17 +33,11 @@ import structlog
 from coordinator.errors import CoordinatorError, Mishap, NotSequencing, RolledBack
 from coordinator.sequencing.batch import Taken, entry_or_refusal, row, sign_next
 from coordinator.sequencing.checking import Checker
-from coordinator.sequencing.cosignatures import Cosignatures
+from coordinator.sequencing.cosignatures import collect
 from coordinator.sequencing.feed import Batch, Feed
 from coordinator.sequencing.head import HeadFile
 from coordinator.sequencing.inbox import Call, Inbox, Say, Submit, Work, answer_no, mishap
-from coordinator.sequencing.opening import (
-    Snapshots,
-    check_shown,
-    check_signed,
-    newest_note,
-    open_log,
-)
+from coordinator.sequencing.opening import Snapshots, check_signed, newest_note, open_log
 from coordinator.sequencing.promises import Place, Promises
 from coordinator.sequencing.quota import Quota, TokenBuckets
 from coordinator.sequencing.view import View
@@ -108,7 +103,7 @@ class Sequencer:
         self.origin = log_origin(federation)
         self._verifier = log_verifier(self.origin, keyring.log.public)
         self._promises = Promises(keyring.log, self.origin, merge_delay_s, now_ms)
-        self._final_interval_s = final_interval_s
+        self._collect = partial(collect, store, self._verifier, final_interval_s)
         self._equivocations = Equivocations(store)
         opened = open_log(store, federation, snapshots)
         self._log, self.history = opened.log, opened.history
@@ -116,12 +111,11 @@ class Sequencer:
         if self._log.state.log_key.public != keyring.log.public.hex():
             raise NotAdmitted("keyring", "its log key is not the one that genesis names")
         note = newest_note(self._log, store, self._verifier, head)
-        check_shown(self._log, store, self._verifier)
         self._head = HeadFile(head)
         self._head.write(note)
         self._snapshots = Snapshots(snapshots, opened.resumed)
         self._snapshots.grown(self._log, self.history)
-        self._cosignatures = self._collect(note)
+        self._cosignatures = self._collect(self._log, note)
         self._cosignatures.finalize(self._log.state, time.monotonic())
         self._view = self._look(note)
         self.feed = Feed(store)
@@ -153,7 +147,7 @@ class Sequencer:
 
     @property
     def speaks(self) -> bool:
-        """Whether the coordinator's own entry key is active; without it rounds and log time stand."""
+        """Whether the coordinator's entry key is active; without it rounds and log time stand."""
         chain = self._log.state.keys.get(self._keyring.entry.id)
         return chain is not None and chain.retired_at is None
 
@@ -211,6 +205,16 @@ class Sequencer:
         """Leaf of entry 0."""
         return next(read_leaves(self._store, 0, 1))
 
+    def busy_s(self) -> float:
+        """Seconds that the work under way has taken so far."""
+        return self._inbox.busy_s(time.monotonic())
+
+    def give_up(self, reason: str) -> None:
+        """Answer everybody from another thread: this one's work does not end."""
+        self._stop(reason, failed=True)
+        answer_no(self._working, NotSequencing(reason))
+        self._inbox.refuse_rest()
+
     # --- the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -236,15 +240,14 @@ class Sequencer:
             self._sequence(entries)
         for item in self._working:
             if isinstance(item, Call) and not item.do():
-                self._cosignatures = self._collect(self._view.note)  # it may be half-way in these
+                self._cosignatures = self._collect(self._log, self._view.note)  # half-way
         self._finalize()
         return not closing
 
     def _sequence(self, work: Sequence[Submit | Say]) -> None:
         """Judge, append in memory, commit, then answer."""
-        stopped = self._view.stopped
-        if stopped is not None:
-            answer_no(work, NotSequencing(stopped))
+        if self._view.stopped is not None:
+            answer_no(work, NotSequencing(self._view.stopped))
             return
         mark = self._log.mark()
         batch = Taken(Seen(size=mark.size, root=self._log.tree.root(mark.size).hex()))
@@ -342,13 +345,6 @@ class Sequencer:
         if ops and self.speaks:
             self.say(*ops)
 
-    def _collect(self, note: bytes) -> Cosignatures:
-        """Begin to collect cosignatures, as at the start: what was not final is cosigned again."""
-        collecting = Cosignatures(self._store, self._verifier, self._final_interval_s)
-        collecting.urge(self._log.size)
-        collecting.open(self._log.state, self._log.size, note)
-        return collecting
-
     def _publish(self, taken: Sequence[Sequenced], note: bytes) -> None:
         for item in taken:
             self.history.observe(item)
@@ -358,8 +354,7 @@ class Sequencer:
             self._head.write(note)
         except OSError as error:  # durable it is: only the guard against a rollback is older
             _log.warning("head file not written", path=str(self._head.path), error=error.strerror)
-        leaves = tuple(item.entry.leaf for item in taken)
-        self.feed.publish(Batch(taken[0].index, leaves, note))
+        self.feed.publish(Batch(taken[0].index, tuple(item.entry.leaf for item in taken), note))
         self._show(self._look(note))
 
     def _examine(self, note: bytes) -> None:
