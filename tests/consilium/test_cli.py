@@ -6,13 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 
 from consilium.cli import app, explain_failure
 from consilium.errors import RefusedByFederation
-from ledger.errors import CoordinatorUnreachable, ForkDetected, MalformedInput, RequestRefused
+from coordinator.errors import Halted, HomeUnusable
+from ledger.errors import (
+    CoordinatorUnreachable,
+    ForkDetected,
+    MalformedInput,
+    RequestRefused,
+    StoreUnusable,
+)
 from tests.consilium.conftest import Finished, Run
 
 HEAVY = ("torch", "opacus", "fastapi", "uvicorn", "sqlalchemy", "scipy", "polars", "numpy", "httpx")
@@ -116,6 +124,10 @@ def test_errors_of_all_packages_have_their_exit_codes() -> None:
         (refused, 4, "is 4"),
         (void, 4, "experiment.approved (entry 7) has no effect: it was too old (stale)"),
         (fork, 1, "two roots for 3 entries"),
+        # A service manager tries again after 1, and not after 2.
+        (StoreUnusable("log", "cannot be reached"), 1, "log: cannot be reached"),
+        (Halted("a write failed"), 1, "start it again"),
+        (HomeUnusable(Path("hub"), "is none"), 2, "hub: is none"),
         (ZeroDivisionError("division by zero"), 1, "unexpected ZeroDivisionError"),
     ]
     for error, code, words in cases:
