@@ -166,8 +166,8 @@ class DiskFull(CoordinatorError):
 
     def __init__(self, kept: int) -> None:
         super().__init__(
-            f"the coordinator's disk is full but for the {kept} bytes that are kept for the log; tell "
-            "its operator, and bring it later"
+            f"the coordinator's disk is full but for the {kept} bytes that are kept for the log, and "
+            "for what others are bringing; tell its operator, and bring it later"
         )
         self.kept = kept
 
