@@ -32,7 +32,7 @@ def check_tls(settings: CoordinatorSettings, now: datetime | None = None) -> dat
         now: the time, with its zone; by default this machine's.
 
     Returns:
-        When the first certificate of the file's chain ends, or None for plain HTTP.
+        When the certificate ends, or None for plain HTTP.
 
     Raises:
         HomeUnusable: they cannot.
@@ -49,8 +49,8 @@ def check_tls(settings: CoordinatorSettings, now: datetime | None = None) -> dat
     except ValueError:
         raise HomeUnusable(certificate, "it holds no certificate in PEM") from None
     _check_pair(certificate, key)
-    begins = max(each.not_valid_before_utc for each in chain)
-    ends = min(each.not_valid_after_utc for each in chain)
+    # Others in the file may be cross-signed ones that nobody needs any more: members judge by a path that holds.
+    begins, ends = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
     _check_time(certificate, begins, ends, datetime.now(UTC) if now is None else now)
     if stat.S_IMODE(key.stat().st_mode) & 0o077:
         _log.warning("%s: others than its owner have access to the TLS key; run: chmod 600", key)
