@@ -20,6 +20,7 @@ from coordinator.errors import (
     BodyTooLarge,
     CoordinatorError,
     DiskFull,
+    Mishap,
     NeverTaken,
     NotSequencing,
     Overloaded,
@@ -62,6 +63,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NeverTaken, 413),
     (QuotaExceeded, 429),
     (StorageExceeded, 429),
+    (Mishap, 500),
     (NotSequencing, 503),
     (Overloaded, 503),
     (DiskFull, 503),
@@ -128,7 +130,7 @@ def _answer(request: Request, error: Exception) -> Response:
         headers["retry-after"] = "60"
     if isinstance(error, Overloaded | DiskFull):
         headers["retry-after"] = "1" if isinstance(error, Overloaded) else "300"
-    if status == 500:
+    if status == 500 and not isinstance(error, Mishap):
         _log.error("request failed", path=request.url.path, exc_info=error)
         reason = "the coordinator cannot answer now; see its log"
     return _json(name, where, reason, status, headers)

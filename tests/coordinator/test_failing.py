@@ -195,6 +195,22 @@ def test_a_coordinator_whose_store_fails_answers_everybody_and_ends_with_an_exit
     assert says in said.splitlines()[-1]
 
 
+def test_a_mishap_is_a_500_that_says_that_nothing_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation.found(("basel", "bern"), now_ms=time.time_ns() // 1_000_000)
+    with Serving(federation, tmp_path) as serving:
+        poison(monkeypatch, steward_of("bern"), OverflowError("9 patients"))
+        leaf = federation.entry(steward_of("bern"), reviewed(federation)).leaf
+        with httpx.Client(timeout=PATIENCE_S) as http:
+            answer = http.post(serving.url + "/v1/entries", content=leaf)
+            assert (answer.status_code, answer.json()["error"]) == (500, "Mishap")
+            assert "nothing of it was taken" in answer.json()["reason"]
+            assert "patients" not in answer.text
+            assert http.get(serving.url + "/readyz").status_code == 200
+        assert serving.say(steward_of("basel"), reviewed(federation)).applied
+
+
 def test_health_is_red_once_the_store_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
