@@ -70,14 +70,19 @@ class Experiment:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Make a spec of a mapping with the fields of the YAML form.
+        """Make a spec of a mapping with the fields of the YAML form; numpy's numbers are numbers.
 
         Raises:
             InputError: it is no spec; names the field.
         """
         import orjson
 
-        return cls(parse_written(orjson.dumps(fields), ExperimentSpec, "experiment"))
+        try:
+            written = orjson.dumps(fields, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        except orjson.JSONEncodeError as error:
+            message = f"experiment: {error}; use texts, numbers, lists and mappings"
+            raise InputError(message) from None
+        return cls(parse_written(written, ExperimentSpec, "experiment"))
 
     def refuse_past(self) -> None:
         """See that the spec's last day is not over, by this machine's clock.
@@ -179,6 +184,12 @@ class Experiment:
 
         found = self.schemas_for(schemas)
         return rehearse(self.resolved(found), found, rounds=rounds)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is nothing that a spec holds")
 
 
 def imagined_site(schema: Schema, spec: ExperimentSpec) -> Site:

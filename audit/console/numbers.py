@@ -19,8 +19,11 @@ def epsilon_words(epsilon: float) -> str:
 
 
 def many(count: int, noun: str) -> str:
-    """1 experiment, 2 experiments."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    """1 experiment, 2 experiments; 1 entry, 2 entries."""
+    if count == 1:
+        return f"{count:,} {noun}"
+    several = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:,} {several}"
 
 
 def figure_words(figure: object, decimals: int = 3) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from audit.console.numbers import many
 from audit.console.watch import Checked
 from audit.verification.findings import Check, Report
 from audit.verification.records import ExperimentRecord
@@ -109,7 +110,7 @@ def _green(checked: Checked) -> str:
     report = checked.report
     seen = report.witnesses
     ready = len(seen.signed) + len(seen.missing)
-    sentence = f"{report.size:,} entries, every signature and budget"
+    sentence = f"{many(report.size, 'entry')}, every signature and budget"
     if ready:
         sentence += f", to a checkpoint that {len(seen.signed)} of {ready} hospitals signed"
     copies = len(checked.verdicts.reports)

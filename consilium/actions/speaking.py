@@ -85,7 +85,7 @@ def propose(membership: Membership, change: Change) -> tuple[str, ...]:
     missing = state.policy.endorsements - len(state.changes[identity].organisations)
     return (
         proposed,
-        f"{missing} more organisations must endorse it: consilium member endorse {identity[:8]}",
+        f"{missing} more organisation{'' if missing == 1 else 's'} must endorse it: consilium member endorse {identity[:8]}",
     )
 
 

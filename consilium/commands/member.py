@@ -80,7 +80,7 @@ def invite(
     say_line(f"proposed as change {invited.change} (entry {invited.index}); invitation: {out}")
     if invited.missing:
         say_line(
-            f"{invited.missing} more organisations must endorse it: "
+            f"{invited.missing} more organisation{'' if invited.missing == 1 else 's'} must endorse it: "
             f"consilium member endorse {invited.change[:8]}"
         )
 

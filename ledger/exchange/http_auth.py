@@ -240,7 +240,10 @@ class _Ed25519(HTTPSignatureAlgorithm):  # type: ignore[misc]
 
     def verify(self, signature: bytes, message: bytes) -> None:
         if self._public is None or not verify_raw(self._public, message, signature):
-            raise HTTPMessageSignaturesException("the signature does not verify")
+            raise HTTPMessageSignaturesException(
+                "the signature does not verify by the member's key in force; if keys were changed "
+                "since, use the home that has the new ones"
+            )
 
 
 class _Resolver(HTTPSignatureKeyResolver):  # type: ignore[misc]

@@ -234,8 +234,9 @@ def _records(reader: Any, schema: Schema) -> Iterator[tuple[int, list[str]]]:
             schema.dataset, f"is not well-formed CSV: {error}", row=row + 1
         ) from None
     except UnicodeDecodeError:
+        place = "just after this row" if row else "at its beginning"
         raise DatasetError(
-            schema.dataset, "the file is not UTF-8 text after this row; save it as UTF-8", row=row
+            schema.dataset, f"the file is not UTF-8 text {place}; save it as UTF-8", row=row or None
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(schema.dataset, f"the file cannot be read: {error}") from None

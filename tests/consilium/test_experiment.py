@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from consilium.actions.written import read_written
@@ -49,6 +50,17 @@ def test_a_spec_from_fields_is_the_spec_from_the_file() -> None:
     assert Experiment.from_fields(fields) == experiment
     with pytest.raises(InputError, match=r"privacy\.epsilon"):
         Experiment.from_fields({**fields, "privacy": {"epsilon": "-1"}})
+
+
+def test_a_notebooks_numbers_are_numbers_and_the_rest_of_it_is_refused() -> None:
+    experiment, _ = heart()
+    fields = experiment.spec.model_dump(mode="json", by_alias=True)
+    privacy = {**fields["privacy"], "epsilon": Decimal(fields["privacy"]["epsilon"])}
+    seed = np.int64(fields.get("seed", 0))
+    assert Experiment.from_fields({**fields, "privacy": privacy, "seed": seed}) == experiment
+    for odd in ({"features": {"age"}}, {"model": object()}, {1: 2}, {"title": "\ud800"}):
+        with pytest.raises(InputError, match="use texts, numbers, lists and mappings"):
+            Experiment.from_fields({**fields, **odd})  # type: ignore[dict-item]
 
 
 def test_an_unknown_feature_is_refused_with_the_known_ones() -> None:

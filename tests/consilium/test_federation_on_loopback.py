@@ -97,7 +97,7 @@ def test_a_newcomer_joins_when_enough_organisations_endorsed_it(
     davos = tmp_path / "davos.invitation"
     said = run("member", "invite", "davos", "--out", davos, "--home", tmp_path / "basel", *secret)
     assert said.code == 0, said.err
-    assert "1 more organisations must endorse it" in said.out
+    assert "1 more organisation must endorse it" in said.out
     change = said.out.split("change ")[1].split()[0]
     early = run("member", "join", davos, "--home", tmp_path / "davos", *secret)
     assert early.code == 4

@@ -97,7 +97,7 @@ def test_a_member_gets_new_keys_by_k_organisations_and_one_is_not_enough(
     assert fingerprint in asking.out
     assert "say --yes" in asking.err
     proposed = people("bern", "member", "rekey", request, "--yes")
-    assert "1 more organisations must endorse it" in done(proposed)
+    assert "1 more organisation must endorse it" in done(proposed)
     early = opened(node)
     assert early.keyring.entry.id == before.keyring.entry.id
     early.close()

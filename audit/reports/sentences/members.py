@@ -13,7 +13,7 @@ from ledger.formats.strict import decode_b64
 def _founded(who: str, op: Any, history: History) -> Told:
     return Told(
         f"The federation {op.name} was founded by {organisation_name(op.organisation)}, with "
-        f"{len(op.invitations)} invitations.",
+        f"{len(op.invitations)} invitation{'' if len(op.invitations) == 1 else 's'}.",
         (
             Fact("Changes need", f"{op.policy.endorsements} organisations"),
             Fact("Log key", f"{op.log_key.public[:16]}…", code=True),
