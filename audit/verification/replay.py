@@ -81,14 +81,11 @@ def _follow(result: Replay, copy: Copy, columns: list[Check]) -> Check | None:
     """Take in every entry that passes; why the next one does not, where one does not."""
     read: deque[StoredEntry] = deque()  # parsed, and not yet known to pass
 
-    def parse(some: Iterator[StoredEntry], _: int, entries: list[Entry]) -> MalformedInput | None:
+    def parse(some: Iterator[StoredEntry], _: int) -> Iterator[Entry]:
         for stored in some:
-            try:
-                entries.append(parse_leaf(stored.leaf))
-            except MalformedInput as error:
-                return error
+            entry = parse_leaf(stored.leaf)
             read.append(stored)
-        return None
+            yield entry
 
     try:
         with workers_for(copy.size()) as workers:

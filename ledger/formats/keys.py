@@ -52,11 +52,6 @@ def signed_message(kind: Kind, body: bytes) -> bytes:
     return b"".join((_PREFIXES[kind], len(body).to_bytes(8, "big"), body))
 
 
-def signed(signature: bytes, kind: Kind, body: bytes) -> bytes:
-    """Return a signature and what it covers in one string, as `opens` takes them."""
-    return b"".join((signature, _PREFIXES[kind], len(body).to_bytes(8, "big"), body))
-
-
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """An Ed25519 private key (RFC 8032). Its ``repr`` shows the id, never the seed."""
@@ -96,8 +91,13 @@ class SigningKey:
 
 
 def verify(public: bytes, kind: Kind, body: bytes, signature: bytes) -> bool:
-    """Say whether ``signature`` is by ``public`` over ``signed_message(kind, body)``."""
-    return verify_raw(public, signed_message(kind, body), signature)
+    """Say whether ``signature`` is by ``public`` over ``signed_message(kind, body)``.
+
+    Total, as `verify_raw`.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        return False
+    return opens(public, b"".join((signature, _PREFIXES[kind], len(body).to_bytes(8, "big"), body)))
 
 
 def verify_raw(public: bytes, message: bytes, signature: bytes) -> bool:

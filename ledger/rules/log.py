@@ -8,7 +8,7 @@ failed write leaves memory as durable storage is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from ledger.formats.merkle import leaf_hash
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.admission import admit
 from ledger.rules.fold import PROTOCOLS, found, protocol_of, step
+from ledger.rules.signatures import Claim
 from ledger.rules.state import State
 from ledger.rules.verdict import Outcome
 
@@ -34,9 +35,8 @@ class Sequenced(NamedTuple):
     outcome: Outcome
 
 
-Folded = tuple[Entry, bytes, Outcome, State]
-"""An entry that was taken, the raw public key under which its signature must verify, the fold's
-verdict, and the state with it."""
+Folded = tuple[Entry, Outcome, State]
+"""An entry that was taken, the fold's verdict, and the state with it."""
 
 _APPLIED = Outcome(None)
 
@@ -118,12 +118,15 @@ class Log:
             self._state, outcome = step(self._state, entry)
         return Sequenced(self.tree.append(bytes.fromhex(entry.hash)), entry, outcome)
 
-    def extend(self, entries: Sequence[Entry], folded: list[Folded]) -> None:
-        """`admit` and `append` for some entries at once: for many, much less work.
+    def extend(
+        self, entries: Iterable[Entry], claims: list[Claim], folded: list[Folded] | None = None
+    ) -> None:
+        """`admit` and `append` for entries as they come: for many, much less work.
 
         Args:
-            entries: in order.
-            folded: gets what was taken, of entries before a refused one too.
+            entries: in order; the next one is asked for when the one before it is taken.
+            claims: gets what the signatures of those taken must show, before a refused one too.
+            folded: gets them themselves. Without it nothing of an entry stays but its bytes.
 
         Raises:
             NotAdmitted: the first that is not taken; those before it are.
@@ -141,7 +144,9 @@ class Log:
                     public = admit(state, entry, root_at)
                     state, outcome = step(state, entry)
                 append(bytes.fromhex(entry.hash))
-                folded.append((entry, public, outcome, state))
+                claims.append((public, entry.signature, entry.raw))
+                if folded is not None:
+                    folded.append((entry, outcome, state))
         finally:
             self._state = state
 

@@ -1,8 +1,8 @@
 """A whole log verified from its first byte: the fold in one process, signatures in several.
 
-`replay` reads rows a few dozen at a time and takes them along the path of ``log.py``, each step for
-all of them before the next one: parse, envelope and fold, tree, and the signatures together, on other
-cores while the fold goes on, or here. It yields an entry only when its own signature and those of all
+`replay` takes rows along the path of ``log.py``, each parsed, judged, folded and put into the tree
+before the next one is read, and has the signatures of a few dozen checked together, on other cores
+while the fold goes on, or here. It yields an entry only when its own signature and those of all
 entries before it hold. So whoever takes what it yields sees the same entries and the same refusal as
 one by one, and finds the same state; a test holds the two together. Memory does not grow with what is
 read: a few hundred entries wait at a time, and the tree reads old leaves back where it is given a
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count, islice
 from typing import Generic, NamedTuple, TypeVar
@@ -21,16 +21,15 @@ from typing import Generic, NamedTuple, TypeVar
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry, bad_signature, parse_entry
 from ledger.errors import MalformedInput, NotConsistent
-from ledger.formats.keys import signed
 from ledger.formats.merkle_tree import MerkleTree
 from ledger.rules.fold import protocol_of
 from ledger.rules.log import Folded, Log, Mark, Sequenced
-from ledger.rules.signatures import Answer, SignatureWorkers, check_here
+from ledger.rules.signatures import Answer, Claim, SignatureWorkers, check_here
 from ledger.rules.state import State
 
 CHUNK = 64
-"""Entries that are taken together, milliseconds of work. On one core too: to parse, fold and check a
-signature in turn for each entry would empty the processor's caches of each for the others."""
+"""Entries whose signatures are checked together, milliseconds of work. On one core too: in turn with
+the fold for each entry they would empty the processor's caches of each other."""
 
 _AHEAD = 16
 """Chunks that may wait for an older one's answer."""
@@ -43,16 +42,24 @@ T = TypeVar("T")
 Replayed = tuple[Sequenced, State]
 """An entry that was verified, and the state with it."""
 
-Reader = Callable[[Iterator[T], int, list[Entry]], MalformedInput | None]
-"""Parses some entries, the first of them at an index, into a list. Returns why the one after those was
-not parsed, or None after the last one; whether that one had to be parsed at all, `replay` knows."""
+Reader = Callable[[Iterator[T], int], Iterator[Entry]]
+"""Parses entries as they are asked for, the first of them at an index. What it raises comes after the
+entries before it, the one yielded last included."""
 
 
 class _Chunk(NamedTuple):
-    """Entries that were folded, and the answer whether their signatures hold."""
+    """Entries that were folded, and the answer whether their signatures hold.
 
-    first: int
-    folded: list[Folded]
+    Attributes:
+        before, after: where the log stood.
+        claims: of each entry.
+        folded: the entries themselves, or None where nobody asked for them.
+    """
+
+    before: Mark
+    after: Mark
+    claims: list[Claim]
+    folded: list[Folded] | None
     answer: Answer
 
 
@@ -75,11 +82,11 @@ def replay(
         ProtocolUnknown: the log's rules are newer than this software, from an entry on.
         WorkerDied: a process that checked signatures is gone.
     """
-    ahead = _Ahead(log, read, workers)
+    ahead = _Ahead(log, read, workers, keep=True)
     with closing(ahead.replay(source)) as verified:
         for first, folded in verified:
-            for index, (entry, _, outcome, state) in enumerate(folded, first):
-                ahead.last = index, state
+            for index, (entry, outcome, state) in enumerate(folded, first):
+                ahead.taken += 1
                 yield Sequenced(index, entry, outcome), state
 
 
@@ -109,29 +116,25 @@ def replay_rows(
         ProtocolUnknown: as `replay`.
     """
     log = Log() if store is None else Log(MerkleTree(store.leaf_hashes))
-    for _ in _Ahead(log, read_rows, workers).replay(rows):
+    for _ in _Ahead(log, read_rows, workers, keep=False).replay(rows):
         pass
     return log
 
 
-def read_rows(rows: Iterator[Row], index: int, entries: list[Entry]) -> MalformedInput | None:
+def read_rows(rows: Iterator[Row], index: int) -> Iterator[Entry]:
     """Parse stored rows for `replay`, and compare their columns with their bytes: a `Reader`.
 
     Raises:
-        NotConsistent: the columns of the last of the entries are not those of its bytes.
+        MalformedInput: a row is no entry.
+        NotConsistent: the columns of the entry yielded last are not those of its bytes.
     """
-    for row in rows:
-        try:
-            entry = parse_entry(row.body, row.signature)
-        except MalformedInput as error:
-            return error
-        entries.append(entry)
+    for at, row in enumerate(rows, index):
+        entry = parse_entry(row.body, row.signature)
+        yield entry
         body = entry.body
         if row.seq != body.seq or row.key != body.key or row.leaf.hex() != entry.hash:
-            # Raised after its signature was asked for: a changed signature is called that.
-            at = index + len(entries) - 1
+            # Only now, after its signature was asked for: a changed signature is called that.
             raise NotConsistent(f"entry {at}", "its stored index columns do not match its bytes")
-    return None
 
 
 @contextmanager
@@ -152,39 +155,47 @@ def _collector_at_rest() -> Iterator[None]:
 class _Ahead(Generic[T]):
     """A replay that has folded more than it has yielded.
 
+    Args:
+        keep: yield the entries too; without it they are let go as soon as they are folded, which
+            keeps what is at work small enough for the processor's caches.
+
     Attributes:
-        last: the index of the entry that was yielded last, and the state with it.
+        taken: how many of the entries that were yielded last count, should it be closed now.
     """
 
-    def __init__(self, log: Log, read: Reader[T], workers: SignatureWorkers | None) -> None:
-        self.last: tuple[int, State] | None = None
+    def __init__(
+        self, log: Log, read: Reader[T], workers: SignatureWorkers | None, *, keep: bool
+    ) -> None:
+        self.taken = 0
         self._log = log
         self._read = read
+        self._keep = keep
         self._check = check_here if workers is None else workers.check
         self._before = log.mark()
+        self._yielded: _Chunk | None = None
         self._chunks: deque[_Chunk] = deque()  # folded and not all yielded, oldest first
 
-    def replay(self, entries: Iterable[T]) -> Generator[tuple[int, Sequence[Folded]]]:
-        """Yield verified entries, some at a time: the index of the first, and all of them.
+    def replay(self, entries: Iterable[T]) -> Generator[tuple[int, list[Folded]]]:
+        """Verify entries, and yield them some at a time: the index of the first, and what was kept.
 
-        All are yielded when the next ones are asked for; who stops before sets `last`.
+        All of them count when the next ones are asked for; who stops before sets `taken`.
         """
         source = iter(entries)
         try:
             with _collector_at_rest():
                 for number in count(1):
-                    first = self._log.size
-                    folded: list[Folded] = []
+                    before, claims = self._log.mark(), list[Claim]()
+                    folded: list[Folded] | None = [] if self._keep else None
                     try:
-                        self._fold(islice(source, CHUNK), folded)
+                        self._fold(islice(source, CHUNK), claims, folded)
                     except BaseException:
                         # The entries before it come first, and one of them may be refused instead.
-                        self._ask(first, folded)
+                        self._ask(before, claims, folded)
                         yield from self._verified(wait=True)
                         raise
-                    self._ask(first, folded)
+                    self._ask(before, claims, folded)
                     self._log.tree.forget_older()
-                    ended = len(folded) < CHUNK
+                    ended = len(claims) < CHUNK
                     yield from self._verified(wait=ended)
                     if ended:
                         return
@@ -193,52 +204,55 @@ class _Ahead(Generic[T]):
         finally:
             self._leave()
 
-    def _fold(self, source: Iterator[T], folded: list[Folded]) -> None:
+    def _fold(self, source: Iterator[T], claims: list[Claim], folded: list[Folded] | None) -> None:
         """Take entries in up to the first that is refused, for which this raises."""
         log = self._log
-        entries: list[Entry] = []
         try:
-            malformed = self._read(source, log.size, entries)
-        finally:  # what is wrong with an entry before it is said instead
-            log.extend(entries, folded)
-        if malformed is not None:
+            log.extend(self._read(source, log.size), claims, folded)
+        except MalformedInput:
             if log.newer_protocol is not None:  # it need not be one that can be parsed here
                 protocol_of(log.state)
-            raise malformed
+            raise
 
-    def _ask(self, first: int, folded: list[Folded]) -> None:
+    def _ask(self, before: Mark, claims: list[Claim], folded: list[Folded] | None) -> None:
         """Have the signatures of what was folded checked."""
-        claims = [
-            (public, signed(entry.signature, "entry", entry.raw)) for entry, public, _, _ in folded
-        ]
-        self._chunks.append(_Chunk(first, folded, self._check(claims)))
+        chunk = _Chunk(before, self._log.mark(), claims, folded, self._check(claims))
+        self._chunks.append(chunk)
 
-    def _verified(self, *, wait: bool) -> Iterator[tuple[int, Sequence[Folded]]]:
+    def _verified(self, *, wait: bool) -> Iterator[tuple[int, list[Folded]]]:
         """Yield what was checked, in order; all of it where ``wait`` says so.
 
         Raises:
             BadSignature: the next one is false.
         """
         while self._chunks:
-            first, folded, answer = self._chunks[0]
-            if not (answer.here or wait or len(self._chunks) > _AHEAD):
+            chunk = self._chunks[0]
+            if not (chunk.answer.here or wait or len(self._chunks) > _AHEAD):
                 return
-            false = answer.false
-            good = folded if false is None else folded[:false]
-            if good:
-                yield first, good
-                self.last = first + len(good) - 1, good[-1][3]
+            false = chunk.answer.false
+            self._yielded, self.taken = chunk, 0
+            yield chunk.before.size, (chunk.folded or [])[:false]
+            self.taken = len(chunk.claims) if false is None else false
             if false is not None:
-                raise bad_signature(folded[false][0]) from None
+                _, signature, body = chunk.claims[false]
+                raise bad_signature(parse_entry(body, signature)) from None
             self._chunks.popleft()
 
     def _leave(self) -> None:
         """The workers owe nothing any more, and the log holds what was yielded."""
-        mark = self._before
-        if self.last is not None:
-            index, state = self.last
-            mark = Mark(index + 1, state)
-        if self._log.size != mark.size:
+        chunk, taken = self._yielded, self.taken
+        if chunk is None:
+            self._go_back(self._before, [])
+        elif taken == len(chunk.claims):
+            self._go_back(chunk.after, [])
+        else:
+            self._go_back(chunk.before, chunk.claims[:taken])
+        for waiting in self._chunks:
+            _ = waiting.answer.false
+
+    def _go_back(self, mark: Mark, claims: list[Claim]) -> None:
+        """Rewind the log to where it was, and take in again what came from there."""
+        if self._log.size != mark.size + len(claims):
             self._log.rewind(mark)
-        for _, _, answer in self._chunks:
-            _ = answer.false
+            for _, signature, body in claims:
+                self._log.append(parse_entry(body, signature))

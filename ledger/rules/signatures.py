@@ -15,13 +15,14 @@ import signal
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
 from ledger.errors import WorkerDied
-from ledger.formats.keys import PUBLIC_BYTES, opens
+from ledger.formats.keys import PUBLIC_BYTES, SIGNATURE_BYTES, verify
 
 WORTH_PROCESSES = 20_000
 """Signatures from which on starting processes pays: below it takes longer than it saves."""
@@ -30,8 +31,8 @@ _WAITING = 3
 """Questions that wait at a worker; one more is answered by who asks."""
 
 
-Claim = tuple[bytes, bytes]
-"""To be checked: a raw public key, and a signature (64 bytes) by it with what it covers behind it."""
+Claim = tuple[bytes, bytes, bytes]
+"""To be checked: a raw public key, a signature by it (64 bytes), and the body of the entry it covers."""
 
 
 class Answer:
@@ -128,8 +129,8 @@ def check_here(claims: Sequence[Claim]) -> Answer:
 
 def first_false(claims: Sequence[Claim]) -> int | None:
     """Position of the first claim that is false, or None."""
-    for at, (public, signed) in enumerate(claims):
-        if not opens(public, signed):
+    for at, (public, signature, body) in enumerate(claims):
+        if not verify(public, "entry", body, signature):
             return at
     return None
 
@@ -199,21 +200,21 @@ def _work(pipe: Connection) -> None:
 
 
 def _pack(claims: Sequence[Claim]) -> bytes:
-    """Number of claims and length of each (this machine's unsigned int), all keys, all that is signed."""
-    lengths = array("I", [len(claims), *[len(signed) for _, signed in claims]])
-    publics = [public for public, _ in claims]
-    return b"".join((lengths.tobytes(), *publics, *[signed for _, signed in claims]))
+    """Number of claims and length of each body (this machine's unsigned int), then all that is in them."""
+    lengths = array("I", [len(claims), *[len(body) for _, _, body in claims]])
+    return b"".join((lengths.tobytes(), *chain.from_iterable(claims)))
 
 
 def _unpack(packed: bytes) -> list[Claim]:
     lengths = array("I")
     lengths.frombytes(packed[: lengths.itemsize])
-    count = lengths[0]
-    at = lengths.itemsize * (1 + count)
+    at = lengths.itemsize * (1 + lengths[0])
     lengths.frombytes(packed[lengths.itemsize : at])
-    start = at + count * PUBLIC_BYTES
     claims: list[Claim] = []
     for length in lengths[1:]:
-        claims.append((packed[at : at + PUBLIC_BYTES], packed[start : start + length]))
-        at, start = at + PUBLIC_BYTES, start + length
+        signature = at + PUBLIC_BYTES
+        body = signature + SIGNATURE_BYTES
+        end = body + length
+        claims.append((packed[at:signature], packed[signature:body], packed[body:end]))
+        at = end
     return claims
