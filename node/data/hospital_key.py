@@ -10,6 +10,7 @@ the passphrase. A change of the member's keys seals it anew while the old ones a
 from __future__ import annotations
 
 import secrets
+import threading
 from pathlib import Path
 
 from ledger.copies.whole_file import replace_file
@@ -21,6 +22,8 @@ from node.register.accounts import PrivateView
 
 KEY_FILE = "hospital.key"
 KEY_BYTES = 32
+_MAKING = threading.Lock()
+"""Two registrations that begin at once have one key; a home is open in one process at a time."""
 
 
 def load_hospital_key(home: Path, sealing: SealingKey) -> bytes:
@@ -62,11 +65,12 @@ def ensure_hospital_key(home: Path, sealing: SealingKey, *, begun: bool) -> byte
         StoreUnusable: it cannot be written.
     """
     path = home / KEY_FILE
-    if begun or path.exists():
-        return load_hospital_key(home, sealing)
-    key = secrets.token_bytes(KEY_BYTES)
-    replace_file(path, seal(sealing.public, key), private=True)
-    return key
+    with _MAKING:
+        if begun or path.exists():
+            return load_hospital_key(home, sealing)
+        key = secrets.token_bytes(KEY_BYTES)
+        replace_file(path, seal(sealing.public, key), private=True)
+        return key
 
 
 def has_cells(organisation: str, state: State, view: PrivateView) -> bool:

@@ -212,6 +212,9 @@ def register(
         LedgerError: the coordinator cannot be reached; said again, it goes on where it stopped.
     """
     name = prepared.record.name
+    finish_registrations(
+        register, state()
+    )  # of one before whose end was not heard: its secret is kept
     parts = _parts(prepared, state())
     known = register.view.datasets.get(name)
     if known is not None and _says_nothing_new(prepared, known, state()):

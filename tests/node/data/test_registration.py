@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_the_hospital_key_is_made_once_and_sealed(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ServiceError, match="cannot be read"):
         load_hospital_key(tmp_path, sealing)
+
+
+def test_registrations_that_begin_at_once_have_one_hospital_key(tmp_path: Path) -> None:
+    sealing = SealingKey.generate()
+    with ThreadPoolExecutor(8) as threads:
+        asked = [
+            threads.submit(ensure_hospital_key, tmp_path, sealing, begun=False) for _ in range(8)
+        ]
+        assert {one.result() for one in asked} == {load_hospital_key(tmp_path, sealing)}
 
 
 def test_a_hospital_key_that_is_gone_is_not_made_anew_once_patients_have_cells(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger.entries.operations.datasets import DatasetRegistered
+from ledger.entries.operations.vocabulary import Operation
 from ledger.rules.state import replace as changed
 from node.data.registration import finish_registrations, register
 from node.errors import RegistrationRefused
@@ -140,3 +141,31 @@ def test_another_promise_than_the_logs_is_refused(
         saying.register(given, private)
     assert not private.view.cells
     assert private.datasets.unfinished() == ()
+
+
+def test_a_version_whose_end_was_not_heard_keeps_its_secret_when_another_follows(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    """The log has it, and only with its salt can a record be shown to be in it or not."""
+    saying, first = Saying(), prepared(private, table(tmp_path), schema())
+
+    def unheard(op: Operation) -> str | None:
+        void = saying.say(op)
+        if isinstance(op, DatasetRegistered):
+            raise ConnectionError
+        return void
+
+    with pytest.raises(ConnectionError):
+        register(
+            first,
+            private,
+            state=lambda: saying.federation.state,
+            publish=saying.federation.put,
+            say=unheard,
+        )
+    registration = saying.federation.state.datasets["basel-heart"].registration
+    saying.register(prepared(private, table(tmp_path, rows=90), schema()), private)
+    kept = private.datasets.registered(registration)
+    assert kept is not None
+    assert kept.salt == first.record.salt
+    assert private.view.datasets["basel-heart"].rows == 90
