@@ -38,6 +38,7 @@ from ledger.rules.experiment_state import Experiment
 from ledger.rules.state import State
 from node.data.hospital_key import ensure_hospital_key
 from node.data.registration import prepare, register
+from node.data.renewal import Asked
 from node.data.saying import say_and_follow
 from node.register.private import PRIVATE, PrivateRegister
 from node.service.loop import NodeService
@@ -222,6 +223,9 @@ class Town:
         path: Path | None = None,
         schema: Schema | None = None,
         epsilon: float = 5.0,
+        *,
+        individual: bool = False,
+        renewing: Asked | None = None,
     ) -> str:
         """Register a dataset before the node runs, as the command line does."""
         schema = schema or small_schema(f"{hospital}-heart")
@@ -237,6 +241,8 @@ class Town:
             ),
             cells=private.view.cells,
             epsilon=epsilon,
+            individual=individual,
+            renewing=renewing,
         )
         register(
             prepared,
