@@ -13,6 +13,7 @@
     │   ├── WorkerDied          it ended or was killed; the next call starts another
     │   └── WorkerMisbehaved    it sent what the protocol does not know
     ├── RoundFailed             a round ended by what no rule foresees, e.g. a full disk (reason)
+    ├── NoLongerAsked           what asked for a vector was taken back before it left (experiment, dataset)
     ├── IntentsClosed           noise was asked for without an open reservation (experiment, dataset)
     ├── PatientSpendUnreadable  what patients have spent does not open, or is of no known form (reason)
     ├── RegistrationRefused     a dataset cannot be registered as it is (dataset, reason)
@@ -204,6 +205,23 @@ class IntentsClosed(NodeError):
         super().__init__(
             f'experiment {experiment[:12]}, dataset "{dataset}": no reservation is open, so no '
             "noise may be used"
+        )
+        self.experiment = experiment
+        self.dataset = dataset
+
+
+class NoLongerAsked(NodeError):
+    """What asked for a vector was taken back before it left: it stays here, and what it cost stays charged.
+
+    Attributes:
+        experiment: its id.
+        dataset: the dataset's name.
+    """
+
+    def __init__(self, experiment: str, dataset: str) -> None:
+        super().__init__(
+            f'experiment {experiment[:12]}, dataset "{dataset}": the approval was taken back, or the '
+            "experiment ended, so the vector stays here"
         )
         self.experiment = experiment
         self.dataset = dataset

@@ -49,6 +49,7 @@ from node.errors import (
     IntentRefused,
     IntentsClosed,
     JobRefused,
+    NoLongerAsked,
     RoundFailed,
     SelfTestFailed,
     WorkerError,
@@ -187,8 +188,8 @@ class Actor:
             raise error
         if isinstance(error, SelfTestFailed):
             return  # the service waits: nothing was drawn, and a repaired node can still do it
-        if isinstance(error, IntentsClosed | IntentRefused | AllowanceStale):
-            return  # the experiment ended meanwhile: what is to do follows from the log
+        if isinstance(error, IntentsClosed | IntentRefused | AllowanceStale | NoLongerAsked):
+            return  # something was taken back meanwhile: what is to do follows from the log
         if task.mask is not None and isinstance(error, RoundFailed):
             self._abandon(task.experiment, error)
             return

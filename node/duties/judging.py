@@ -101,6 +101,17 @@ def approvals(state: State, me: str) -> Iterator[int]:
                 yield approval.index
 
 
+def still_asked(state: State, experiment_id: str, dataset: str) -> bool:
+    """Whether a vector of a dataset may leave for an experiment now: nobody ended it or took it back."""
+    experiment = state.experiments[experiment_id]
+    return (
+        not experiment.ended
+        and dataset in experiment.approvals
+        and dataset not in experiment.budget_refusals
+        and state.datasets[dataset].withdrawn_at is None
+    )
+
+
 def steps_of(site: SitePlan, kind: RoundKind, steps_per_round: int) -> Mapping[Purpose, int]:
     """Noisy steps that one round of a kind uses, by purpose."""
     if kind == "train":

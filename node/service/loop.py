@@ -32,7 +32,7 @@ from ledger.rules.log import Sequenced
 from node.data.registration import Prepared, register
 from node.data.saying import registrations_said, say_and_follow
 from node.duties.actor import Actor
-from node.duties.judging import approvals
+from node.duties.judging import approvals, still_asked
 from node.duties.recovery import account_for_earlier_lives
 from node.duties.situation import LocalPolicy, Standing
 from node.errors import NodeError, SelfTestFailed
@@ -98,6 +98,7 @@ class NodeService:
             self._inbox.put,
             now_ms,
             slot_ms=1000 * settings.reply_slot_s,
+            still_asked=lambda *of: self._fork is None and still_asked(self._replica.state, *of),
         )
         self._actor = Actor(membership, private, self._training, now_ms)
         self._cosigning = Cosigning(

@@ -5,7 +5,7 @@ per round, so that a crash at any point costs at most the round's own noise: int
 by the register while the process waits; the noisy bytes durable in the blob store and the outbox;
 only then are they uploaded. An upload that fails is tried again without training again.
 
-Where the hospital keeps reply slots, an upload waits for the next multiple of the slot on the node's clock,
+What a steward took back meanwhile does not leave. Where the hospital keeps reply slots, an upload waits for the next multiple of the slot on the node's clock,
 also when it is tried again: when a reply leaves then says in which slot its work ended, and no more.
 """
 
@@ -28,7 +28,7 @@ from ledger.entries.operations.values import BlobRef
 from ledger.errors import LedgerError
 from ledger.experiment.tensors import encode_update
 from node.duties.judging import steps_of
-from node.errors import IntentsClosed, NodeError, RoundFailed
+from node.errors import IntentsClosed, NodeError, NoLongerAsked, RoundFailed
 from node.register.private import PrivateRegister
 from node.training.process.frames import Job
 from node.training.process.worker import OnCharges, OnIntent, Worker
@@ -199,6 +199,7 @@ class TrainingThread:
         report: Callable[[Done | Tested], None],
         now_ms: Callable[[], int],
         slot_ms: int = 0,
+        still_asked: Callable[[str, str], bool] = lambda _experiment, _dataset: True,
     ) -> None:
         """Make the thread.
 
@@ -210,7 +211,10 @@ class TrainingThread:
             report: called in this thread after each task; must not block.
             now_ms: this node's clock.
             slot_ms: replies leave at multiples of it, in POSIX milliseconds; 0 for at once.
+            still_asked: whether an experiment may have a vector of a dataset now; asked before data is used
+                and before a vector leaves, in this thread.
         """
+        self._still_asked = still_asked
         self._slot_ms = slot_ms
         self._stopping = threading.Event()
         self._trainer = trainer
@@ -273,6 +277,7 @@ class TrainingThread:
                 self._report(Tested(report))
 
     def _do(self, task: Task) -> BlobRef | None:
+        self._check_asked(task)
         if task.fresh:
             self._register.outbox.drop(*task.key)
         ref = self._register.view.outbox.get(task.key)
@@ -289,7 +294,17 @@ class TrainingThread:
         elif task.plan.secure_aggregation is not None:
             return None  # the vector itself never leaves
         self._await_slot()
+        self._check_asked(task)
         return self._exchange.put_blob(update)
+
+    def _check_asked(self, task: Task) -> None:
+        """See that nobody took back what was asked, while the task waited its turn or its slot.
+
+        Raises:
+            NoLongerAsked: somebody did.
+        """
+        if not self._still_asked(task.experiment, task.dataset):
+            raise NoLongerAsked(task.experiment, task.dataset)
 
     def _await_slot(self) -> None:
         """Hold a reply back until the next slot begins.

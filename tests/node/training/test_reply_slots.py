@@ -10,7 +10,7 @@ import pytest
 
 from ledger.copies.blobs import BlobStore, blob_ref
 from ledger.entries.operations.values import BlobRef
-from node.errors import RoundFailed
+from node.errors import NoLongerAsked, RoundFailed
 from node.register.private import PrivateRegister
 from node.training.process import trainer
 from node.training.process.trainer import Done, NoopTrainer, Task, Tested, TrainingThread, next_slot
@@ -61,6 +61,7 @@ class Node:
         blobs = BlobStore(directory / "blobs")
         self.register.outbox.store("e", "basel-heart", 1, blobs.put(b"a noisy vector"))
         self.reports: list[Done | Tested] = []
+        self.asked = [True, True]
         self.thread = TrainingThread(
             NoopTrainer(),
             self.register,
@@ -69,6 +70,7 @@ class Node:
             self.reports.append,
             self.clock,
             slot_ms=slot_ms,
+            still_asked=lambda _experiment, _dataset: self.asked.pop(0),
         )
         self.thread._stopping = self.clock  # type: ignore[assignment]
 
@@ -89,8 +91,18 @@ def test_a_reply_that_misses_its_slot_goes_in_the_next(tmp_path: Path) -> None:
     node = Node(tmp_path, 11 * SLOT_MS, SLOT_MS)
     node.carry()
     assert node.coordinator.came == [12 * SLOT_MS]
+    node.asked = [True, True]
     node.carry()  # the same bytes again wait again
     assert node.coordinator.came == [12 * SLOT_MS, 13 * SLOT_MS]
+
+
+def test_a_reply_that_is_no_longer_asked_for_when_its_slot_begins_stays(tmp_path: Path) -> None:
+    node = Node(tmp_path, 1, SLOT_MS)
+    node.asked = [True, False]
+    with pytest.raises(NoLongerAsked, match="the approval was taken back"):
+        node.carry()
+    assert node.coordinator.came == []
+    assert ("e", "basel-heart", 1) in node.register.view.outbox
 
 
 def test_without_slots_a_reply_leaves_at_once(tmp_path: Path) -> None:
