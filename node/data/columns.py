@@ -22,6 +22,7 @@ from ledger.experiment.schema import CategoryColumn, NumberColumn, normal_label
 from node.errors import DatasetError
 
 MISSING_CODE = -1
+_SPOILT_ID = r"^[0-9]+\.0+$"
 _SHOWN = 40
 """Characters of a value that a message quotes."""
 
@@ -159,7 +160,7 @@ def patient_ids(raw: pl.Series, name: str, place: Slice) -> list[str]:
     """Read a patient id column: every row needs one; outer spaces do not count.
 
     Raises:
-        DatasetError: an id is missing, or stored as a type whose text is not certain.
+        DatasetError: an id is missing, stored as a type whose text is not certain, or spoilt by one: 7.0.
     """
     if raw.dtype.is_float():
         raise DatasetError(
@@ -172,6 +173,15 @@ def patient_ids(raw: pl.Series, name: str, place: Slice) -> list[str]:
     lacking = _first((ids.is_null() | (ids == "")).to_numpy())
     if lacking is not None:
         _refuse(name, place, lacking, "the patient id is missing; every row must have one")
+    spoilt = _first(ids.str.contains(_SPOILT_ID).to_numpy())
+    if spoilt is not None:
+        _refuse(
+            name,
+            place,
+            spoilt,
+            f"the patient id {_shown(raw[spoilt])} is a whole number with decimals, as spreadsheets and "
+            "data frames write it; write it as elsewhere, or the same patient has a second budget there",
+        )
     return [str(value) for value in ids.to_list()]
 
 

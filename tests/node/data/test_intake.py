@@ -203,6 +203,8 @@ def test_patient_ids_are_texts_and_each_row_needs_one(tmp_path: Path, read: Read
     assert (error.column, error.row) == ("pid", 3)
     path = tmp_path / "ids.parquet"
     pl.DataFrame({"pid": [7.0], "ill": [1]}).write_parquet(path)
+    with pytest.raises(DatasetError, match=r'row 3.*"7\.0" is a whole number with decimals'):
+        read("pid,ill\n12.5,1\n7.0,0\n", *columns)
     with pytest.raises(DatasetError, match="floating-point"):
         read_table(path, schema(*columns))
 
