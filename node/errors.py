@@ -211,7 +211,9 @@ class IntentsClosed(NodeError):
 
 
 class NoLongerAsked(NodeError):
-    """What asked for a vector was taken back before it left: it stays here, and what it cost stays charged.
+    """What asked for a vector was taken back before data was used for it, or before it left.
+
+    One that was made stays here, and what it cost stays charged.
 
     Attributes:
         experiment: its id.
@@ -220,8 +222,8 @@ class NoLongerAsked(NodeError):
 
     def __init__(self, experiment: str, dataset: str) -> None:
         super().__init__(
-            f'experiment {experiment[:12]}, dataset "{dataset}": the approval was taken back, or the '
-            "experiment ended, so the vector stays here"
+            f'experiment {experiment[:12]}, dataset "{dataset}": the approval was taken back, the experiment '
+            "ended or the node was paused, so no data is used and no vector leaves"
         )
         self.experiment = experiment
         self.dataset = dataset

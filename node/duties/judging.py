@@ -102,11 +102,13 @@ def approvals(state: State, me: str) -> Iterator[int]:
 
 
 def still_asked(state: State, experiment_id: str, dataset: str) -> bool:
-    """Whether a vector of a dataset may leave for an experiment now: nobody ended it or took it back."""
+    """Whether a vector of a dataset may leave for an experiment now: it was not ended, taken back, or approved for a time that is over."""
     experiment = state.experiments[experiment_id]
+    approval = experiment.approvals.get(dataset)
     return (
         not experiment.ended
-        and dataset in experiment.approvals
+        and approval is not None
+        and state.log_time <= approval.until_ms
         and dataset not in experiment.budget_refusals
         and state.datasets[dataset].withdrawn_at is None
     )

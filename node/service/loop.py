@@ -99,6 +99,7 @@ class NodeService:
             now_ms,
             slot_ms=1000 * settings.reply_slot_s,
             still_asked=lambda *of: self._fork is None and still_asked(self._replica.state, *of),
+            paused=self._paused,
         )
         self._actor = Actor(membership, private, self._training, now_ms)
         self._cosigning = Cosigning(

@@ -200,6 +200,7 @@ class TrainingThread:
         now_ms: Callable[[], int],
         slot_ms: int = 0,
         still_asked: Callable[[str, str], bool] = lambda _experiment, _dataset: True,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make the thread.
 
@@ -213,8 +214,10 @@ class TrainingThread:
             slot_ms: replies leave at multiples of it, in POSIX milliseconds; 0 for at once.
             still_asked: whether an experiment may have a vector of a dataset now; asked before data is used
                 and before a vector leaves, in this thread.
+            paused: whether no data may be used now.
         """
         self._still_asked = still_asked
+        self._paused = paused
         self._slot_ms = slot_ms
         self._stopping = threading.Event()
         self._trainer = trainer
@@ -284,6 +287,8 @@ class TrainingThread:
         if ref is None:
             if task.job is None:
                 return None
+            if self._paused():
+                raise NoLongerAsked(task.experiment, task.dataset)
             update = self._train(task, task.job(self._model(task.model)))
             ref = self._blobs.put(update)
             self._register.outbox.store(*task.key, ref)

@@ -61,7 +61,7 @@ class Node:
         blobs = BlobStore(directory / "blobs")
         self.register.outbox.store("e", "basel-heart", 1, blobs.put(b"a noisy vector"))
         self.reports: list[Done | Tested] = []
-        self.asked = [True, True]
+        self.asked, self.paused = [True, True], False
         self.thread = TrainingThread(
             NoopTrainer(),
             self.register,
@@ -71,12 +71,13 @@ class Node:
             self.clock,
             slot_ms=slot_ms,
             still_asked=lambda _experiment, _dataset: self.asked.pop(0),
+            paused=lambda: self.paused,
         )
         self.thread._stopping = self.clock  # type: ignore[assignment]
 
-    def carry(self) -> BlobRef | None:
+    def carry(self, **more: Any) -> BlobRef | None:
         plan = type("Plan", (), {"secure_aggregation": None})
-        fields: Any = {"plan": plan, "site": None, "model": None}
+        fields: Any = {"plan": plan, "site": None, "model": None} | more
         return self.thread._do(Task("e", "basel-heart", 1, **fields))
 
 
@@ -103,6 +104,21 @@ def test_a_reply_that_is_no_longer_asked_for_when_its_slot_begins_stays(tmp_path
         node.carry()
     assert node.coordinator.came == []
     assert ("e", "basel-heart", 1) in node.register.view.outbox
+
+
+def test_a_round_that_waited_its_turn_while_the_node_was_paused_uses_no_data(
+    tmp_path: Path,
+) -> None:
+    """Of several datasets, the rows of the second are read after those of the first."""
+    node = Node(tmp_path, 1, 0)
+    node.paused = True
+    node.register.outbox.drop("e", "basel-heart", 1)
+
+    def job(model: bytes) -> Any:
+        raise AssertionError("a round was begun")
+
+    with pytest.raises(NoLongerAsked, match="the node was paused"):
+        node.carry(job=job)
 
 
 def test_without_slots_a_reply_leaves_at_once(tmp_path: Path) -> None:
