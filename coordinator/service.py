@@ -36,6 +36,7 @@ from coordinator.http.uploads import Uploads, free_bytes
 from coordinator.refilling.home import require_no_refill
 from coordinator.renewing import settle, snapshot_file
 from coordinator.rounds.aggregate import Aggregator
+from coordinator.rounds.agreed_clock import AgreedClock
 from coordinator.rounds.conduct import Conductor
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker
@@ -120,7 +121,8 @@ class Coordinator:
             journal=UploadJournal(settings.home / UPLOADS),
         )
         uploads.resume(self.blobs)
-        self.conductor = Conductor(self.sequencer, aggregator)
+        clock = AgreedClock()
+        self.conductor = Conductor(self.sequencer, aggregator, clock=clock)
         self.app: FastAPI = create_app(
             Services(
                 self.sequencer,
@@ -132,6 +134,7 @@ class Coordinator:
                 self.tiles,
                 rounds=lambda: self.conductor.trouble,
                 certificate_ends=certificate_ends,
+                clock=clock,
             )
         )
 

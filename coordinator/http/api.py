@@ -33,6 +33,7 @@ from coordinator.http.submitting import SubmittedEntries
 from coordinator.http.tiles import add_tiles
 from coordinator.http.tls import days_left
 from coordinator.http.uploads import Uploads
+from coordinator.rounds.agreed_clock import AgreedClock
 from coordinator.sequencing.sequencer import Sequencer
 from coordinator.sequencing.waking import Waker, wait_for
 from ledger.copies.blobs import BlobStore
@@ -66,6 +67,7 @@ class Services:
     uploads: Uploads
     tiles: StoredTiles
     presence: Presence = field(default_factory=Presence)
+    clock: AgreedClock = field(default_factory=AgreedClock)
     rounds: Callable[[], str | None] = lambda: None
     """Why no round moves, or None."""
     certificate_ends: datetime | None = None
@@ -306,7 +308,11 @@ def _add_state(app: FastAPI, services: Services) -> None:
 
 def _member(services: Services, request: Request, body: bytes) -> str:
     """The member who signed a request; see ``requests.signed_by``."""
-    return signed_by(services.sequencer.view.state, services.nonces, request, body)
+    state = services.sequencer.view.state
+    handle = signed_by(state, services.nonces, request, body)
+    if handle != state.coordinator:
+        services.clock.heard()
+    return handle
 
 
 def _range_start(request: Request, size: int) -> int:

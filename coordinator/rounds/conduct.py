@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Literal
 
 import structlog
@@ -27,6 +28,7 @@ from coordinator.rounds.actions import (
     next_wake_ms,
 )
 from coordinator.rounds.aggregate import Aggregator
+from coordinator.rounds.agreed_clock import AgreedClock
 from coordinator.sequencing.sequencer import Sequencer
 from ledger.entries.author import clock_ms
 from ledger.entries.operations.experiments import ExperimentCompleted, ExperimentStopped
@@ -44,6 +46,8 @@ from privacy.errors import SharesMissing
 
 _log = structlog.get_logger("coordinator.rounds.conduct")
 _LONGEST_SLEEP_S = 3600.0
+_DOUBT_S = 0.2
+"""How often to see whether a member agreed with the clock meanwhile."""
 PAUSE_S = 1.0
 """Before a first new beginning; each further one waits twice as long."""
 LONGEST_PAUSE_S = 60.0
@@ -58,8 +62,11 @@ class Conductor:
         aggregator: Aggregator,
         *,
         now_ms: Callable[[], int] = clock_ms,
+        clock: AgreedClock | None = None,
     ) -> None:
         self._sequencer = sequencer
+        self._clock = clock
+        self._doubted = False
         self._aggregator = aggregator
         self._now_ms = now_ms
         self._held: dict[str, Experiment] = {}
@@ -126,14 +133,18 @@ class Conductor:
         """The thread's outermost shell."""
         failures = 0
         while not self._closing.is_set():
+            greeted = False
             try:
-                if self._sequencer.view.final_size < self._sequencer.view.size:
-                    # Cosignatures were in memory only: a fresh checkpoint gets fresh ones.
-                    self._sequencer.say(TimeNoted(type="time.noted")).result()
                 while not self._closing.is_set():
                     self._wake.wait(self._sleep_s())
                     self._wake.clear()
-                    while not self._closing.is_set() and self.step():
+                    if not self._may_say():
+                        self._doubt_clock()
+                        continue
+                    if not greeted:
+                        self._greet()
+                        greeted = True
+                    while not self._closing.is_set() and self._may_say() and self.step():
                         pass
                     failures, self.trouble = 0, None
             except NotSequencing as error:
@@ -154,7 +165,28 @@ class Conductor:
                 self._closing.wait(pause_s)
                 self._wake.set()
 
+    def _greet(self) -> None:
+        """Cosignatures were in memory only: a fresh checkpoint gets fresh ones."""
+        if self._sequencer.view.final_size < self._sequencer.view.size:
+            self._sequencer.say(TimeNoted(type="time.noted")).result()
+
+    def _may_say(self) -> bool:
+        state = self._sequencer.view.state
+        return self._clock is None or self._clock.may_say(state.log_time, state.policy.skew_ms)
+
+    def _doubt_clock(self) -> None:
+        """Not a trouble of health: whoever waits for that to turn green may be who keeps members off."""
+        if not self._doubted:
+            log_time = datetime.fromtimestamp(self._sequencer.view.state.log_time / 1000, UTC)
+            _log.warning(
+                "waiting for a member whose clock agrees with this machine's",
+                log_time=log_time.isoformat(),
+            )
+        self._doubted = True
+
     def _sleep_s(self) -> float:
+        if not self._may_say():
+            return _DOUBT_S
         now_ms = self._now_ms()
         state = self._sequencer.view.state
         wake_ms = next_wake_ms(state, now_ms, self._until_ms(state))

@@ -55,11 +55,16 @@ class Serving:
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
+        sequencer = self.coordinator.sequencer
+        size = sequencer.view.size
+        greets = sequencer.view.final_size < size and sequencer.speaks
         self.coordinator.start()
         self._thread.start()
         while not self._server.started:
             time.sleep(0.002)
         self.follow()
+        if greets:  # once our question agreed with its clock
+            self.until(lambda: sequencer.view.size > size)
         return self
 
     def __exit__(
@@ -85,7 +90,9 @@ class Serving:
 
     def follow(self) -> None:
         """Take what the log holds beyond our copy."""
-        with self.client(COORDINATOR) as client:
+        members = self.federation.state.members.values()
+        anybody = next(m for m in members if m.role != "coordinator" and m.revoked_at is None)
+        with self.client(anybody.handle) as client:
             while True:
                 news = client.follow(self.federation.log.size, 2**40)
                 for leaf in news.leaves:
