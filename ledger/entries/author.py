@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ledger.copies.replica import Replica
+from ledger.copies.whole_file import flush_folder
 from ledger.entries.entry import NOTHING_SEEN, Body, Entry, Seen, parse_leaf, sign_entry
 from ledger.entries.operations.members import MemberJoined
 from ledger.entries.operations.values import EMPTY_HASH
@@ -217,18 +218,23 @@ class Author:
             ) from None
 
     def _write(self, entry: Entry) -> None:
-        """Replace the file; it is on disk when this returns, before anything is sent."""
+        """Replace the file; it is on disk when this returns, before anything is sent.
+
+        Raises:
+            StoreUnusable: it cannot be; nothing was sent, and another entry may take its place.
+        """
         new = self._path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(entry.leaf)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            with new.open("wb") as file:
+                file.write(entry.leaf)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+            flush_folder(self._path.parent)
+        except OSError as error:
+            raise StoreUnusable(
+                str(self._path), f"cannot be written ({error.strerror}); nothing was sent"
+            ) from None
         self._last = entry
 
 

@@ -279,14 +279,21 @@ class Membership:
             return self.blobs.get(ref)
         except BlobMissing:
             data = self.client.get_blob(ref)
-            self.blobs.put(data)
+            self._keep(data)
             return data
 
     def publish(self, data: bytes) -> BlobRef:
         """Keep a blob and bring it to the coordinator."""
-        ref = self.blobs.put(data)
+        ref = self._keep(data)
         self.client.put_blob(data)
         return ref
+
+    def _keep(self, data: bytes) -> BlobRef:
+        try:
+            return self.blobs.put(data)
+        except OSError as error:  # a full disk, say: the caller tries again when there is room
+            where = str(self.blobs.directory)
+            raise StoreUnusable(where, f"cannot be written: {error.strerror}") from None
 
     def report_broken(self, say: Callable[[Operation], object] | None = None) -> None:
         """Put on record what evidence of broken promises waits.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -323,3 +325,18 @@ def test_a_home_whose_key_signed_another_entry_elsewhere_signs_nothing(desk: Des
     assert desk.author.copied
     with pytest.raises(CopiedKey, match="or another under that number"):
         desk.author.submit(resumed("here again"))
+
+
+def test_a_full_disk_is_said_and_the_next_entry_takes_the_place(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr("ledger.entries.author.flush_folder", _no_space)
+        with pytest.raises(StoreUnusable, match="No space left on device"):
+            desk.author.submit(resumed("first"))
+    assert desk.sequencer.calls == []
+    assert desk.author.submit(resumed("second")).applied
+
+
+def _no_space(folder: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
