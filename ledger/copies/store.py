@@ -105,25 +105,21 @@ class LogStore:
             if len(row.leaf) != 32:
                 raise ValueError(f"row {offset} has a leaf hash of {len(row.leaf)} bytes, not 32")
         new_size = first_index + len(rows)
-        note_size = -1 if checkpoint is None else checkpoint[0]
-        with self._database.write_plainly() as driver, self._appending.on(driver) as end:
-            last, stored = end.look(note_size)
-            size = 0 if last is None else last + 1
+        with self._database.write_plainly() as driver:
+            end = self._appending.on(driver)
+            size, stored = end.add(first_index, rows, checkpoint)
+            # Whatever is refused here is rolled back.
             if first_index != size:
                 raise StoreConflict(
                     self.name, f"entries from index {first_index} came, but it ends at {size}"
                 )
-            if note_size > new_size:
-                raise self._note_ahead(note_size, new_size)
-            if rows:
+            if checkpoint is not None and checkpoint[0] > new_size:
+                raise self._note_ahead(checkpoint[0], new_size)
+            if checkpoint is not None and stored is not None:
+                note = self._note(CHECKPOINTS, checkpoint[0], stored).note
+                if note_text(note) != note_text(checkpoint[1]):
+                    raise self._other_text(CHECKPOINTS.name, checkpoint[0])
                 end.add_entries(first_index, rows)
-            if checkpoint is not None:
-                if stored is None:
-                    end.add_checkpoint(*checkpoint)
-                elif note_text(self._note(CHECKPOINTS, note_size, stored).note) != note_text(
-                    checkpoint[1]
-                ):
-                    raise self._other_text(CHECKPOINTS.name, note_size)
         return new_size
 
     def size(self) -> int:

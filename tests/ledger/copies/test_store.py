@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from ledger.copies import store
+from ledger.copies import database, store
 from ledger.copies.store import LogStore, Row
 from ledger.copies.stored import StoredNote
 from ledger.errors import OutsideTree, StoreConflict, StoreUnusable
@@ -209,6 +209,23 @@ def test_a_connection_that_breaks_in_an_append_is_replaced(postgres_url: str) ->
     with pytest.raises(StoreUnusable, match="writing failed"):
         log.append(5, rows(5, 10))
     dialect.do_commit = commit  # type: ignore[method-assign]
+    assert log.size() == 5
     assert log.append(5, rows(5, 10)) == 10
+    assert list(log.rows()) == rows(0, 10)
+    log.close()
+
+
+def test_connections_that_broke_in_silence_are_replaced_before_their_use(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogStore.open(postgres_url)
+    log.append(0, rows(0, 5), (5, note(5)))
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    monkeypatch.setattr(database, "SILENCE_S", 0.0)
+    assert log.append(5, rows(5, 10), (10, note(10))) == 10
     assert list(log.rows()) == rows(0, 10)
     log.close()
