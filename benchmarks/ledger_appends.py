@@ -4,7 +4,7 @@
 
 What a sequencer does with entries that wait: parse them, check their signatures on all cores
 (``coordinator.sequencing.checking``), judge and fold them in order, append them to the tree, sign the
-checkpoint over them, and make both durable in one commit. Beside every few batches of 64 the same
+checkpoint over them, and make both durable in one commit. Between turns of some batches the same
 entries are only parsed and verified, on one core: the other work on a machine comes and goes, and the
 ratio of neighbours says what a ratio of two figures minutes apart does not.
 """
@@ -16,15 +16,15 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 
 from nacl.signing import VerifyKey
 
-from benchmarks.ledger_workload import Workload
+from benchmarks.ledger_workload import Workload, chunks
 from coordinator.sequencing.checking import Checker
 from ledger.copies.leaves import row_of
 from ledger.copies.store import LogStore
@@ -34,25 +34,29 @@ from ledger.rules.log import Log
 
 AUTHORS = 64
 SINGLES = 1000
-ROUNDS = 48
-_TURN = 4
+ROUNDS = 192
+_TURN = 16
 """Batches that are committed before the same ones are only parsed and verified."""
 
 
 @dataclass(frozen=True)
 class Appends:
-    """Durable entries per second.
+    """Entries per second.
 
     Attributes:
-        one: of one author, each in a commit of its own.
-        many: of 64 authors, an entry each in one commit.
-        many_of_verified: the latter, as a part of what parsing and verifying alone reaches on one core;
-            the median of neighbours.
+        one: durable, of one author, each in a commit of its own.
+        many: durable, of 64 authors, 64 in a commit.
+        verified: the same entries parsed and verified alone, on one core, in turn with the latter.
+        many_of_verified: the part of that which the latter reaches; the median of neighbours.
+        least, most: of these.
     """
 
     one: float
     many: float
+    verified: float
     many_of_verified: float
+    least: float
+    most: float
 
 
 def measure(url: str) -> Appends:
@@ -104,38 +108,36 @@ def _measure(url: str) -> Appends:
     writer.commit(work.setup)
     node = f"{work.names[0]}-node"
     singles = [[work.single(node)] for _ in range(SINGLES)]
-    batches = work.batches()
+    batches = chunks((leaf for batch in work.batches() for leaf in batch), AUTHORS)
     keys = {key: VerifyKey(bytes.fromhex(k.public)) for key, k in writer.log.state.keys.items()}
     gc.collect()
     gc.freeze()  # as ``run`` does
-    one = SINGLES / sum(_spent(writer, leaves) for leaves in singles)
+    one = SINGLES / _spent(writer, singles)
     turns = []
-    while some := list(islice(batches, 2 * _TURN)):
-        spent = [_spent(writer, leaves) for leaves in some]
-        full = [at for at, leaves in enumerate(some) if len(leaves) == AUTHORS]
-        turns.append(
-            (
-                sum(spent[at] for at in full),
-                _verified([leaf for at in full for leaf in some[at]], keys),
-            )
-        )
+    while len(some := list(islice(batches, _TURN))) == _TURN:
+        turns.append((_spent(writer, some), _verified(chain.from_iterable(some), keys)))
     writer.close()
     store.close()
-    entries = AUTHORS * ROUNDS
+    entries = len(turns) * _TURN * AUTHORS
+    ratios = [verified / appended for appended, verified in turns]
     return Appends(
         one=one,
         many=entries / sum(appended for appended, _ in turns),
-        many_of_verified=median(verified / appended for appended, verified in turns),
+        verified=entries / sum(verified for _, verified in turns),
+        many_of_verified=median(ratios),
+        least=min(ratios),
+        most=max(ratios),
     )
 
 
-def _spent(writer: Writer, leaves: Sequence[bytes]) -> float:
+def _spent(writer: Writer, batches: Sequence[Sequence[bytes]]) -> float:
     began = time.perf_counter()
-    writer.commit(leaves)
+    for leaves in batches:
+        writer.commit(leaves)
     return time.perf_counter() - began
 
 
-def _verified(leaves: Sequence[bytes], keys: dict[str, VerifyKey]) -> float:
+def _verified(leaves: Iterable[bytes], keys: dict[str, VerifyKey]) -> float:
     """Seconds in which entries are parsed and verified, and nothing else."""
     began = time.perf_counter()
     for leaf in leaves:

@@ -1,7 +1,7 @@
 """Breaks one durable write of a running system: lost, or stored but reported lost.
 
-Every write of a store goes through ``Database.write`` or ``write_plainly``; the few files beside it are
-written by one function each. `Writes` wraps them all, counts each kind under the name of the method that
+Every write of a store goes through ``Database.write``, ``write_plainly`` or ``write_at_once``; the few files
+beside it are written by one function each. `Writes` wraps them all, counts each kind under the name of the method that
 writes, and breaks the one that a test names. The story that a test tells with it is the same each time;
 what must hold in the end is that a story with a broken write ends as the honest one does.
 """
@@ -55,7 +55,7 @@ class Writes:
         self.seen: Counter[str] = Counter()
         self.broke = False
         self._kind, self._number, self._stored = kind, number, stored
-        for begin in (Database.write, Database.write_plainly):
+        for begin in (Database.write, Database.write_plainly, Database.write_at_once):
             monkeypatch.setattr(Database, begin.__name__, self._watching(begin, database))
         for name, (owner, method) in files.items():
             monkeypatch.setattr(owner, method, self._wrap(name, getattr(owner, method)))
@@ -101,7 +101,7 @@ class Writes:
 
 def writers(owner: type) -> set[str]:
     """Names of the methods of a class that begin a durable transaction, as `Writes` counts them."""
-    called = re.compile(r"self\._(?:database\.write(?:_plainly)?|writing)\(\)")
+    called = re.compile(r"self\._(?:database\.write(?:_plainly|_at_once)?|writing)\(\)")
     return {
         f"{owner.__name__}.{name}"
         for name, method in inspect.getmembers(owner, inspect.isfunction)

@@ -3,8 +3,7 @@
 A durable commit of one entry costs a flush of the disk and little else. Building, compiling and
 wrapping four statements through SQLAlchemy each time would cost more than that, so they are texts,
 made once, and run on the driver's cursor in a transaction of its own. On PostgreSQL, where each
-statement waits for a server, one statement looks at the end of the log and, where it is the expected
-one, adds all rows of a batch and the checkpoint over them.
+statement and the commit wait for a server, one statement is the whole transaction.
 
 Not promised: any judgement. ``LogStore.append`` decides what may be stored.
 """
@@ -58,28 +57,48 @@ _BATCH = (
     f"SELECT row.* FROM {_COLUMNS}"
 )
 _CHECKPOINT = "INSERT INTO checkpoints (size, note) VALUES ({}, {})"
-# Its parts see the database as it was before: the last line says what `_END` would have said.
-_AT_END = (
-    'WITH before AS (SELECT max("index") AS last FROM entries), '  # noqa: S608
+AT_END = (
+    'WITH before AS (SELECT coalesce(max("index") + 1, 0) AS size FROM entries), '  # noqa: S608
     "noted AS (SELECT note FROM checkpoints WHERE size = %b), "
-    "expected AS (SELECT FROM before "
-    "WHERE coalesce(last, -1) = %b::bigint - 1 AND NOT EXISTS (SELECT FROM noted)), "
+    "expected AS (SELECT FROM before WHERE size = %b AND NOT EXISTS (SELECT FROM noted)), "
     'entered AS (INSERT INTO entries ("index", body, signature, leaf, key, seq) '
     f"SELECT row.* FROM expected, {_COLUMNS}), "
     "covered AS (INSERT INTO checkpoints (size, note) SELECT %b, %b FROM expected) "
-    "SELECT last, (SELECT note FROM noted) FROM before"
+    "SELECT size, (SELECT note FROM noted) FROM before"
 )
+"""An append as one statement, for PostgreSQL; `at_end` makes its parameters.
+
+It inserts entries and a checkpoint, if the log ends at the first's place and there is no checkpoint of that
+size; and says what there was before: the number of entries, and the note of that size or NULL.
+"""
+
+
+def require_hashes(rows: Sequence[Row]) -> None:
+    """Raise ValueError where a leaf hash is none; the database would refuse it in fewer words."""
+    for offset, row in enumerate(rows):
+        if len(row.leaf) != 32:
+            raise ValueError(f"row {offset} has a leaf hash of {len(row.leaf)} bytes, not 32")
+
+
+def at_end(first_index: int, rows: Sequence[Row], checkpoint: tuple[int, bytes]) -> list[object]:
+    """Parameters of `AT_END`."""
+    return [checkpoint[0], first_index, *_columns(first_index, rows), *checkpoint]
 
 
 @dataclass(frozen=True, slots=True)
 class Appending:
-    """The statements of one driver."""
+    """The statements of one driver.
+
+    Attributes:
+        end, entries, checkpoint: of an append in steps.
+        at_once: whether a server has to be waited for after each: then the rows of a batch travel as one
+            array a column, and `AT_END` is for what is nearly always asked.
+    """
 
     end: str
     entries: str
     checkpoint: str
-    batched: bool
-    """Whether the rows of a batch travel as one array a column."""
+    at_once: bool
 
     @classmethod
     def for_driver(cls, driver: str) -> Appending:
@@ -87,6 +106,10 @@ class Appending:
         if driver == "psycopg":
             return cls(_END.format("%b"), _BATCH, _CHECKPOINT.format("%b", "%b"), True)
         return cls(_END.format("?"), _ENTRIES, _CHECKPOINT.format("?", "?"), False)
+
+    def fits(self, new_size: int, note_size: int) -> bool:
+        """Whether `AT_END` may append so that the log has these sizes after it."""
+        return self.at_once and note_size <= new_size
 
     def on(self, connection: Any) -> EndOfLog:
         """Work at the end of the log in a transaction that is open already.
@@ -101,45 +124,27 @@ class Appending:
 
 @dataclass(frozen=True, slots=True)
 class EndOfLog:
-    """Where an append reads and writes."""
+    """Where an append in steps reads and writes."""
 
     sql: Appending
     cursor: _Cursor
 
-    def add(
-        self, first_index: int, rows: Sequence[Row], checkpoint: tuple[int, bytes] | None
-    ) -> tuple[int, object]:
-        """Insert rows and a note, if the log ends at their place and has no note of that size.
-
-        Returns:
-            Entries that there were, and what was stored as the note of that size, or None. Nothing
-            was inserted where these are not ``first_index`` and None.
-        """
-        if self.sql.batched and rows and checkpoint is not None:
-            size, note = checkpoint
-            arguments = [size, first_index, *_columns(first_index, rows), size, note]
-            self.cursor.execute(_AT_END, arguments)
-            return self._found()
-        self.cursor.execute(self.sql.end, (-1 if checkpoint is None else checkpoint[0],))
-        ends, stored = self._found()
-        if ends == first_index and stored is None:
-            self.add_entries(first_index, rows)
-            if checkpoint is not None:
-                self.cursor.execute(self.sql.checkpoint, checkpoint)
-        return ends, stored
+    def look(self, note_size: int) -> tuple[int | None, object]:
+        """The last index, None without entries, and what is stored as the note of a size."""
+        self.cursor.execute(self.sql.end, (note_size,))
+        last, stored = self.cursor.fetchone()
+        return last, stored
 
     def add_entries(self, first_index: int, rows: Sequence[Row]) -> None:
-        """Insert rows, the first at this index, the end of the log."""
-        if not rows:
-            return
-        if self.sql.batched:
+        """Insert rows, the first at this index."""
+        if self.sql.at_once:
             self.cursor.execute(self.sql.entries, _columns(first_index, rows))
         else:
             self.cursor.executemany(self.sql.entries, _values(first_index, rows))
 
-    def _found(self) -> tuple[int, object]:
-        last, stored = self.cursor.fetchone()
-        return 0 if last is None else last + 1, stored
+    def add_checkpoint(self, size: int, note: bytes) -> None:
+        """Insert a note at a size that has none."""
+        self.cursor.execute(self.sql.checkpoint, (size, note))
 
 
 def _columns(first_index: int, rows: Sequence[Row]) -> list[list[object]]:

@@ -2,23 +2,19 @@
 
 Promise: a connection commits durably before it answers (SQLite: WAL and synchronous=FULL;
 PostgreSQL: ``synchronous_commit`` is raised to ``on`` where it was off), and the schema is at this
-release's revision before anybody uses it, brought there in one transaction. ``exclusive_lock``
-lets one process at a time be the writer.
+release's revision before anybody uses it, brought there in one transaction.
 
-Not promised: safety on a network file system, where neither SQLite's nor our locks hold.
+Not promised: safety on a network file system, where SQLite's locks do not hold.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -32,7 +28,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from ledger.errors import AlreadyRunning, StoreConflict, StoreUnusable
+from ledger.errors import StoreConflict, StoreUnusable
 
 REVISION = "0001"
 """The newest revision in ``migrations/versions``."""
@@ -48,9 +44,6 @@ _POSTGRESQL = "postgresql+psycopg"
 _WRITES = "consilium_writes"
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
 _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('consilium migration', 0))"
-_WRITER_LOCK = (
-    "SELECT pg_try_advisory_lock(hashtextextended('consilium writer ' || current_schema(), 0))"
-)
 
 
 class Database:
@@ -76,7 +69,7 @@ class Database:
             with self._engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, self._errors.Error) as error:
-            raise StoreUnusable(self.name, f"reading failed: {_first_line(error)}") from error
+            raise StoreUnusable(self.name, f"reading failed: {first_line(error)}") from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -115,18 +108,46 @@ class Database:
                 pooled.close()
 
     @contextmanager
+    def write_at_once(self) -> Iterator[Once]:
+        """Do what `write_plainly` does with one statement, which PostgreSQL is sent when the block ends.
+
+        It is a transaction of its own, so there is one answer to wait for.
+
+        Raises:
+            StoreConflict, StoreUnusable: see `write`.
+        """
+        with self._writing():
+            pooled = self._engine.raw_connection()
+            try:
+                driver: Any = pooled.dbapi_connection
+                once = Once(driver.cursor())
+                yield once
+                try:
+                    driver.autocommit = True
+                    once.run()
+                    self._engine.dialect.do_commit(pooled)
+                except BaseException:
+                    self._roll_back(pooled)
+                    raise
+                finally:
+                    if not driver.closed:
+                        driver.autocommit = False
+            finally:
+                pooled.close()
+
+    @contextmanager
     def _writing(self) -> Iterator[None]:
         """Say what a driver's errors mean for a write."""
         try:
             yield
         except (IntegrityError, self._errors.IntegrityError) as error:
             raise StoreConflict(
-                self.name, f"the database refused a row ({_first_line(error)}); read the store anew"
+                self.name, f"the database refused a row ({first_line(error)}); read the store anew"
             ) from error
         except (SQLAlchemyError, self._errors.Error) as error:
             raise StoreUnusable(
                 self.name,
-                f"writing failed: {_first_line(error)}; read the store to see what it holds",
+                f"writing failed: {first_line(error)}; read the store to see what it holds",
             ) from error
 
     def _roll_back(self, pooled: PoolProxiedConnection) -> None:
@@ -141,6 +162,27 @@ class Database:
         self._engine.dispose()
 
 
+class Once:
+    """One statement of `Database.write_at_once`, and its one row once the block has ended."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._statement = ""
+        self._parameters: Sequence[object] = ()
+
+    def say(self, statement: str, parameters: Sequence[object]) -> None:
+        """State it."""
+        self._statement, self._parameters = statement, parameters
+
+    def run(self) -> None:
+        """Send it, and wait until what it wrote is durable."""
+        self._cursor.execute(self._statement, self._parameters)
+
+    def answer(self) -> Any:
+        """Its row."""
+        return self._cursor.fetchone()
+
+
 def open_database(url: str) -> Database:
     """Open a database and bring its schema up to this release.
 
@@ -151,7 +193,7 @@ def open_database(url: str) -> Database:
     Raises:
         StoreUnusable: another URL, an unreachable database, or a schema of a newer release.
     """
-    parsed = _parse(url)
+    parsed = parse_url(url)
     name = parsed.render_as_string(hide_password=True)
     if parsed.drivername == "sqlite":
         engine = sa.create_engine(parsed)
@@ -172,104 +214,12 @@ def open_database(url: str) -> Database:
     return database
 
 
-class ExclusiveLock:
-    """The writer's lock, held until ``close``, the end of a ``with`` block or of the process."""
-
-    def __init__(self, url: str) -> None:
-        parsed = _parse(url)
-        self.name = parsed.render_as_string(hide_password=True)
-        self._file: int | None = None
-        self._connection: Connection | None = None
-        if parsed.drivername == "sqlite":
-            self._lock_file(_sqlite_path(parsed))
-        else:
-            self._lock_postgresql(parsed)
-
-    def held(self) -> bool:
-        """Say whether the lock is still ours: PostgreSQL drops it with the connection."""
-        if self._connection is None:
-            return self._file is not None
-        try:
-            self._connection.exec_driver_sql("SELECT 1")
-        except SQLAlchemyError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Give the lock back."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection.engine.dispose()
-            self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _lock_file(self, path: Path) -> None:
-        lock = path.with_name(path.name + ".lock")
-        try:
-            file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise StoreUnusable(
-                self.name, f"its lock file {lock} cannot be opened ({error.strerror})"
-            ) from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(file, 32, 0).decode("ascii", "replace").strip()
-            os.close(file)
-            raise AlreadyRunning(
-                self.name,
-                f"process {holder or 'unknown'} is its writer (lock file {lock}); stop it first",
-            ) from None
-        # The file stays when the lock goes: removing it would let two processes lock two files.
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
-        self._file = file
-
-    def _lock_postgresql(self, url: URL) -> None:
-        engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-        try:
-            connection = engine.connect()
-            locked = connection.exec_driver_sql(_WRITER_LOCK).scalar_one()
-        except SQLAlchemyError as error:
-            raise StoreUnusable(self.name, f"cannot be locked: {_first_line(error)}") from error
-        if not locked:
-            connection.close()
-            raise AlreadyRunning(
-                self.name, "another process is its writer (advisory lock); stop it first"
-            )
-        self._connection = connection
-
-
-def exclusive_lock(url: str) -> ExclusiveLock:
-    """Become the one writer of a store, or refuse at once.
-
-    The lock keeps honest processes apart; ``LogStore.append`` stays safe without it, since of two
-    writers only one can store a given index or checkpoint.
-
-    Returns:
-        The lock, also a context manager. Keep it: it is given back when it is closed.
+def parse_url(url: str) -> URL:
+    """A URL of one of the two databases, which names a file or a server.
 
     Raises:
-        AlreadyRunning: another process holds it.
-        StoreUnusable: the lock file or the database cannot be reached.
+        StoreUnusable: it does not.
     """
-    return ExclusiveLock(url)
-
-
-def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:  # the message would repeat the URL, and a password in it
@@ -286,7 +236,8 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _sqlite_path(url: URL) -> Path:
+def sqlite_path(url: URL) -> Path:
+    """The file of a SQLite database."""
     return Path(url.database or "").absolute()
 
 
@@ -346,7 +297,7 @@ def _look_after_silence(
         try:
             dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error as error:
-            raise DisconnectionError(_first_line(error)) from error
+            raise DisconnectionError(first_line(error)) from error
 
     return look
 
@@ -385,7 +336,7 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the database's own words, without SQLAlchemy's copy of statement and values."""
     said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     return said.strip().partition("\n")[0]

@@ -22,14 +22,13 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ledger.copies.appending import Appending
+from ledger.copies.appending import AT_END, Appending, at_end, require_hashes
 from ledger.copies.appending import Row as Row
 from ledger.copies.database import Database, open_database
-from ledger.copies.database import ExclusiveLock as ExclusiveLock
-from ledger.copies.database import exclusive_lock as exclusive_lock
 from ledger.copies.reading import Reading
 from ledger.copies.stored import REFILL, Conflict, StoredNote, Typed, Witnessed, note_text
 from ledger.copies.tables import CHECKPOINTS, CONFLICTS, ENTRIES, FINALS, WITNESSED
+from ledger.copies.writer_lock import exclusive_lock as exclusive_lock
 from ledger.errors import OutsideTree, StoreConflict, StoreCorrupt
 
 PAGE = 512
@@ -101,25 +100,35 @@ class LogStore:
                 there already, or the checkpoint is ahead of the entries or has another text than
                 the one stored at its size. Nothing was stored.
         """
-        for offset, row in enumerate(rows):
-            if len(row.leaf) != 32:
-                raise ValueError(f"row {offset} has a leaf hash of {len(row.leaf)} bytes, not 32")
+        require_hashes(rows)
         new_size = first_index + len(rows)
+        if rows and checkpoint is not None and self._appending.fits(new_size, checkpoint[0]):
+            with self._database.write_at_once() as once:
+                once.say(AT_END, at_end(first_index, rows, checkpoint))
+            if once.answer() == (first_index, None):
+                return (
+                    new_size  # otherwise nothing was stored: the steps below do it, or say why not
+                )
+        note_size = -1 if checkpoint is None else checkpoint[0]
         with self._database.write_plainly() as driver:
             end = self._appending.on(driver)
-            size, stored = end.add(first_index, rows, checkpoint)
-            # Whatever is refused here is rolled back.
+            last, stored = end.look(note_size)
+            size = 0 if last is None else last + 1
             if first_index != size:
                 raise StoreConflict(
                     self.name, f"entries from index {first_index} came, but it ends at {size}"
                 )
-            if checkpoint is not None and checkpoint[0] > new_size:
-                raise self._note_ahead(checkpoint[0], new_size)
-            if checkpoint is not None and stored is not None:
-                note = self._note(CHECKPOINTS, checkpoint[0], stored).note
-                if note_text(note) != note_text(checkpoint[1]):
-                    raise self._other_text(CHECKPOINTS.name, checkpoint[0])
+            if note_size > new_size:
+                raise self._note_ahead(note_size, new_size)
+            if rows:
                 end.add_entries(first_index, rows)
+            if checkpoint is not None:
+                if stored is None:
+                    end.add_checkpoint(*checkpoint)
+                elif note_text(self._note(CHECKPOINTS, note_size, stored).note) != note_text(
+                    checkpoint[1]
+                ):
+                    raise self._other_text(CHECKPOINTS.name, note_size)
         return new_size
 
     def size(self) -> int:

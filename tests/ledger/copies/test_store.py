@@ -145,32 +145,55 @@ def test_of_two_writers_at_one_index_one_wins_and_the_other_is_told(url: str) ->
 
 
 @pytest.mark.process
-def test_a_killed_writer_leaves_all_of_an_append_or_nothing(url: str) -> None:
-    """The process dies by SIGKILL between the inserts and the commit."""
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_killed_writer_leaves_all_of_an_append_or_nothing(url: str, stored: bool) -> None:
+    """The process dies by SIGKILL right before what makes an append durable, or right after."""
     LogStore.open(url).close()
     program = """
 import os, signal, sys
+from ledger.copies.database import Once
 from ledger.copies.store import LogStore
 from tests.ledger.copies.some_rows import note, rows
 
-def die(*_):
+def die(*given):
+    if sys.argv[2] == "True":
+        commit(*given)
     os.kill(os.getpid(), signal.SIGKILL)
 
 log = LogStore.open(sys.argv[1])
 log.append(0, rows(0, 5), (5, note(5)))
-log._database._engine.dialect.do_commit = die
+dialect = log._database._engine.dialect
+commit, dialect.do_commit = dialect.do_commit, die
+if sys.argv[2] == "False":
+    Once.run = die
 log.append(5, rows(5, 10), (10, note(10)))
 """
     root = Path(__file__).parents[3]
-    died = subprocess.run(
-        [sys.executable, "-c", program, url], cwd=root, timeout=PATIENCE_S, check=False
-    )
+    command = [sys.executable, "-c", program, url, str(stored)]
+    died = subprocess.run(command, cwd=root, timeout=PATIENCE_S, check=False)
     assert died.returncode == -9
     log = LogStore.open(url)
-    assert list(log.rows()) == rows(0, 5)
-    assert log.checkpoints() == (StoredNote(5, note(5)),)
-    assert log.append(5, rows(5, 10), (10, note(10))) == 10
+    size = 10 if stored else 5
+    assert list(log.rows()) == rows(0, size)
+    assert log.latest_checkpoint() == StoredNote(size, note(size))
+    assert log.append(size, rows(size, 15), (15, note(15))) == 15
     log.close()
+
+
+def test_an_append_over_a_note_that_is_there_already_stores_its_entries(log: LogStore) -> None:
+    log.append(0, rows(0, 5), (5, note(5)))
+    assert log.append(5, rows(5, 7), (5, note(5))) == 7
+    with pytest.raises(StoreConflict, match="checkpoints hold another text at size 5"):
+        log.append(7, rows(7, 8), (5, note(5, root="other")))
+    with pytest.raises(StoreConflict, match="it ends at 7"):
+        log.append(8, rows(8, 9), (9, note(9)))
+    with pytest.raises(StoreConflict, match="a note over 9 entries came"):
+        log.append(7, rows(7, 8), (9, note(9)))
+    assert list(log.rows()) == rows(0, 7)
+    assert log.checkpoints() == (StoredNote(5, note(5)),)
+    with pytest.raises(StoreConflict, match="the database refused a row"):
+        log.append(7, [rows(0, 1)[0]], (8, note(8)))
+    assert log.append(7, rows(7, 8), (8, note(8))) == 8
 
 
 def test_a_write_that_was_stored_but_reported_lost_is_found_by_reading(
@@ -195,7 +218,7 @@ def test_a_write_that_was_stored_but_reported_lost_is_found_by_reading(
 
 def test_a_connection_that_breaks_in_an_append_is_replaced(postgres_url: str) -> None:
     log = LogStore.open(postgres_url)
-    log.append(0, rows(0, 5))
+    log.append(0, rows(0, 5))  # in steps, since it brings no checkpoint
     dialect = log._database._engine.dialect
     commit = dialect.do_commit
 
