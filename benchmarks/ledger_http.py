@@ -29,8 +29,8 @@ from ledger.exchange.messages import LEAF_TYPE
 
 EMPTY = "/benchmark/empty"
 HOSPITALS = 64
-ROUNDS = 9
-"""Empty and full requests take turns, since other work on the machine comes and goes."""
+ROUNDS = 27
+"""Short ones: empty and full requests take turns, since other work on the machine comes and goes."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,17 @@ class HttpRates:
 
 
 def say_rates(
-    rates: HttpRates, commits_per_s: float, say: Callable[[str, float, str], None]
+    rates: HttpRates,
+    commits_per_s: float,
+    fsyncs_per_s: float,
+    say: Callable[[str, float, str], None],
 ) -> None:
     """Medians, the spread of the ratios, and what of a lone submission nobody could save.
 
     Args:
         rates: as measured.
         commits_per_s: raw commits of one row on the same disk, one after another.
+        fsyncs_per_s: raw flushes of one page there.
         say: prints a line.
     """
     for name in ("empty_1", "submit_1", "empty_64", "submit_64"):
@@ -72,6 +76,7 @@ def say_rates(
     say("http: one submit, 1 connection", submit, "us")
     say("http: of that an empty request", 1e6 / median(rates.empty_1), "us")
     say("http: of that a raw commit of one row", 1e6 / commits_per_s, "us")
+    say("http: of which a raw flush", 1e6 / fsyncs_per_s, "us")
 
 
 def measure(work: Workload, home: Path, requests: int) -> HttpRates:
