@@ -121,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["--debug"]:
             raise
         return _fail(given, *explain_failure(error))
+    if result == INTERRUPTED:  # ctrl-C, which typer catches before us
+        return _fail(given, INTERRUPTED, "stopped")
     return result if isinstance(result, int) else 0
 
 

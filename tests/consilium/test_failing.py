@@ -53,6 +53,17 @@ def test_an_error_is_json_where_json_was_asked_for(
     assert said.err.endswith(f"consilium: {error['message']}\n")
 
 
+def test_ctrl_c_is_said_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("consilium.settings.load_settings", interrupt)
+    said = run("dataset", "list", "--json")
+    assert said.code == 130
+    assert said.err == "consilium: stopped\n"
+    assert json.loads(said.out) == {"error": {"code": 130, "message": "stopped"}}
+
+
 def test_a_message_cannot_move_the_cursor(run: Run) -> None:
     said = run("dataset", "list", "--at", "a\x1b[2Jb")
     assert "\x1b" not in said.err
