@@ -7,6 +7,7 @@ Prometheus' text format (version 0.0.4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +18,11 @@ from privacy.calibrate import epsilon_of
 
 
 class DatasetStatus(BaseModel):
-    """A dataset as the log has it."""
+    """A dataset as the log has it.
+
+    ``usable_here``: this home registered it last, and a file lies where it was then; whether it has the
+    same bytes is seen when it is read.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,7 +96,8 @@ def datasets_of(state: State, view: PrivateView, me: str) -> tuple[DatasetStatus
             cells=tuple(use.cell for use in dataset.terms.cells),
             withdrawn=dataset.withdrawn_at is not None,
             usable_here=name in view.datasets
-            and view.datasets[name].registration == dataset.registration,
+            and view.datasets[name].registration == dataset.registration
+            and Path(view.datasets[name].path).is_file(),
         )
         for name, dataset in sorted(state.datasets.items())
         if dataset.node == me

@@ -86,6 +86,10 @@ def test_a_dataset_is_registered_with_a_running_node(
     everything = client.get("/status").text + client.get("/metrics").text
     numbers = re.findall(r"(?<![0-9a-f])[0-9]+(?![0-9a-f])", everything)  # hashes hold any digits
     assert "199" not in numbers, "a counted size is shown"
+    path.rename(tmp_path / "moved.csv")
+    (moved,) = client.get("/status").json()["datasets"]
+    assert not moved["usable_here"]
+    (tmp_path / "moved.csv").rename(path)
     worse = client.post("/datasets", json=offer | {"path": "/gone.csv"}, headers=headers)
     assert worse.status_code == 400
     assert "No such file" in worse.json()["reason"]
