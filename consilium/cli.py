@@ -20,6 +20,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -105,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal of another character set shows what it lacks escaped, as on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = typer.main.get_command(app).main(
             given, prog_name="consilium", standalone_mode=False
@@ -186,6 +190,8 @@ def explain_failure(error: Exception) -> tuple[int, str]:
         # A full disk, a folder that is not ours: this machine's answer, not a mistake of ours.
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return FAILED, f"{place}{error.strerror}"
+    if isinstance(error, UnicodeEncodeError):
+        return BAD_INPUT, "a name or path holds bytes that are not UTF-8 text; give it another one"
     kind = type(error).__name__
     return FAILED, (
         f"unexpected {kind}: {error}\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +71,34 @@ def test_a_message_cannot_move_the_cursor(run: Run) -> None:
     said = run("dataset", "list", "--at", "a\x1b[2Jb")
     assert "\x1b" not in said.err
     assert "a\\u001b[2Jb" in said.err
+
+
+def test_a_name_that_is_no_text_is_bad_input(
+    run: Run, finished: Finished, tmp_path: Path, secret: Path
+) -> None:
+    said = create(run, tmp_path / "hub\udcff", secret)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "not UTF-8 text" in said.err
+    use = ("audit", "report", "budget", finished.home, "--out", tmp_path / "budget.json")
+    said = run(*use, "--by", "\udcff")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert not list(tmp_path.glob("budget*"))
+
+
+def test_a_terminal_of_another_character_set_shows_all_of_it(
+    finished: Finished, tmp_path: Path
+) -> None:
+    (tmp_path / "h\u00fcb").symlink_to(finished.home)
+    verify = [sys.executable, "-m", "consilium", "audit", "verify", "h\u00fcb"]
+    done = subprocess.run(
+        verify,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"h\\xfcb: complete to size" in done.stdout
+    assert done.stderr == b""
 
 
 def test_a_machine_that_refuses_is_no_mistake_of_ours() -> None:

@@ -29,6 +29,9 @@ def test_a_hospital_proves_and_a_stranger_judges_until_the_secret_is_erased(
     assert run(*register, "--epsilon", 8).code == 0
 
     there, gone = tmp_path / "there.json", tmp_path / "gone.json"
+    said = run("dataset", "prove", "basel-heart", "--unit", "", "--out", there, *mine)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "no proof can hold this: unit" in said.err
     said = run("dataset", "prove", "basel-heart", "--unit", 7, "--open-rows", "--out", there, *mine)
     assert said.code == 0, said.err
     assert "7 was in basel-heart" in said.out

@@ -6,14 +6,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypedDict
 
+from pydantic import ValidationError
+
 from audit.verification.verify import Verification
 from consilium.actions.files import write_file
 from consilium.actions.speaking import open_member
 from consilium.errors import InputError, UnknownName
 from consilium.settings import Settings
 from ledger.entries.operations.datasets import DatasetRegistered
+from ledger.errors import MalformedInput
 from ledger.experiment.schema import Schema
-from ledger.formats.documents import MAX_DOCUMENT, encode_document, parse_document
+from ledger.formats.documents import MAX_DOCUMENT, encode_document, explain, parse_document
 from ledger.formats.snapshot_proof import SnapshotProof, judge
 from node.data.intake import identify, read_table
 from node.data.snapshot import prove, take_snapshot, unit_text
@@ -62,7 +65,8 @@ def prove_unit(
         rows: also open the unit's rows, as they were committed to.
 
     Raises:
-        InputError: no such version, its file changed, or its secret was erased.
+        InputError: no such version, its file changed, its secret was erased, or no proof can hold the
+            unit's name or its rows.
     """
     with open_member(settings.home, settings.passphrase_file, ("node",)) as member:
         with closing(PrivateRegister.open(member.home.path / PRIVATE)) as private:
@@ -85,16 +89,19 @@ def prove_unit(
     leaves = prove(snapshot, unit)
     text = unit_text(table, schema, unit)
     assert record.registration is not None
-    proof = SnapshotProof(
-        federation=federation,
-        dataset=dataset,
-        registration=record.registration,
-        size=snapshot.size,
-        salt=record.salt.hex(),
-        unit=unit,
-        rows=text if rows else None,
-        leaves=leaves,
-    )
+    try:
+        proof = SnapshotProof(
+            federation=federation,
+            dataset=dataset,
+            registration=record.registration,
+            size=snapshot.size,
+            salt=record.salt.hex(),
+            unit=unit,
+            rows=text if rows else None,
+            leaves=leaves,
+        )
+    except ValidationError as error:
+        raise InputError(f"no proof can hold this: {explain(error)}") from None
     present = judge(proof, record.snapshot)
     write_file(out, encode_document(proof), private=True)
     return Proved(present=present, dataset=dataset, registration=record.registration, file=str(out))
@@ -112,7 +119,10 @@ def judge_file(found: Verification, path: Path) -> Judged:
             data = file.read(MAX_DOCUMENT + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    proof = parse_document(data, SnapshotProof)
+    try:
+        proof = parse_document(data, SnapshotProof)
+    except MalformedInput as error:
+        raise InputError(f"{path} is no proof of `dataset prove`: {error.reason}") from None
     if proof.federation != found.report.federation:
         raise InputError(f"{path}: it is about federation {proof.federation}, not this one")
     record = found.history.datasets.get(proof.dataset)
