@@ -138,6 +138,25 @@ def test_the_pages_are_whole_at_360_pixels_and_without_scripts(  # type: ignore[
     context.close()
 
 
+LONG = """
+for (const one of document.querySelectorAll("main h1, main h2, main p, main dd, main li, main .sub"))
+  one.textContent = "W".repeat(3000);
+for (const cell of document.querySelectorAll("main td, main tbody th"))
+  cell.textContent = "T".repeat(200);
+"""
+
+
+@pytest.mark.parametrize("width", [360, 1180])
+def test_a_word_of_3000_letters_hides_nothing_beside_the_page(  # type: ignore[no-untyped-def]
+    page, address: str, world: World, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for url in ("/", "/datasets/basel-heart", f"/experiments/{world.experiment}", "/reports"):
+        page.goto(address + url)
+        page.evaluate(LONG)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, url
+
+
 def test_paper_has_no_navigation_and_the_checkpoint(  # type: ignore[no-untyped-def]
     page, address: str
 ) -> None:
