@@ -168,6 +168,9 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
     watched = run("experiment", "watch", "first", "--home", ada, *secret)
     assert watched.code == 1
     assert "was stopped: no_approval" in watched.err
+    late = run("experiment", "approve", "first", "--yes", "--home", basel, *secret)
+    assert (late.code, late.out) == (2, "")
+    assert "is stopped: there is nothing left to decide" in late.err
     _, listed = json.loads(run("experiment", "list", "--home", ada, "--json", *secret).out)
     assert listed["refused"] == {"basel-heart": "purpose"}
     spec.write_text(SPEC.replace("name: first", "name: second"))

@@ -195,7 +195,7 @@ def _open_charges(state: State, cell: str) -> Iterator[tuple[PurposeCode, Charge
 
 
 def dataset_of(state: State, organisation: str, experiment: Experiment, given: str | None) -> str:
-    """The dataset of an organisation that an experiment asks for.
+    """The dataset for which an organisation may still say yes or no to an experiment.
 
     Args:
         state: up to date.
@@ -204,8 +204,12 @@ def dataset_of(state: State, organisation: str, experiment: Experiment, given: s
         given: the dataset's name, or None when there is only one.
 
     Raises:
-        InputError: there is none such, or several and no name.
+        InputError: there is none such, or several and no name, or the experiment has ended: what is
+            said of it now would stand in the log for ever, and have no effect.
     """
+    if experiment.ended:
+        name = f"{experiment.name} ({experiment.id[:8]})"
+        raise InputError(f"{name} is {experiment.status}: there is nothing left to decide")
     asked = [site.dataset for site in experiment.plan.sites]
     own = [name for name in asked if state.datasets[name].organisation == organisation]
     if given is None and len(own) == 1:
