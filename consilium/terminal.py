@@ -33,6 +33,15 @@ def show_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
+def tell(as_json: bool, document: object, *lines: str) -> None:
+    """Print what was done: one JSON document for programs, or lines for people."""
+    if as_json:
+        show_json(document)
+        return
+    for line in lines:
+        say_line(line)
+
+
 def show_table(title: str, rows: Sequence[Mapping[str, object]], *, empty: str = "none") -> None:
     """Print rows with the same keys as a table, or row by row where a terminal is too narrow for one."""
     if not rows:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,19 +75,46 @@ def say(membership: Membership, operation: Operation) -> Sequenced:
     return found
 
 
-def propose(membership: Membership, change: Change) -> tuple[str, ...]:
-    """Propose a change as a steward; says in words what becomes of it."""
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """A change that this member proposed or stands behind.
+
+    Attributes:
+        change: its id.
+        entry: index of what was said now.
+        in_force: whether it has taken effect.
+        missing: organisations that must still endorse it.
+    """
+
+    change: str
+    entry: int
+    in_force: bool
+    missing: int
+
+    def proposed(self) -> tuple[str, ...]:
+        """A proposal in words."""
+        first = f"proposed as change {self.change} (entry {self.entry})"
+        if self.in_force:
+            return (f"{first}; it is in force",)
+        return (
+            first,
+            f"{self.missing} more organisation{'' if self.missing == 1 else 's'} must endorse it: "
+            f"consilium member endorse {self.change[:8]}",
+        )
+
+
+def propose(membership: Membership, change: Change) -> Supported:
+    """Propose a change as a steward."""
     found = say(membership, ChangeProposed(type="change.proposed", change=change))
-    identity = found.entry.hash
+    return _supported(membership, found.entry.hash, found.index)
+
+
+def _supported(membership: Membership, identity: str, index: int) -> Supported:
     state = membership.replica.state
-    proposed = f"proposed as change {identity} (entry {found.index})"
-    if state.changes[identity].effective_at is not None:
-        return (f"{proposed}; it is in force",)
-    missing = state.policy.endorsements - len(state.changes[identity].organisations)
-    return (
-        proposed,
-        f"{missing} more organisation{'' if missing == 1 else 's'} must endorse it: consilium member endorse {identity[:8]}",
-    )
+    found = state.changes[identity]
+    in_force = found.effective_at is not None
+    missing = 0 if in_force else state.policy.endorsements - len(found.organisations)
+    return Supported(change=identity, entry=index, in_force=in_force, missing=missing)
 
 
 def changed_policy(policy: Policy, settings: Sequence[str]) -> Policy:
@@ -109,14 +137,13 @@ def changed_policy(policy: Policy, settings: Sequence[str]) -> Policy:
         raise InputError(f"policy: {error}") from None
 
 
-def endorse_change(settings: Settings, change: str) -> str:
-    """Endorse a proposed change as a steward; says in words what became of it."""
+def endorse_change(settings: Settings, change: str) -> Supported:
+    """Endorse a proposed change as a steward."""
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         found = the_change(member.replica.state, change)
-        say(member, ChangeEndorsed(type="change.endorsed", change=found))
-        effective = member.replica.state.changes[found].effective_at
-    return f"endorsed {found[:8]}" + ("; it is in force" if effective is not None else "")
+        said = say(member, ChangeEndorsed(type="change.endorsed", change=found))
+        return _supported(member, found, said.index)
 
 
 def refuse_broken(membership: Membership) -> None:

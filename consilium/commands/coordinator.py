@@ -96,6 +96,7 @@ def new_keys(
     out: RequestOption,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make new keys when evidence has ended the coordinator's entry key, and a request for them.
 
@@ -104,11 +105,15 @@ def new_keys(
     """
     from consilium.actions.coordinator.hub_keys import request
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     made = request(load_settings(home=home, passphrase_file=passphrase_file), out)
-    say_line(f"request for {made.handle}: {out}; fingerprint {made.fingerprint}")
-    say_line("next, each steward: consilium member rekey FILE, then the others: member endorse")
+    tell(
+        as_json,
+        {"handle": made.handle, "request": str(out), "fingerprint": made.fingerprint},
+        f"request for {made.handle}: {out}; fingerprint {made.fingerprint}",
+        "next, each steward: consilium member rekey FILE, then the others: member endorse",
+    )
 
 
 @app.command(

@@ -237,6 +237,7 @@ def approve(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say yes for one of your hospital's datasets, after seeing what it will cost."""
     import math
@@ -246,7 +247,7 @@ def approve(
     from consilium.commands.dates import parse_time_ms
     from consilium.naming import the_experiment
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, note, say_line, tell
     from ledger.entries.operations.experiments import ExperimentApproved
 
     positive_number(epsilon_max, "--epsilon-max")
@@ -256,7 +257,7 @@ def approve(
         found = the_experiment(member.replica.state, name)
         request = request_of(member, found, dataset)
         for line in request.lines():
-            say_line(line)
+            (note if as_json else say_line)(line)
         refuse_unaffordable(member.replica.state, request)
         most = request.site.epsilon_micro
         if epsilon_max is not None:
@@ -271,7 +272,14 @@ def approve(
             until_ms=request.spec.until_ms if until is None else parse_time_ms(until),
         )
         index = say(member, operation).index
-        say_line(f"approved {found.name} for {request.dataset} (entry {index})")
+        document = {
+            "experiment": found.id,
+            "dataset": request.dataset,
+            "epsilon_max": operation.epsilon_max_micro / 1e6,
+            "until_ms": operation.until_ms,
+            "entry": index,
+        }
+        tell(as_json, document, f"approved {found.name} for {request.dataset} (entry {index})")
 
 
 @app.command(epilog=examples("consilium experiment refuse heart-disease --reason purpose"))
@@ -286,13 +294,14 @@ def refuse(
     dataset: DatasetOption = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say no for one of your hospital's datasets, or take an earlier yes back. It acts on sight."""
     from consilium.actions.experiment.approving import dataset_of
     from consilium.actions.speaking import closed_word, open_member, say
     from consilium.naming import the_experiment
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.entries.operations.experiments import ExperimentRefused, RefusalReason
 
     said = closed_word(reason, RefusalReason, "--reason")
@@ -304,7 +313,9 @@ def refuse(
         operation = ExperimentRefused(
             type="experiment.refused", experiment=found.id, dataset=asked, reason=said
         )
-        say_line(f"refused {found.name} for {asked} (entry {say(member, operation).index})")
+        index = say(member, operation).index
+        document = {"experiment": found.id, "dataset": asked, "reason": said, "entry": index}
+        tell(as_json, document, f"refused {found.name} for {asked} (entry {index})")
 
 
 @app.command(epilog=examples("consilium experiment stop heart-disease"))
@@ -313,12 +324,14 @@ def stop(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End your own experiment before its plan does."""
     from consilium.actions.speaking import open_member
     from consilium.client import Client
+    from consilium.naming import the_experiment
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("researcher",)) as member:
@@ -327,7 +340,7 @@ def stop(
         if not yes:
             ask(f"Stop {name}? It cannot go on afterwards.")
         client.stop(name)
-        say_line(f"stopped {name}")
+        tell(as_json, {"experiment": the_experiment(client.state, name).id}, f"stopped {name}")
 
 
 @app.command(epilog=examples("consilium experiment watch heart-disease"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,7 @@ def join(
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make keys on this machine and take your seats in the federation.
 
@@ -40,14 +42,28 @@ def join(
     """
     from consilium.actions.member.joining import join as join_seats
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    for joined in join_seats(invitation, settings, handle=handle, card=card):
-        say_line(
-            f"{joined.handle} joined as {joined.role} of {joined.organisation} "
-            f"(entry {joined.index}); home: {joined.home}"
-        )
+    taken = list(join_seats(invitation, settings, handle=handle, card=card))
+    tell(
+        as_json,
+        [
+            {
+                "handle": one.handle,
+                "role": one.role,
+                "organisation": one.organisation,
+                "entry": one.index,
+                "home": str(one.home),
+            }
+            for one in taken
+        ],
+        *(
+            f"{one.handle} joined as {one.role} of {one.organisation} "
+            f"(entry {one.index}); home: {one.home}"
+            for one in taken
+        ),
+    )
 
 
 @app.command(
@@ -65,6 +81,7 @@ def invite(
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose to let an organisation's people in, and write their invitation.
 
@@ -73,16 +90,24 @@ def invite(
     """
     from consilium.actions.member.joining import invite as invite_people
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     invited = invite_people(settings, organisation, tuple(seat or ()), out)
-    say_line(f"proposed as change {invited.change} (entry {invited.index}); invitation: {out}")
+    lines = [f"proposed as change {invited.change} (entry {invited.index}); invitation: {out}"]
     if invited.missing:
-        say_line(
+        lines.append(
             f"{invited.missing} more organisation{'' if invited.missing == 1 else 's'} must endorse it: "
             f"consilium member endorse {invited.change[:8]}"
         )
+    document = {
+        "change": invited.change,
+        "entry": invited.index,
+        "in_force": not invited.missing,
+        "missing": invited.missing,
+        "invitation": str(out),
+    }
+    tell(as_json, document, *lines)
 
 
 @app.command(epilog=examples("consilium member endorse 3f9a0c11 --home ~/consilium"))
@@ -90,13 +115,19 @@ def endorse(
     change: ChangeArgument,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Stand behind a proposed change, for your organisation."""
     from consilium.actions.speaking import endorse_change
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
-    say_line(endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change))
+    done = endorse_change(load_settings(home=home, passphrase_file=passphrase_file), change)
+    tell(
+        as_json,
+        asdict(done),
+        f"endorsed {done.change[:8]}" + ("; it is in force" if done.in_force else ""),
+    )
 
 
 @app.command(epilog=examples("consilium member uninvite 5d0c92aa --home ~/consilium"))
@@ -106,6 +137,7 @@ def uninvite(
     ],
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose to withdraw an invitation: its free seats let nobody in any more.
 
@@ -114,19 +146,23 @@ def uninvite(
     from consilium.actions.speaking import open_member, propose
     from consilium.naming import the_invitation
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.entries.operations.federation import WithdrawChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         found = the_invitation(member.replica.state, invitation)
-        for line in propose(member, WithdrawChange(invitation=found)):
-            say_line(line)
+        proposed = propose(member, WithdrawChange(invitation=found))
+        tell(as_json, asdict(proposed), *proposed.proposed())
 
 
 @app.command(epilog=examples("consilium member rotate --home ~/consilium"))
-def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) -> None:
+def rotate(
+    home: HomeOption = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Change your keys, with the old ones in hand. Stop the service that uses this home first.
 
     New keys are made here; the old ones sign for them, and end. What was sealed to the old keys is
@@ -134,11 +170,13 @@ def rotate(home: HomeOption = None, passphrase_file: PassphraseOption = None) ->
     """
     from consilium.actions.member.renewing import rotate as change_keys
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     done = change_keys(load_settings(home=home, passphrase_file=passphrase_file))
-    say_line(
-        f"{done.handle} goes on with key {done.key}; the old keys ended at entry {done.retired_at}"
+    tell(
+        as_json,
+        {"handle": done.handle, "key": done.key, "retired_at": done.retired_at},
+        f"{done.handle} goes on with key {done.key}; the old keys ended at entry {done.retired_at}",
     )
 
 
@@ -163,6 +201,7 @@ def new_keys(
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make new keys when the old ones cannot speak (lost, revoked, copied), and a request for them.
 
@@ -171,11 +210,16 @@ def new_keys(
     """
     from consilium.actions.member.renewing import request_keys
     from consilium.settings import load_settings
-    from consilium.terminal import note, say_line
+    from consilium.terminal import note, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     made = request_keys(settings, out, invitation=invitation, handle=handle, lost=lost)
-    say_line(f"request for {made.request.handle}: {out}; fingerprint {made.request.fingerprint}")
+    asked = made.request
+    tell(
+        as_json,
+        {"handle": asked.handle, "request": str(out), "fingerprint": asked.fingerprint},
+        f"request for {asked.handle}: {out}; fingerprint {asked.fingerprint}",
+    )
     for line in made.lost:
         note(line)
 
@@ -186,6 +230,7 @@ def rekey(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose new keys for a member, after comparing the fingerprint with its owner.
 
@@ -193,18 +238,20 @@ def rekey(
     """
     from consilium.actions.speaking import open_member, propose
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, note, say_line, tell
     from ledger.entries.rekey_request import load_request
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         asked = load_request(request, member.config.federation)
-        say_line(f"new keys for {asked.handle}, fingerprint {asked.fingerprint}")
+        (note if as_json else say_line)(
+            f"new keys for {asked.handle}, fingerprint {asked.fingerprint}"
+        )
         if not yes:
             ask(f"Did {asked.handle} tell you this fingerprint?")
-        for line in propose(member, asked.change):
-            say_line(line)
+        proposed = propose(member, asked.change)
+        tell(as_json, asdict(proposed), *proposed.proposed())
 
 
 @app.command(epilog=examples("consilium member revoke basel-node --compromised-since 2027-03-01"))
@@ -218,12 +265,13 @@ def revoke(
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End a member's keys at once: your own, or as steward those of your organisation."""
     from consilium.actions.speaking import open_member, say
     from consilium.commands.dates import parse_time_ms
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.entries.operations.members import KeyRevoked
 
     since = None if compromised_since is None else parse_time_ms(compromised_since)
@@ -231,7 +279,8 @@ def revoke(
     with open_member(settings.home, settings.passphrase_file) as member:
         operation = KeyRevoked(type="key.revoked", member=handle, compromised_since_ms=since)
         found = say(member, operation)
-        say_line(f"the keys of {handle} ended at entry {found.index}")
+        document = {"member": handle, "compromised_since_ms": since, "entry": found.index}
+        tell(as_json, document, f"the keys of {handle} ended at entry {found.index}")
 
 
 @app.command(
@@ -245,6 +294,7 @@ def erase_card(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Have a member's card (name, contact) forgotten: every copy deletes it, proofs stay valid.
 
@@ -252,13 +302,17 @@ def erase_card(
     """
     from consilium.actions.member.erasing import erase_member_card
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:
         ask(f"Erase the card of {handle or 'this member'} everywhere, for good?")
-    for erased in erase_member_card(settings, handle):
-        say_line(f"card {erased.card[:12]} is erased by entry {erased.index}")
+    erased = list(erase_member_card(settings, handle))
+    tell(
+        as_json,
+        [{"card": one.card, "entry": one.index} for one in erased],
+        *(f"card {one.card[:12]} is erased by entry {one.index}" for one in erased),
+    )
 
 
 @app.command("list", epilog=examples("consilium member list --at demo-out --json"))

@@ -58,13 +58,15 @@ def download(
     ] = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch a released model (safetensors). The ledger will say that you took it."""
     from consilium.actions.experiment.watching import show_progress
     from consilium.actions.speaking import open_member
     from consilium.client import Client
+    from consilium.naming import the_experiment
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_member(settings.home, settings.passphrase_file) as member:
@@ -72,7 +74,9 @@ def download(
         client.follow()
         if wait:
             show_progress(name, client.watch(name))
-        say_line(f"model written to {client.download(name, out)}")
+        written = client.download(name, out)
+        document = {"experiment": the_experiment(client.state, name).id, "model": str(written)}
+        tell(as_json, document, f"model written to {written}")
 
 
 @app.command(epilog=examples("consilium model metrics heart-disease --at demo-out --json"))

@@ -52,8 +52,10 @@ def test_a_card_is_erased_everywhere_and_a_change_is_taken_back(
     assert again.code == 2
     assert "or it was erased" in again.err
 
-    proposed = run("federation", "policy", "--set", "endorsements=3", "--home", basel, *secret)
-    change = proposed.out.split("change ")[1].split()[0]
+    asking = ("federation", "policy", "--set", "endorsements=3", "--json", "--home", basel)
+    proposed = json.loads(run(*asking, *secret).out)
+    change = proposed["change"]
+    assert (proposed["in_force"], proposed["missing"]) == (False, 1)
     foreign = run("federation", "take-back", change[:8], "--home", bern, *secret)
     assert foreign.code == 4
     back = run("federation", "take-back", change[:8], "--home", basel, *secret)

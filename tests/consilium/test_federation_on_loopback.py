@@ -162,8 +162,16 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
     said = run("experiment", "refuse", "first", "--reason", "boredom", "--home", basel, *secret)
     assert said.code == 2
     assert "purpose, privacy_cost" in said.err
-    said = run("experiment", "refuse", "first", "--reason", "purpose", "--home", basel, *secret)
+    refusing = ("experiment", "refuse", "first", "--reason", "purpose", "--json", "--home", basel)
+    said = run(*refusing, *secret)
     assert said.code == 0, said.err
+    document = json.loads(said.out)
+    assert document | {"entry": 0} == {
+        "experiment": proposed,
+        "dataset": "basel-heart",
+        "reason": "purpose",
+        "entry": 0,
+    }
     # Nobody else was asked, so the coordinator ends it and says why.
     watched = run("experiment", "watch", "first", "--home", ada, *secret)
     assert watched.code == 1
@@ -175,8 +183,12 @@ def test_a_steward_sees_the_cost_before_saying_yes_and_may_say_no(
     assert listed["refused"] == {"basel-heart": "purpose"}
     spec.write_text(SPEC.replace("name: first", "name: second"))
     assert run("experiment", "propose", spec, "--home", ada, *secret).code == 0
-    said = run("experiment", "stop", "second", "--yes", "--home", ada, *secret)
+    shown = run("experiment", "approve", "second", "--yes", "--json", "--home", basel, *secret)
+    assert json.loads(shown.out)["epsilon_max"] > 7
+    assert "costs basel-heart epsilon" in shown.err
+    said = run("experiment", "stop", "second", "--yes", "--json", "--home", ada, *secret)
     assert said.code == 0, said.err
+    assert len(json.loads(said.out)["experiment"]) == 64
     taken = run("model", "download", "first", "--home", ada, "--out", tmp_path / "m", *secret)
     assert taken.code == 1
     assert not (tmp_path / "m").exists()

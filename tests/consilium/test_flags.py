@@ -50,8 +50,21 @@ def test_shared_flags_end_a_command_s_help_in_one_order() -> None:
     for words, command in leaves(root()):
         names = [option.opts[0] for option in options(command) if option.opts[0] != "--help"]
         if not words.startswith("audit") or words == "audit attack":
+            # `audit` reads copies, where --at comes with --trust.
             shared = [name for name in TAIL if name in names]
             assert names[len(names) - len(shared) :] == shared, words
+
+
+UNTIL_STOPPED = {"coordinator run", "node run", "ledger witness", "audit console"}
+
+
+def test_every_command_that_ends_by_itself_has_a_document_for_programs() -> None:
+    without = {
+        words
+        for words, command in leaves(root())
+        if "--json" not in [option.opts[0] for option in options(command)]
+    }
+    assert without == UNTIL_STOPPED
 
 
 def test_every_command_shows_an_example_of_itself() -> None:

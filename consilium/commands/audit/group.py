@@ -92,11 +92,12 @@ def report_data_use(
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
+    as_json: JsonOption = False,
 ) -> None:
     """Who used a dataset, what for, on whose approval, at what cost to its patients' privacy."""
     from consilium.actions.audit.reporting import data_use
 
-    _report(path, at, trust, lambda found: data_use(found, dataset, by), out)
+    _report(path, at, trust, lambda found: data_use(found, dataset, by), out, as_json)
 
 
 @report.command(
@@ -110,11 +111,12 @@ def report_contribution(
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
+    as_json: JsonOption = False,
 ) -> None:
     """What each hospital added to a model, from updates that were released anyway."""
     from consilium.actions.audit.reporting import contribution
 
-    _report(path, at, trust, lambda found: contribution(found, experiment, by), out)
+    _report(path, at, trust, lambda found: contribution(found, experiment, by), out, as_json)
 
 
 @report.command(
@@ -128,11 +130,12 @@ def report_certificate(
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
+    as_json: JsonOption = False,
 ) -> None:
     """What a released model may tell about one patient at most, under NIST SP 800-226's headings."""
     from consilium.actions.audit.reporting import privacy_certificate
 
-    _report(path, at, trust, lambda found: privacy_certificate(found, experiment, by), out)
+    _report(path, at, trust, lambda found: privacy_certificate(found, experiment, by), out, as_json)
 
 
 @report.command(
@@ -144,14 +147,19 @@ def report_budget(
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
+    as_json: JsonOption = False,
 ) -> None:
     """What every hospital's patients were promised, what is spent of it, and on what; .json or .csv."""
     from consilium.actions.audit.reporting import verified, write_budget
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     with verified(_place(path, at), trust) as found:
         write_budget(found, out, by)
-        say_line(f"{out}: {found.report.completeness()}")
+        tell(
+            as_json,
+            {"out": str(out), "ledger": found.report.completeness()},
+            f"{out}: {found.report.completeness()}",
+        )
 
 
 @report.command("all", epilog=examples("consilium audit report all demo-out --out reports"))
@@ -161,13 +169,15 @@ def report_all(
     at: AtOption = None,
     trust: TrustOption = None,
     by: ByOption = "consilium",
+    as_json: JsonOption = False,
 ) -> None:
     """Every report on everything in the ledger, as pages and as JSON."""
     from consilium.actions.audit.reporting import verified, write_all
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     with verified(_place(path, at), trust) as found:
-        say_line(write_all(found, out, by)["html"])
+        written = write_all(found, out, by)
+        tell(as_json, written | {"ledger": found.report.completeness()}, written["html"])
 
 
 @app.command(
@@ -185,6 +195,7 @@ def events(
     ] = None,
     at: AtOption = None,
     trust: TrustOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Every privacy event of a copy, for an auditor who installs nothing of ours.
 
@@ -192,11 +203,15 @@ def events(
     the sums, the gates and every epsilon, and exits with 1 where one differs.
     """
     from consilium.actions.audit.reporting import verified, write_events
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     with verified(_place(path, at), trust) as found:
         write_events(found, out, auditor)
-        say_line(f"{out}: {found.report.completeness()}")
+        tell(
+            as_json,
+            {"out": str(out), "ledger": found.report.completeness()},
+            f"{out}: {found.report.completeness()}",
+        )
 
 
 @app.command(
@@ -214,14 +229,15 @@ def membership(
     """
     from consilium.actions.audit.reporting import verified
     from consilium.actions.dataset.membership import judge_file
-    from consilium.terminal import say_line, show_json
+    from consilium.terminal import say_line, show_json, tell
     from ledger.errors import NotConsistent
 
     with verified(_place(None, at), trust) as found:
         try:
             judged = judge_file(found, proof)
         except NotConsistent as error:
-            say_line(f"REFUTED: {proof}: {error}")
+            refuted = f"REFUTED: {proof}: {error}"
+            tell(as_json, {"proof": str(proof), "refuted": str(error)}, refuted)
             raise typer.Exit(1) from None
     if as_json:
         show_json(judged)
@@ -262,14 +278,19 @@ def _report(
     trust: str | None,
     make: Callable[[Verification], Report],
     out: Path,
+    as_json: bool,
 ) -> None:
     """Verify a copy, make a report of it, write it, and say how complete the copy is."""
     from consilium.actions.audit.reporting import verified, write_report
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     with verified(_place(path, at), trust) as found:
         write_report(make(found), out)
-        say_line(f"{out}: {found.report.completeness()}")
+        tell(
+            as_json,
+            {"out": str(out), "ledger": found.report.completeness()},
+            f"{out}: {found.report.completeness()}",
+        )
 
 
 def _place(path: str | None, at: str | None) -> str:

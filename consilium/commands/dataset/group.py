@@ -290,6 +290,7 @@ def erase_card(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Have a dataset's cards forgotten, of all its versions; the dataset stays in use.
 
@@ -297,13 +298,17 @@ def erase_card(
     """
     from consilium.actions.member.erasing import erase_dataset_card
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:
         ask(f"Erase the cards of {name} everywhere, for good?")
-    for erased in erase_dataset_card(settings, name):
-        say_line(f"card {erased.card[:12]} is erased by entry {erased.index}")
+    erased = list(erase_dataset_card(settings, name))
+    tell(
+        as_json,
+        [{"card": one.card, "entry": one.index} for one in erased],
+        *(f"card {one.card[:12]} is erased by entry {one.index}" for one in erased),
+    )
 
 
 @app.command(epilog=examples("consilium dataset withdraw basel-heart --reason consent"))
@@ -313,12 +318,13 @@ def withdraw(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End every further use of a dataset, at once and for ever."""
     from consilium.actions.speaking import closed_word, open_member, say
     from consilium.naming import the_dataset
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, tell
     from ledger.entries.operations.datasets import DatasetWithdrawn, WithdrawalReason
 
     said = closed_word(reason, WithdrawalReason, "--reason")
@@ -329,7 +335,9 @@ def withdraw(
         if not yes:
             ask(f"Withdraw {name}? This cannot be taken back.")
         operation = DatasetWithdrawn(type="dataset.withdrawn", dataset=name, reason=said)
-        say_line(f"{name} is withdrawn from entry {say(member, operation).index} on")
+        index = say(member, operation).index
+        document = {"dataset": name, "reason": said, "entry": index}
+        tell(as_json, document, f"{name} is withdrawn from entry {index} on")
 
 
 app.command("describe", epilog=dataset_statistics.EPILOG)(dataset_statistics.describe)

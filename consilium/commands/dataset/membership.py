@@ -71,6 +71,7 @@ def forget_secret(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Erase the secret of a version's commitment: no proof about its rows can be made again.
 
@@ -79,12 +80,14 @@ def forget_secret(
     """
     from consilium.actions.dataset import membership
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import ask, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if not yes:
-        typer.confirm(
-            f"Nobody will be able to prove again who was in {name}. Go on?", abort=True, err=True
-        )
+        ask(f"Nobody will be able to prove again who was in {name}. Go on?")
     erased = membership.forget_secret(settings, name, registration)
-    say_line(f"{name}: the secret of version {erased[:16]} is erased; older backups still hold it")
+    tell(
+        as_json,
+        {"dataset": name, "version": erased},
+        f"{name}: the secret of version {erased[:16]} is erased; older backups still hold it",
+    )

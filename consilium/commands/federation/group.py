@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -122,7 +123,7 @@ def policy(
     from consilium.actions.reading import open_view
     from consilium.actions.speaking import changed_policy, open_member, propose
     from consilium.settings import load_settings
-    from consilium.terminal import say_line, show_fields, show_json
+    from consilium.terminal import show_fields, show_json, tell
     from ledger.entries.operations.federation import PolicyChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -137,8 +138,8 @@ def policy(
     with open_member(settings.home, settings.passphrase_file, ("steward",)) as member:
         member.follow()
         wanted = changed_policy(member.replica.state.policy, change)
-        for line in propose(member, PolicyChange(policy=wanted)):
-            say_line(line)
+        proposed = propose(member, PolicyChange(policy=wanted))
+        tell(as_json, asdict(proposed), *proposed.proposed())
 
 
 @app.command(epilog=examples("consilium federation changes --json"))
@@ -175,6 +176,7 @@ def take_back(
     change: ChangeArgument,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Take back a change that your organisation proposed and that is not in force.
 
@@ -183,7 +185,7 @@ def take_back(
     from consilium.actions.speaking import open_member, say
     from consilium.naming import the_change
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.entries.operations.federation import ChangeWithdrawn
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -191,7 +193,8 @@ def take_back(
         member.follow()
         found = the_change(member.replica.state, change)
         said = say(member, ChangeWithdrawn(type="change.withdrawn", change=found))
-        say_line(f"change {found[:8]} is taken back by entry {said.index}")
+        document = {"change": found, "entry": said.index}
+        tell(as_json, document, f"change {found[:8]} is taken back by entry {said.index}")
 
 
 @app.command(epilog=examples("consilium federation expel davos --home ~/consilium"))
@@ -200,6 +203,7 @@ def expel(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Propose to put an organisation out: its keys end for good, its datasets are withdrawn.
 
@@ -209,7 +213,7 @@ def expel(
     from consilium.actions.speaking import open_member, propose
     from consilium.naming import the_organisation
     from consilium.settings import load_settings
-    from consilium.terminal import ask, say_line
+    from consilium.terminal import ask, tell
     from ledger.entries.operations.federation import ExpelChange
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -218,8 +222,8 @@ def expel(
         found = the_organisation(member.replica.state, organisation)
         if not yes:
             ask(f"Propose to expel {found}, for good?")
-        for line in propose(member, ExpelChange(organisation=found)):
-            say_line(line)
+        proposed = propose(member, ExpelChange(organisation=found))
+        tell(as_json, asdict(proposed), *proposed.proposed())
 
 
 @app.command(
@@ -236,6 +240,7 @@ def leave(
     yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Leave with your organisation: its datasets are withdrawn and all its keys end, yours last.
 
@@ -246,7 +251,7 @@ def leave(
     from consilium.actions.federation.leaving import leave as say_farewell
     from consilium.actions.speaking import closed_word, open_member
     from consilium.settings import load_settings
-    from consilium.terminal import ask, note, say_line
+    from consilium.terminal import ask, note, say_line, tell
     from ledger.entries.operations.datasets import WithdrawalReason
 
     said = closed_word(reason, WithdrawalReason, "--reason")
@@ -257,12 +262,19 @@ def leave(
         farewell = plan_farewell(state, member.config.handle, erase_cards=erase_cards)
         for warning in farewell.warnings:
             note(warning)
-        say_line(f"datasets that are withdrawn: {', '.join(farewell.datasets) or 'none'}")
-        say_line(f"members whose keys end: {', '.join(farewell.members)}")
+        ahead = note if as_json else say_line
+        ahead(f"datasets that are withdrawn: {', '.join(farewell.datasets) or 'none'}")
+        ahead(f"members whose keys end: {', '.join(farewell.members)}")
         if not yes:
             ask(f"Leave with {farewell.organisation}, for good?")
-        for line in say_farewell(member, farewell, said):
-            say_line(line)
+        done = list(say_farewell(member, farewell, said))
+        document = {
+            "organisation": farewell.organisation,
+            "datasets": list(farewell.datasets),
+            "members": list(farewell.members),
+            "done": done,
+        }
+        tell(as_json, document, *done)
 
 
 @app.command(epilog=examples("consilium federation show --at demo-out --json"))

@@ -91,13 +91,14 @@ def export(
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the log, its checkpoints and the blobs that are here into one file, for an auditor."""
     from consilium.actions.homes import MOST_BLOBS, find_home
     from consilium.actions.ledger.exporting import export_copy
     from consilium.actions.reading import open_view
     from consilium.settings import load_settings
-    from consilium.terminal import note, say_line
+    from consilium.terminal import note, tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if at is None:
@@ -107,7 +108,12 @@ def export(
     else:
         source = Path(at)
     exported = export_copy(source, out)
-    say_line(f"{exported.entries} entries and {exported.blobs} blobs written to {out}")
+    document = {"out": str(out), "entries": exported.entries, "blobs": exported.blobs}
+    tell(
+        as_json,
+        document | {"absent_blobs": exported.absent},
+        f"{exported.entries} entries and {exported.blobs} blobs written to {out}",
+    )
     if exported.absent:
         note(f"{exported.absent} blobs are not in this copy; checks that need them cannot be made")
 
@@ -148,6 +154,7 @@ def review(
     ] = None,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Sign that you examined the log, as a steward or auditor; reports and the console list it.
 
@@ -157,7 +164,7 @@ def review(
     from consilium.actions.speaking import closed_word, open_member, say
     from consilium.errors import InputError
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.entries.operations.audits import LedgerReviewed, ReviewFinding
 
     said = closed_word(finding, ReviewFinding, "--finding")
@@ -173,7 +180,11 @@ def review(
             member,
             LedgerReviewed(type="ledger.reviewed", size=examined, root=root, finding=said),
         )
-        say_line(f"reviewed the log up to {examined} entries: {said} (entry {found.index})")
+        tell(
+            as_json,
+            {"size": examined, "root": root, "finding": said, "entry": found.index},
+            f"reviewed the log up to {examined} entries: {said} (entry {found.index})",
+        )
 
 
 @app.command(epilog=examples("consilium ledger verify --home ~/consilium"))

@@ -35,6 +35,7 @@ def proof(
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the offline proof (C2SP tlog-proof) that an entry is in the log.
 
@@ -44,7 +45,7 @@ def proof(
     from consilium.actions.files import read_file, write_file
     from consilium.actions.ledger.offline import LIMITS, open_here
     from consilium.settings import load_settings
-    from consilium.terminal import note, say_line
+    from consilium.terminal import note, tell
     from ledger.formats.note import parse_note
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
@@ -56,7 +57,11 @@ def proof(
     write_file(out, made.encode())
     opened = parse_note(signed)
     size = opened.text.split(b"\n")[1].decode()
-    say_line(f"{out}: entry {index} in the log of {size} entries, {len(made.path)} hashes")
+    tell(
+        as_json,
+        {"out": str(out), "index": index, "size": int(size), "signatures": len(opened.signatures)},
+        f"{out}: entry {index} in the log of {size} entries, {len(made.path)} hashes",
+    )
     if len(opened.signatures) == 1:
         note("nobody but the log has signed this checkpoint: no hospital stands behind it yet")
 
@@ -68,19 +73,22 @@ def leaf(
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the exact bytes of an entry's leaf: what the log's tree commits to."""
     from consilium.actions.files import write_file
     from consilium.actions.ledger.offline import open_here
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
     from ledger.formats.merkle import leaf_hash
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_here(settings, at) as source:
         data = source.leaf(index)
     write_file(out, data)
-    say_line(f"{out}: {len(data)} bytes, leaf hash {leaf_hash(data).hex()}")
+    digest = leaf_hash(data).hex()
+    document = {"out": str(out), "bytes": len(data), "leaf_hash": digest}
+    tell(as_json, document, f"{out}: {len(data)} bytes, leaf hash {digest}")
 
 
 @app.command(
@@ -100,6 +108,7 @@ def policy(
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a policy file (C2SP tlog-policy): the log's key, every witness key, the quorum.
 
@@ -109,16 +118,17 @@ def policy(
     from consilium.actions.files import write_file
     from consilium.actions.ledger.offline import open_here, policy_text, witness_keys
     from consilium.settings import load_settings
-    from consilium.terminal import say_line
+    from consilium.terminal import tell
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     with open_here(settings, at) as source:
         text = policy_text(source, settings, witness_keys(witness))
+    words = text.decode("utf-8")
     if out is None:
-        say_line(text.decode("utf-8").rstrip("\n"))
+        tell(as_json, {"policy": words}, words.rstrip("\n"))
     else:
         write_file(out, text)
-        say_line(f"{out}: written")
+        tell(as_json, {"out": str(out), "policy": words}, f"{out}: written")
 
 
 @app.command(
