@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.privacy_chart import chart
 from privacy.calibrate import compose_epsilon, plan_noise
 from privacy.crosscheck import opacus_epsilons, pld_epsilon, rdp_epsilon_dp_accounting
 from privacy.curves import mu2_max
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compute, print a table and one line of JSON, and write the page where asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page as Markdown")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the page as Markdown, and its chart"
+    )
     options = parser.parse_args(arguments)
     rows = []
     for case in cases():
@@ -72,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = page(rows, fits)
     if options.write is not None:
         options.write.write_text(text, encoding="utf-8")
+        options.write.with_suffix(".svg").write_text(chart(text), encoding="utf-8")
     if not options.json:
         print(text)
     result = {
@@ -222,6 +226,8 @@ def page(rows: Sequence[tuple[Case, dict[str, Figure]]], fits: Sequence[dict[str
         "lane R the one order that the promise fixes. They stay valid when later requests depend on earlier",
         "answers; the other columns are about a list of events that was fixed beforehand, and judge nothing",
         "(PLD also audits: it must never exceed the promise).",
+        "",
+        "![Epsilon of the ten cases below, by the filter, by PLD and by RDP](privacy-numbers.svg)",
         "",
         "| case | delta | lane G | lane R | filter | shown | PLD | RDP | Opacus RDP | Opacus PRV |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",

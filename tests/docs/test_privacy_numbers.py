@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.privacy_chart import chart
 from benchmarks.privacy_numbers import Case, cases, least_promise, lifetime
 from privacy.calibrate import compose_epsilon
 from tests.docs.pages import DOCS
@@ -33,3 +34,7 @@ def test_the_filter_admits_what_the_page_says_and_thrice_what_adding_would() -> 
     assert five["experiments"] >= 16
     assert ten["experiments"] >= 52
     assert five["experiments"] > 3 * five["by_adding"]
+
+
+def test_the_picture_shows_the_page_s_own_figures() -> None:
+    assert (DOCS / "privacy-numbers.svg").read_text(encoding="utf-8") == chart(PAGE)
