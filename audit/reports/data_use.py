@@ -39,6 +39,7 @@ from audit.verification.documents import UNREADABLE
 from audit.verification.records import DatasetRecord, ExperimentRecord
 from audit.verification.verify import LIMITS, Verification
 from ledger.entries.cards import Contact, DatasetCard
+from ledger.experiment.round_words import round_phrase
 from ledger.experiment.spec import ExperimentSpec
 from ledger.rules.verdict import EXPLANATIONS
 from privacy.errors import CrossCheckFailed
@@ -280,6 +281,7 @@ def _against(
     name = record.name
     for experiment in experiments:
         label = experiment.terms.name
+        training = experiment.plan.rounds
         for decision in experiment.decisions:
             if decision.dataset == name and not decision.approved:
                 yield Against(
@@ -306,7 +308,7 @@ def _against(
                     entry=update.said.index,
                     at_ms=update.said.at_ms,
                     who="the ledger's rules",
-                    what=f"an update for {label}, round {update.round}, is void",
+                    what=f"an update for {label}, {round_phrase(update.round, training)}, is void",
                     why=EXPLANATIONS.get(update.void, update.void),
                     then="it is in no sum; the noise it used stays charged",
                 )
@@ -317,7 +319,7 @@ def _against(
                     entry=said.index,
                     at_ms=said.at_ms,
                     who=f"{said.author} (coordinator)",
-                    what=f"left an update for {label}, round {record_.terms.round}, out",
+                    what=f"left an update for {label}, {round_phrase(record_.terms.round, training)}, out",
                     why=in_words(reason),
                     then="it is in no sum; the noise it used stays charged",
                 )

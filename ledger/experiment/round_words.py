@@ -23,6 +23,12 @@ def round_name(number: int, training_rounds: int) -> str:
     return str(number) if after <= 0 else _MEASURING[min(after, len(_MEASURING)) - 1]
 
 
+def round_phrase(number: int, training_rounds: int) -> str:
+    """A plan's n-th round within a sentence: ``round 3``, ``the evaluation``."""
+    name = round_name(number, training_rounds)
+    return f"round {name}" if number <= training_rounds else f"the {name}"
+
+
 def round_words(number: int, training_rounds: int) -> str:
     """How far a plan is at its n-th round: ``3/20``, then ``20/20, evaluation``."""
     if number <= training_rounds:

@@ -14,13 +14,14 @@ from audit.reports.sentences.told import (
     experiment_fact,
 )
 from audit.verification.history import History
+from ledger.experiment.round_words import round_phrase
 
 
 def _opened(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     kinds = {"train": "trains", "evaluate": "measures the model", "baseline": "measures baselines"}
     return Told(
-        f"{who} opened round {op.round} of {name}, which {kinds[op.kind]} with "
+        f"{who} opened {_round(history, op)} of {name}, which {kinds[op.kind]} with "
         f"{len(op.cohort)} datasets" + (f" (attempt {op.attempt})." if op.attempt > 1 else "."),
         (fact, Fact("Cohort", ", ".join(op.cohort)), blob_fact("From model", op.model)),
     )
@@ -30,13 +31,13 @@ def _update(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     if op.masked is not None:
         return Told(
-            f"{who} sent its masked update for round {op.round} of {name}: a noisy vector over the "
+            f"{who} sent its masked update for {_round(history, op)} of {name}: a noisy vector over the "
             f"{op.dataset} patients that opens only in the sum with the others', "
             f"{op.update.bytes:,} bytes.",
             (fact, dataset_fact(op.dataset), blob_fact("Masked update", op.update)),
         )
     return Told(
-        f"{who} sent its update for round {op.round} of {name}: one noisy vector over the "
+        f"{who} sent its update for {_round(history, op)} of {name}: one noisy vector over the "
         f"{op.dataset} patients, {op.update.bytes:,} bytes. It costs each of them at most what was "
         "reserved.",
         (fact, dataset_fact(op.dataset), blob_fact("Update", op.update)),
@@ -50,7 +51,7 @@ def _update_refused(who: str, op: Any, history: History) -> Told:
 def _aggregated(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     return Told(
-        f"Round {op.round} of {name} ended in the exact sum of {len(op.updates)} updates.",
+        f"{_round(history, op, first=True)} of {name} ended in the exact sum of {len(op.updates)} updates.",
         (fact, blob_fact("Sum", op.aggregate), blob_fact("Model after it", op.model)),
     )
 
@@ -58,13 +59,13 @@ def _aggregated(who: str, op: Any, history: History) -> Told:
 def _closed(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     why = "too few answered" if op.reason == "quorum_missed" else in_words(op.reason)
-    return Told(f"Round {op.round} of {name} ended without a sum: {why}.", (fact,))
+    return Told(f"{_round(history, op, first=True)} of {name} ended without a sum: {why}.", (fact,))
 
 
 def _advertised(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     return Told(
-        f"{who} offered fresh keys to mask its vector in round {op.round} of {name}.",
+        f"{who} offered fresh keys to mask its vector in {_round(history, op)} of {name}.",
         (fact, dataset_fact(op.dataset), Fact("Context", f"{op.context[:16]}…", code=True)),
     )
 
@@ -72,7 +73,7 @@ def _advertised(who: str, op: Any, history: History) -> Told:
 def _shared(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     return Told(
-        f"{who} divided the secrets of its masks in round {op.round} of {name} among the others, "
+        f"{who} divided the secrets of its masks in {_round(history, op)} of {name} among the others, "
         "sealed for each.",
         (fact, dataset_fact(op.dataset), blob_fact("Sealed shares", op.shares)),
     )
@@ -86,7 +87,7 @@ def _advanced(who: str, op: Any, history: History) -> Told:
         "unmask": "takes as the sum that of",
     }
     return Told(
-        f"Round {op.round} of {name} {what[op.phase]} {len(op.datasets)} datasets.",
+        f"{_round(history, op, first=True)} of {name} {what[op.phase]} {len(op.datasets)} datasets.",
         (fact, Fact("Datasets", ", ".join(op.datasets))),
     )
 
@@ -94,7 +95,7 @@ def _advanced(who: str, op: Any, history: History) -> Told:
 def _agreed(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     return Told(
-        f"{who} signed whose vectors are in the sum of round {op.round} of {name}.",
+        f"{who} signed whose vectors are in the sum of {_round(history, op)} of {name}.",
         (fact, dataset_fact(op.dataset), Fact("Survivors", f"{op.survivors[:16]}…", code=True)),
     )
 
@@ -103,7 +104,7 @@ def _revealed(who: str, op: Any, history: History) -> Told:
     name, fact = experiment_fact(history, op.experiment)
     gone = [share.secret for share in op.shares].count("key")
     return Told(
-        f"{who} revealed its shares that open the sum of round {op.round} of {name}, and no single "
+        f"{who} revealed its shares that open the sum of {_round(history, op)} of {name}, and no single "
         "vector.",
         (
             fact,
@@ -111,6 +112,14 @@ def _revealed(who: str, op: Any, history: History) -> Told:
             Fact("Shares", f"{len(op.shares) - gone} in the sum, {gone} dropped out"),
         ),
     )
+
+
+def _round(history: History, op: Any, *, first: bool = False) -> str:
+    """A round as the spec counts it: ``round 3``, or ``the evaluation`` after the last of training."""
+    experiment = history.experiments.get(op.experiment)
+    training = op.round if experiment is None else experiment.plan.rounds
+    words = round_phrase(op.round, training)
+    return words.capitalize() if first else words
 
 
 TELLERS: dict[str, Teller] = {

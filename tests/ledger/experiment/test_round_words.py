@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.experiment.round_words import round_name, round_words, served_words
+from ledger.experiment.round_words import round_name, round_phrase, round_words, served_words
 
 
 @pytest.mark.parametrize(
-    ("number", "name", "words"),
+    ("number", "name", "phrase", "words"),
     [
-        (1, "1", "1/10"),
-        (10, "10", "10/10"),
-        (11, "evaluation", "10/10, evaluation"),
-        (12, "baseline", "10/10, baseline"),
+        (1, "1", "round 1", "1/10"),
+        (10, "10", "round 10", "10/10"),
+        (11, "evaluation", "the evaluation", "10/10, evaluation"),
+        (12, "baseline", "the baseline", "10/10, baseline"),
     ],
 )
 def test_measuring_rounds_are_named_and_not_counted_as_training(
-    number: int, name: str, words: str
+    number: int, name: str, phrase: str, words: str
 ) -> None:
-    assert (round_name(number, 10), round_words(number, 10)) == (name, words)
+    assert round_name(number, 10) == name
+    assert round_phrase(number, 10) == phrase
+    assert round_words(number, 10) == words
 
 
 @pytest.mark.parametrize(
