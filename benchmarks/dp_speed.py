@@ -2,11 +2,14 @@
 
 ``python -m benchmarks.dp_speed --json`` trains each model on random rows of a fixed shape and prints,
 per model and batch, milliseconds a step: the lower quartile over rounds in which all contestants take
-turns, in processor time on one thread (so that who else uses the machine counts less), else by the clock:
+turns, in processor time on one thread (so that who else uses the machine counts less), else by the clock. Where
+a second core draws noise, on one thread too by the clock, less what the step's thread stood in line for a processor:
 
 * ``ours_ms``: the fast engine's clipped sum and the weights' update;
 * ``ours_secure_ms``: the same with the sum on the grid and exact noise from a secure generator, as a
-  node runs it (the default; the plan's clip norm lowered for rounding);
+  node runs it (the default; the plan's clip norm lowered for rounding). For a model of 65,536 parameters and more the
+  noise is drawn meanwhile on A SECOND CORE, which no other contestant on one thread uses;
+* ``ours_one_core_ms``: for such a model, the same in a process that may use one core alone, as the others do;
 * ``opacus_ms``: ``GradSampleModule`` and ``DPOptimizer`` with Opacus' default noise;
 * ``opacus_ghost_ms``: Opacus' ghost clipping, null where it cannot train the model;
 * ``plain_ms``: forward, backward and SGD of torch's own layers.
@@ -20,6 +23,8 @@ clear new pages. ``page_faults`` counts those pages a step, so that a reader see
 The process has a training process' environment (``node.training.process.environment``), and none of this shell's
 choices for OpenBLAS, which multiplies for us; torch, and so the other contestants, multiply by MKL.
 
+ResNet-18 is measured on two threads too, if the machine has two cores: then all multiply on both.
+
 The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
 ``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
 memory that a step adds (``ru_maxrss`` after less before). Not measured: GPUs, loading of data.
@@ -29,18 +34,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.dp_contestants import contestants, opacus, ours_module
+from benchmarks.dp_contestants import Step, contestants, opacus, ours_module
 from node.training.process.environment import process_environment
 
 BATCHES = {
@@ -50,7 +57,13 @@ BATCHES = {
     "gru": (64, 512),
     "resnet18-gn": (64,),
 }
-COLUMNS = ("ours_ms", "ours_secure_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms")
+LARGE = ("resnet18-gn",)
+"""Models of which a second core draws the noise: measured on one core and on two."""
+COLUMNS = (
+    "ours_ms", "ours_secure_ms", "ours_one_core_ms", "opacus_ms", "opacus_ghost_ms", "plain_ms",
+)  # fmt: skip
+NO_FAULTS = ("ours_ms", "ours_one_core_ms")
+"""Columns whose page faults the table leaves out."""
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 """glibc's settings under which freed memory is never given back, and so never cleared anew."""
 
@@ -58,6 +71,8 @@ KEEPING = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "80
 def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
     """Time a case for about so long, in rounds in which the contestants take turns."""
     steps = contestants(model, batch)
+    if model in LARGE:
+        steps["ours_one_core_ms"] = on_one_core(steps["ours_secure_ms"])
     repeats = {}
     for name, step in steps.items():
         step()
@@ -66,7 +81,9 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
         repeats[name] = max(1, min(1000, int(0.02 / (time.perf_counter() - began))))
     times: dict[str, list[float]] = {name: [] for name in steps}
     faults, counted = dict.fromkeys(steps, 0), dict.fromkeys(steps, 0)
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.perf_counter
+    if torch.get_num_threads() == 1:
+        clock = own_clock if model in LARGE else time.process_time
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(times["ours_ms"]) < 3:
         for name, step in steps.items():
@@ -81,6 +98,26 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
         case[name] = round(float(np.quantile(times[name], 0.25)), 4) if name in times else None
     case["page_faults"] = {column(name): round(faults[name] / counted[name], 1) for name in steps}
     return case
+
+
+def on_one_core(step: Step) -> Step:
+    """A step in which this process may use one core alone."""
+
+    def held() -> None:
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
+        try:
+            step()
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    return held
+
+
+def own_clock() -> float:
+    """Seconds by the clock, less those in which this thread stood in line for a processor."""
+    line = Path("/proc/thread-self/schedstat").read_text(encoding="ascii")
+    return time.perf_counter() - int(line.split()[1]) / 1e9
 
 
 def page_faults() -> int:
@@ -132,8 +169,12 @@ def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for key, over, under in (
         ("opacus_over_ours", "opacus_ms", "ours_secure_ms"),
         ("ours_over_plain", "ours_secure_ms", "plain_ms"),
+        ("ours_bare_over_plain", "ours_ms", "plain_ms"),
+        ("ours_one_core_over_plain", "ours_one_core_ms", "plain_ms"),
         ("noise_over_ours", "ours_secure_ms", "ours_ms"),
     ):
+        if runs[0][over] is None:
+            continue
         ratios = [run[over] / run[under] - (key == "noise_over_ours") for run in runs]
         case[key] = [round(min(ratios), 2), round(max(ratios), 2)]
     return case
@@ -142,18 +183,21 @@ def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def table(cases: list[dict[str, Any]]) -> None:
     """Print cases as rows of the README's table, times and ratios as least .. most of the repeats."""
     print(
-        "| model | batch | ours, no noise | ours | Opacus | Opacus, ghost | no privacy | ", end=""
-    )
+        "| model | batch | threads | ours, no noise | ours | ours, one core | Opacus | Opacus, ghost | "
+        "no privacy | ", end="",
+    )  # fmt: skip
     print("Opacus / ours | ours / no privacy | noise / ours, no noise | ", end="")
     print("page faults: ours, Opacus, ghost, no privacy |")
-    print("|---|" + "---:|" * 10)
+    print("|---|" + "---:|" * 12)
     for case in cases:
-        cells = [case["model"], str(case["batch"])]
+        cells = [case["model"], str(case["batch"]), str(case["threads"])]
         for name in COLUMNS:
             cells.append(span(case["least_and_most_ms"].get(column(name)), "#.3g"))
         for ratio in ("opacus_over_ours", "ours_over_plain", "noise_over_ours"):
             cells.append(span(case[ratio], ".2f"))
-        faults = [case["page_faults"].get(column(name)) for name in COLUMNS[1:]]
+        faults = [
+            case["page_faults"].get(column(name)) for name in COLUMNS if name not in NO_FAULTS
+        ]
         cells.append(", ".join("-" if count is None else f"{count:.0f}" for count in faults))
         print("| " + " | ".join(cells) + " |")
 
@@ -172,7 +216,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.dp_speed", description=__doc__)
     options.add_argument("--models", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     options.add_argument("--batches", nargs="*", type=int, help="only these")
-    options.add_argument("--threads", nargs="*", type=int, default=[1])
+    options.add_argument("--threads", nargs="*", type=int, help="default 1, for ResNet-18 1 and 2")
     options.add_argument("--seconds", type=float, default=3.0, help="for each case and repeat")
     options.add_argument("--repeats", type=int, default=1, help="processes for each model")
     options.add_argument(
@@ -183,7 +227,7 @@ def main() -> None:
     options.add_argument("--json", action="store_true", help="print the line of JSON alone")
     options.add_argument("--inside", choices=["speed", "ours", "opacus"], help=argparse.SUPPRESS)
     chosen = options.parse_args()
-    torch.set_num_threads(chosen.threads[0])
+    torch.set_num_threads(chosen.threads[0] if chosen.threads else 1)
     if chosen.inside == "speed":
         for model in chosen.models:
             for batch in BATCHES[model]:
@@ -195,9 +239,11 @@ def main() -> None:
         print(memory(chosen.inside))
         return
     cases = []
-    for threads in chosen.threads:
+    for threads in chosen.threads or range(1, 1 + min(2, len(os.sched_getaffinity(0)))):
         common = ["--threads", str(threads), "--seconds", str(chosen.seconds)]
         for model in chosen.models:
+            if not chosen.threads and threads > 1 and model not in LARGE:
+                continue
             command = ["--inside", "speed", *common, "--models", model]
             command += ["--batches", *map(str, chosen.batches)] if chosen.batches else []
             runs = [list(alone(threads, chosen.allocator, *command)) for _ in range(chosen.repeats)]

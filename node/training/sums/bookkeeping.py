@@ -35,7 +35,8 @@ from torch import nn
 
 from node.errors import JobRefused
 from node.training.layers.recurrent import unroll
-from node.training.layers.rules import Rule, rule_for, squares_of
+from node.training.layers.rule import Rule, squares_of
+from node.training.layers.rules import rule_for
 from node.training.layers.taps import Taps
 from node.training.sums.blocks import ADDED_ROWS, Blocks, ClippedSum, RowLoss, probe, weighted
 from node.training.sums.row_gradients import VmapSum
@@ -139,6 +140,7 @@ class BookKeeping(Blocks):
             for (rule, a, _), g in zip(taps.caught, gradients, strict=True)
             if a is not None
         ]
+        taps.caught.clear()  # what hears of a backward pass holds the taps: a ring, and all of the pass in it
         return layers + taps.seen
 
     def _add_block(

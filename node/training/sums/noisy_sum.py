@@ -14,8 +14,10 @@ as far as ``node.training.sums.bookkeeping`` promises it. Without noise the sum 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,11 @@ from privacy.noise import Randomness
 
 _AT_ONCE = 2**15
 """Coordinates; of 8 bytes, three times over, in a processor's cache."""
+
+_WHOLE: Final = 1.5 * 2.0**52
+"""Added to a number below a quarter of it: float64 has no fractions there, so it rounds as ``rint`` does, and what
+its bits exceed this one's by is the integer."""
+_WHOLE_BITS: Final = int(np.float64(_WHOLE).view(np.int64))
 
 IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
@@ -121,7 +128,7 @@ def _sum(
                 rows = slice(*np.searchsorted(patients, (rows.start, rows.stop)))
                 part = patients[rows] - units[0]
             total = engine.float_sum(inputs[rows], targets[rows], bound, part).numpy()
-        if not np.isfinite(total).all():
+        if not math.isfinite(total.sum()):
             raise FloatingPointError("a sum is not finite")
         return total
 
@@ -130,12 +137,15 @@ def _sum(
         room.copy_(torch.from_numpy(total))
         total = room.numpy()
     result = total.view(np.int64)  # written where what it is made of was read before
+    small = count * bound * GRID < _WHOLE / 4
     for low in range(0, len(total), _AT_ONCE):
-        part = total[low : low + _AT_ONCE]
+        part, whole = total[low : low + _AT_ONCE], result[low : low + _AT_ONCE]
         part *= GRID
-        whole = np.rint(part, out=part).astype(np.int64)
-        if draw is None:
-            result[low : low + _AT_ONCE] = whole
+        if small:
+            part += _WHOLE
+            whole -= _WHOLE_BITS
         else:
-            np.add(whole, draw(len(part)), out=result[low : low + _AT_ONCE])
+            whole[:] = np.rint(part, out=part).astype(np.int64)
+        if draw is not None:
+            whole += draw(len(part))
     return result
