@@ -73,8 +73,10 @@ class Steps:
         declared: noisy steps that intents declared, over all sites and rounds.
         drawn: times that noise was drawn for a step, as counted at the generator.
         broken: vectors of several steps that are not what their declared steps and draws make.
+        wrong: engines and small networks whose clipped sums are not what rows' gradients make.
     """
 
     declared: int = 0
     drawn: int = 0
     broken: int = 0
+    wrong: tuple[str, ...] = ()

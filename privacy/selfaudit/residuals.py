@@ -159,7 +159,9 @@ def _steps(steps: Steps) -> Finding:
     says = f"{steps.drawn} noisy steps were drawn, {steps.declared} declared"
     if steps.broken:
         says += f"; {steps.broken} vectors are not what their declared steps make"
-    right = steps.declared == steps.drawn and not steps.broken
+    if steps.wrong:
+        says += f"; clipped sums that are not what rows' gradients make: {', '.join(steps.wrong)}"
+    right = steps.declared == steps.drawn and not steps.broken and not steps.wrong
     return Finding("steps", 1.0 if right else 0.0, says)
 
 

@@ -6,7 +6,8 @@ the clipped sum as a few lines of numpy compute it from the definition, and the 
 of the planned noise, is tested by ``privacy.selfaudit.residuals``: deviation, shape, independence inside a
 vector, over rounds and over hospitals. Rounds of several local steps are computed again from the
 noise that was drawn and the steps that were *declared*: a step that was taken and not declared, or
-declared and not taken, or noise from elsewhere, shows in the first coordinate.
+declared and not taken, or noise from elsewhere, shows in the first coordinate. The layers that these rounds do not
+train have their sums tried without noise (``selftest_networks``).
 
 Promise: no patient's row is touched; an honest node fails with probability at most 1e-7 a run. Not
 promised: that the rows of a real table are clipped right (tests compare to the bit, and the proof
@@ -36,6 +37,7 @@ from node.data.encode import Examples, examples
 from node.data.holdings import RowsAsked
 from node.data.intake import Table
 from node.training.process.frames import Job
+from node.training.process.selftest_networks import wrong_sums
 from node.training.rounds.one_round import run_round
 from privacy.events import FULL_BATCH, GRID
 from privacy.noise import Randomness
@@ -59,12 +61,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def run_selftest(noise: Noise) -> Report:
-    """Run the test; about a second. torch must have been started (``train.start_torch``).
+    """Run the test; about two seconds. torch must have been started (``train.start_torch``).
 
     Args:
         noise: opens the generators that rounds would use.
     """
-    steps = Steps()
+    steps = Steps(wrong=wrong_sums())
     vectors = []
     for number, site in enumerate(SITES):
         rows = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from torch.nn import Conv1d
 
 from benchmarks.self_audit import FAULTS, honest, shared_seed, undeclared
 from ledger.entries.operations.audits import PrivacyAudited
@@ -16,12 +17,17 @@ from ledger.entries.operations.budgets import BudgetRefused
 from node.duties.audited import residuals_audited
 from node.errors import SelfTestFailed
 from node.service.local_api import _illness
+from node.training.networks.composed import ComposedNetwork
+from node.training.process import selftest, selftest_networks
 from node.training.process.frames import Failed, Job, Round, failure_of, read_frame
 from node.training.process.selftest import LOCAL_STEPS, ROUNDS_AN_ENGINE, SITES, run_selftest
 from node.training.process.trainer import NoopTrainer, Task
 from node.training.process.worker import OnIntent, Worker
 from node.training.process.worker_process import _Noise, _Serving
 from node.training.rounds.train import start_torch
+from node.training.sums.bookkeeping import BookKeeping
+from node.training.sums.composed import ComposedSum
+from node.training.sums.dense import DenseSum
 from privacy.noise import TestRng
 from privacy.selfaudit.checks import CHECKS, Finding, Report
 from tests.federation import node_of
@@ -29,6 +35,7 @@ from tests.node.service.played import said, start
 from tests.node.town import Town
 
 start_torch()
+FAST = ("fast embedding", "fast convolution", "fast recurrent")
 
 
 def numbered() -> Callable[[str], TestRng]:
@@ -117,3 +124,27 @@ def test_the_process_runs_no_round_where_its_self_test_fails() -> None:
     assert isinstance(error, SelfTestFailed)
     assert error.reason == "sigma: observed over planned is 0.5"
     assert "does not train" in str(error)
+
+
+@pytest.mark.parametrize("engine", [DenseSum, ComposedSum])
+def test_a_sum_that_is_not_what_rows_make_fails_the_test_and_is_named(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = engine.clipped_sum
+    monkeypatch.setattr(engine, "clipped_sum", lambda *of: true(*of) * 101 // 100)
+    wrong = selftest_networks.wrong_sums.__wrapped__()
+    named = {DenseSum: ("fast mlp",), ComposedSum: FAST}
+    assert wrong == named[engine]
+    monkeypatch.setattr(selftest, "wrong_sums", lambda: wrong)
+    failure = run_selftest(numbered()).failure
+    assert failure is not None
+    assert f"clipped sums that are not what rows' gradients make: {', '.join(wrong)}" in failure
+
+
+def test_each_way_of_a_layer_is_tried() -> None:
+    networks = dict(selftest_networks._networks())
+    assert set(networks) == {"mlp", "embedding", "convolution", "recurrent"}
+    module = ComposedNetwork(networks["convolution"])
+    engine = BookKeeping(module, lambda outputs, targets: outputs, 64)
+    kept = [engine._keeps(rule) for layer, rule in engine._rules.items() if type(layer) is Conv1d]
+    assert kept == [True, False]
