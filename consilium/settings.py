@@ -1,8 +1,8 @@
 """Settings of the command line: a flag, else the environment, else a file, else the default.
 
 The file is ``consilium.toml`` in the current directory, or the one that ``CONSILIUM_CONFIG`` names;
-environment variables are ``CONSILIUM_HOME``, ``CONSILIUM_PASSPHRASE_FILE`` and so on. Secrets are
-never settings: a passphrase is named by its file (``passphrase.py``).
+environment variables are ``CONSILIUM_HOME``, ``CONSILIUM_PASSPHRASE_FILE`` and so on; an empty one is
+none. Secrets are never settings: a passphrase is named by its file (``passphrase.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Settings(BaseSettings):
         key_strength: how dear each guess of a passphrase is made when keys are created.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CONSILIUM_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="CONSILIUM_", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     home: Path = DEFAULT_HOME
     passphrase_file: Path | None = None
@@ -51,7 +53,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags before the environment before the file."""
-        file = Path(os.environ.get("CONSILIUM_CONFIG", DEFAULT_FILE))
+        file = Path(os.environ.get("CONSILIUM_CONFIG") or DEFAULT_FILE)
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
 
 
@@ -61,7 +63,7 @@ def load_settings(**flags: object) -> Settings:
     Raises:
         InputError: the file or a variable is not valid; says which field.
     """
-    named = os.environ.get("CONSILIUM_CONFIG")
+    named = os.environ.get("CONSILIUM_CONFIG") or None
     if named is not None and not Path(named).exists():
         raise InputError(f"CONSILIUM_CONFIG names {named}, which is not there")
     given = {name: value for name, value in flags.items() if value is not None}

@@ -33,6 +33,15 @@ def test_a_flag_beats_the_environment_and_that_beats_the_file(
     assert load_settings(home=None).home == Path("from-environment")
 
 
+def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "consilium.toml").write_text('home = "from-file"\n')
+    for name in ("HOME", "PASSPHRASE_FILE", "KEY_STRENGTH", "CONFIG"):
+        monkeypatch.setenv(f"CONSILIUM_{name}", "")
+    found = load_settings()
+    assert (found.home, found.passphrase_file) == (Path("from-file"), None)
+    assert found.key_strength == "moderate"
+
+
 def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "consilium.toml").write_text('hoem = "x"\n')
     with pytest.raises(InputError, match="settings: hoem"):
