@@ -221,10 +221,14 @@ def test_the_clipped_sum_equals_opacus_for_every_layer_and_for_several_rows_a_pa
 
 
 @pytest.mark.parametrize("patients", [None, 60])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [*((name, 2**21) for name in NETWORKS), ("conv2d over few places", 0), ("residual", 0)],
+)
 def test_removing_a_patient_moves_the_sum_by_at_most_the_charged_sensitivity(
-    name: str, patients: int | None
+    name: str, kept: int, patients: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bookkeeping, "_KEPT_VALUES", kept)
     module, inputs, targets = case(name, 150)
     owner = np.arange(150) if patients is None else owners(150, patients)
     units = int(owner[-1]) + 1
