@@ -12,7 +12,7 @@ from consilium.errors import InputError
 from consilium.terminal import note
 
 
-def serve(at: str, trust: str | None, *, host: str, port: int) -> None:
+def serve(at: str, trust: str | None, *, host: str, port: int, names: tuple[str, ...] = ()) -> None:
     """Serve a copy's console until SIGINT or SIGTERM.
 
     Args:
@@ -20,6 +20,7 @@ def serve(at: str, trust: str | None, *, host: str, port: int) -> None:
         trust: genesis file or federation id, or None.
         host: address to listen on, and the name it answers to beside this machine's own.
         port: 0 takes a free one.
+        names: further names by which browsers reach it, such as a proxy's.
 
     Raises:
         InputError: the address cannot be taken.
@@ -32,7 +33,7 @@ def serve(at: str, trust: str | None, *, host: str, port: int) -> None:
         )
     except OSError as error:
         raise InputError(f"cannot listen on {host}:{port} ({error.strerror})") from None
-    app = create_app(at, trust=anchor, hosts=[*LOOPBACK, host])
+    app = create_app(at, trust=anchor, hosts=[*LOOPBACK, host, *names])
     shown = f"[{host}]" if ":" in host else host
     note(f"http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops it)")
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)

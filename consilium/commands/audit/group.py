@@ -255,6 +255,7 @@ def membership(
     epilog=examples(
         "consilium audit console demo-out",
         "consilium audit console ~/consilium/node --port 8462 --trust genesis.leaf",
+        "consilium audit console ~/consilium/node --host-name ledger.basel.example   # a proxy's name",
     )
 )
 def console(
@@ -264,12 +265,21 @@ def console(
     host: Annotated[
         str, typer.Option("--host", help="Another address opens it to a network, without a login.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8462,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-name",
+            help="A name by which browsers reach it, such as a proxy's; repeated. Others are refused.",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
+    ] = 8462,
 ) -> None:
     """Browse a copy: datasets and their uses, experiments, members, entries, reports. Read-only."""
     from consilium.actions.audit.console_server import serve
 
-    serve(_place(path, at), trust, host=host, port=port)
+    serve(_place(path, at), trust, host=host, names=tuple(host_name or ()), port=port)
 
 
 def _report(
