@@ -113,22 +113,30 @@ class Spelling:
 def _quick(kind: inspect.Type) -> Callable[[Any], bool]:
     """What says as fast as can be whether there is no fault below a node."""
     hexes: list[str] = []
+    hex_lists: list[Callable[[Any], Any]] = []
     places: dict[str, list[str]] = {}
+    names: list[tuple[Pattern, Callable[[Any], Any]]] = []
     others: list[tuple[Callable[[Any], Any], Walk]] = []
     for place, node in _places(kind, ""):
-        pattern, walk = _pattern(node), _walker(node)
+        pattern, of_items, walk = _pattern(node), _pattern_of_items(node), _walker(node)
         if pattern is not None and _HEX.fullmatch(pattern):
             hexes.append(place)
         elif pattern is not None:
             places.setdefault(pattern, []).append(place)
+        elif of_items is not None and _HEX.fullmatch(of_items):
+            hex_lists.append(attrgetter(place))
+        elif of_items is not None:
+            names.append((_PATTERNS[of_items], attrgetter(place)))
         elif walk is not None:
             others.append((attrgetter(place) if place else lambda value: value, walk))
     hex_texts = _getter(hexes)
-    names = [(_PATTERNS[each], _getter(at)) for each, at in places.items()]
+    names += [(_PATTERNS[each], _getter(at)) for each, at in places.items()]
     spelt = [(pattern.known, pattern.hold, get) for pattern, get in names]
 
     def holds(value: Any) -> bool:
         text = "".join(hex_texts(value))
+        for get in hex_lists:
+            text += "".join(get(value))
         try:
             if unhexlify(text).hex() != text:
                 return False
@@ -158,6 +166,11 @@ def _pattern(node: inspect.Type) -> str | None:
             _PATTERNS[pattern] = Pattern(pattern)
         return pattern
     return None
+
+
+def _pattern_of_items(node: inspect.Type) -> str | None:
+    """The pattern of a list's texts, or None where the node is no list of texts."""
+    return _pattern(node.item_type) if isinstance(node, inspect.VarTupleType) else None
 
 
 def _places(node: inspect.Type, place: str) -> Iterator[tuple[str, inspect.Type]]:

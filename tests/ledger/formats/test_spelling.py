@@ -41,6 +41,7 @@ class All(Value):
     maybe: Hex | None
     inner: Key | None
     words: tuple[Word, ...]
+    hexes: tuple[Hex, ...]
     keys: tuple[Key, ...]
     side: Left | Right
     count: Annotated[int, Meta(ge=0, le=5)]
@@ -50,6 +51,7 @@ GOOD = {
     "first": "00ff", "second": "abcd", "word": "a", "other": "b", "long": "A" * 200, "count": 1,
     "key": {"alg": "ed25519", "public": "0123"}, "maybe": "9999", "words": ["x", "y"],
     "inner": {"alg": "x25519", "public": "0123"}, "side": {"side": "left", "word": "w"},
+    "hexes": ["00ff", "1234"],
     "keys": [{"alg": "x25519", "public": "0123"}],
 }  # fmt: skip
 JUDGE = Spelling(All)
@@ -75,6 +77,8 @@ def decoded(**changed: Any) -> All:
         ({"maybe": "xxxx"}, ("maybe",)),
         ({"inner": {"alg": "x25519", "public": "012x"}}, ("inner", "public")),
         ({"words": ["x", "1"]}, ("words", 1)),
+        ({"hexes": ["1234", "00fF"]}, ("hexes", 1)),
+        ({"hexes": ["00 f"]}, ("hexes", 0)),
         ({"keys": [{"alg": "x25519", "public": "012x"}]}, ("keys", 0, "public")),
         ({"side": {"side": "right", "hex": "zzzz"}}, ("side", "hex")),
         ({"side": {"side": "left", "word": "W"}}, ("side", "word")),
@@ -94,14 +98,23 @@ def test_a_text_out_of_its_pattern_is_found_by_its_path(
 
 
 def test_what_is_spelt_as_declared_has_no_fault() -> None:
-    for changed in ({}, {"maybe": None, "inner": None, "words": [], "keys": []}):
+    for changed in ({}, {"maybe": None, "inner": None, "words": [], "hexes": [], "keys": []}):
         assert JUDGE.holds(decoded(**changed))
         assert JUDGE.fault(decoded(**changed)) is None
 
 
-@given(st.dictionaries(st.sampled_from(["first", "second"]), st.text(min_size=4, max_size=4)))
-def test_the_fast_judge_and_the_one_that_finds_the_place_agree(changed: dict[str, str]) -> None:
-    value = decoded(**changed)
+_TEXTS = st.text(st.sampled_from("09afAFgz \u0660"), min_size=4, max_size=4)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["first", "second"]), _TEXTS),
+    st.lists(_TEXTS, max_size=3),
+    st.lists(st.text(st.sampled_from("azA1"), min_size=1, max_size=3), max_size=3),
+)
+def test_the_fast_judge_and_the_one_that_finds_the_place_agree(
+    changed: dict[str, str], hexes: list[str], words: list[str]
+) -> None:
+    value = decoded(**changed, hexes=hexes, words=words)
     assert JUDGE.holds(value) == (JUDGE.fault(value) is None)
 
 
