@@ -145,7 +145,7 @@ def respelt(**changed: Any) -> bytes:
         (respelt(seq=-1), "Body.seq", "expected `int` >= 0"),
         (respelt(seq=2**53), "Body.seq", "expected `int` <= 9007199254740991"),
         (respelt(at_ms=1.5), "Body.at_ms", "expected `int`, got `float`"),
-        (respelt(author="Basel"), "Body.author", "match pattern"),
+        (respelt(author="Basel"), "Body.author", "small letters"),
         (respelt(prev="0" * 63), "Body.prev", "length >= 64"),
         (respelt(prev="g" * 64), "Body.prev", "match pattern"),
         (respelt(key="A" * 32), "Body.key", "match pattern"),
