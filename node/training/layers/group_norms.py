@@ -76,7 +76,7 @@ def _over_groups(sums: torch.Tensor, groups: int, places: int) -> torch.Tensor:
     rows, channels = sums.shape
     within = channels // groups
     means = sums.view(rows, groups, within).sum(dim=2, keepdim=True).div_(places * within)
-    return means.expand(rows, groups, within).reshape(rows, 1, channels)
+    return means.repeat(1, 1, within).view(rows, 1, channels)  # written to by who asked
 
 
 def _lines(images: torch.Tensor) -> torch.Tensor:

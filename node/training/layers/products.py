@@ -221,7 +221,10 @@ def _edges(
     edges: list[int] = []
     for (_, step, pad), live, size, to in zip(axes, taps, read, written, strict=True):
         before = pad - live.start
-        edges = [before, (to - 1) * step + len(live) - size - before, *edges]
+        after = (to - 1) * step + len(live) - size - before
+        if after < -size:  # the last place ends before the image begins
+            before, after = before + size + after, -size
+        edges = [before, after, *edges]
     return edges
 
 

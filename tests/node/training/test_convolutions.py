@@ -25,6 +25,7 @@ SHAPES = {  # kernel, stride, padding, image; what the last step of its sum is
     "one place, four taps": (3, 2, 1, (2, 2), "one product"),
     "four places": (3, 1, 1, (2, 2), "tap by tap"),
     "a flat image": ((3, 5), 1, (1, 2), (1, 3), "one product"),
+    "an image that no tap meets": (1, (5, 1), (2, 0), (1, 9), "tap by tap"),
     "a kernel wider than images": ((5, 3), (3, 2), (2, 1), (3, 2), "one product"),
     "sixteen places": (3, 1, 1, (4, 4), "one product"),
     "many places": (3, 2, 0, (15, 11), "one product"),
@@ -110,13 +111,14 @@ def test_few_places_have_norms_from_places_and_many_from_gradients(
         assert max(formed) == most
 
 
+@pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 8)])
 def test_a_group_norm_gives_torchs_outputs_and_each_rows_gradients(
-    size: tuple[int, int], mean: float
+    size: tuple[int, int], mean: float, groups: int
 ) -> None:
     torch.manual_seed(2)
-    layer = nn.GroupNorm(3, 12)
+    layer = nn.GroupNorm(groups, 12)
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     images = torch.randn(5, 12, *size) + mean
@@ -125,7 +127,7 @@ def test_a_group_norm_gives_torchs_outputs_and_each_rows_gradients(
     outputs = group_norm(layer, ours, lambda *of: told.extend(of), Rooms())
     outputs.sin().sum().backward()
     theirs = images.double().requires_grad_()
-    exact = nn.GroupNorm(3, 12).double()
+    exact = nn.GroupNorm(groups, 12).double()
     exact.load_state_dict(layer.state_dict())
     near = {"rtol": 1e-4, "atol": 1e-4 if mean == 0.0 else 3e-3}
     wanted = exact(theirs)
