@@ -15,7 +15,6 @@ from importlib import resources
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from audit.console import entry_pages, pages
 from audit.console.render import certificate_html, contribution_html, data_use_html, render
@@ -29,8 +28,9 @@ from audit.reports.outcomes import outcome_of
 from audit.reports.standing import sealed_json
 from audit.verification.findings import STEPS
 from audit.verification.verify import LIMITS, Verification
+from ledger.exchange.named_host import NamedHost
 
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAKER = "the console on this machine"
 _ASSETS = {
     "console.css": "text/css; charset=utf-8",
@@ -85,7 +85,7 @@ def create_app(
         openapi_url=None,
     )
     app.state.watch = watch
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(NamedHost, names=hosts)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: _NEXT) -> Response:

@@ -25,13 +25,13 @@ import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ledger.copies.whole_file import replace_file
 from ledger.entries.operations.purposes import PurposeCode
 from ledger.entries.operations.values import Count
 from ledger.errors import CoordinatorUnreachable, LedgerError
 from ledger.exchange.bounded_http import BoundedConnection
+from ledger.exchange.named_host import ANY, NamedHost
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.experiment.schema import Schema
 from ledger.formats.witness import Answer
@@ -120,7 +120,7 @@ def status_of(service: NodeService) -> NodeStatus:
 def make_app(service: NodeService, token: str, hosts: list[str]) -> FastAPI:
     """The application; ``hosts`` are the names under which it answers."""
     app = FastAPI(title="Consilium node", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.add_middleware(NamedHost, names=hosts)
 
     def trusted(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
@@ -212,9 +212,9 @@ class LocalServer:
         shown = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         url = f"http://{shown}:{listening.getsockname()[1]}"
         token = secrets.token_urlsafe(32)
-        hosts = ["127.0.0.1", "localhost", "[::1]", shown]
+        hosts = ["127.0.0.1", "localhost", "::1", settings.host]
         if settings.allow_remote:
-            hosts = ["*"]
+            hosts = [ANY]
         config = uvicorn.Config(
             make_app(self._service, token, hosts),
             log_config=None,

@@ -10,6 +10,7 @@ from audit.console.app import LOOPBACK, create_app
 from audit.verification.sources import parse_trust
 from consilium.errors import InputError
 from consilium.terminal import note
+from ledger.exchange.bounded_http import BoundedConnection
 
 
 def serve(at: str, trust: str | None, *, host: str, port: int, names: tuple[str, ...] = ()) -> None:
@@ -36,5 +37,12 @@ def serve(at: str, trust: str | None, *, host: str, port: int, names: tuple[str,
     app = create_app(at, trust=anchor, hosts=[*LOOPBACK, host, *names])
     shown = f"[{host}]" if ":" in host else host
     note(f"http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops it)")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http=BoundedConnection,
+        ws="none",
+    )
     uvicorn.Server(config).run(sockets=[listener])
