@@ -6,8 +6,8 @@ drawn under a key of their own, in pieces of one size, and handed out in order, 
 
 Promised: the same draws for the same key whether or not there is a second core to draw them on; nothing
 of the data reaches this module; at most one vector is held; after ``drop`` no thread draws on, and
-the key is gone. Not promised: that a second core is free. Where this process may use one alone, pieces are drawn
-when they are asked for.
+the key is gone. Not promised: that a second core is free. Where this process may use one alone, or is given no more
+threads, pieces are drawn when they are asked for.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ class NoiseAhead:
         if _cores() > 1:
             if len(self._room) < size:
                 self._room = np.empty(size, dtype=np.int64)
-            self._thread = threading.Thread(target=self._draw, name="noise ahead")
-            self._thread.start()
+            thread = threading.Thread(target=self._draw, name="noise ahead")
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads: as with one core
+                return
+            self._thread = thread
 
     def holds(self, noise_sd: int, size: int) -> bool:
         """Say whether so many draws of this deviation are still to be handed out."""

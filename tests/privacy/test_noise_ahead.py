@@ -51,6 +51,19 @@ def test_a_second_thread_draws_only_where_there_is_a_second_core(cores: int) -> 
         assert any(one.name == "noise ahead" for one in threading.enumerate()) == (cores == 2)
 
 
+def test_without_a_thread_to_be_had_the_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on processes counts threads too."""
+    monkeypatch.setattr(noise_ahead, "_cores", lambda: 2)
+    wanted = drawn(TestRng(4), 20_000, SIZE)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with TestRng(4) as rng:
+        np.testing.assert_array_equal(drawn(rng, 20_000, SIZE), wanted)
+
+
 def test_no_other_draw_is_moved_by_what_is_expected(cores: int) -> None:
     bare, told = TestRng(5), TestRng(5)
     told.expect(WIDE, SIZE)
