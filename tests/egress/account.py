@@ -51,7 +51,7 @@ PUBLIC_ENTRIES = {
 CHARGED_ENTRIES = ("update.submitted",)
 _FIXED = {
     "accept": re.compile(r"\*/\*"),
-    "accept-encoding": re.compile(r"gzip, deflate(, br)?(, zstd)?"),
+    "accept-encoding": re.compile(r"identity"),
     "connection": re.compile(r"keep-alive"),
     "user-agent": re.compile(r"python-httpx/[0-9.]+"),
     "content-type": re.compile(r"application/octet-stream|application/json|text/plain"),

@@ -148,7 +148,9 @@ def _client(data: bytes, headers: dict[str, str] | None = None) -> CoordinatorCl
     made = samples.federation()
     client = CoordinatorClient("http://hub.example", federation=made.id)
     client._connection.http = httpx.Client(
-        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=data, headers=headers))
+        transport=httpx.MockTransport(
+            lambda _: httpx.Response(200, stream=httpx.ByteStream(data), headers=headers)
+        )
     )
     return client
 

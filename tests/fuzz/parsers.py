@@ -38,6 +38,7 @@ ELSEWHERE: dict[str, str] = {
     "ledger.copies.blobs.BlobStore.open_upload": "opens a file by its name, which `api` tries",
     "ledger.copies.database.Database.read": "a transaction",
     "ledger.copies.database.open_database": "the operator's own URL",
+    "ledger.copies.database.parse_url": "the operator's own URL",
     "ledger.copies.replica.Replica.open": "reads leaves and notes, which are here",
     "ledger.copies.leaves.read_leaves": "frames rows of the own store",
     "ledger.copies.stored_tiles.StoredTiles.read": "writes tiles from the own store",

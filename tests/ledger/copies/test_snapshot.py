@@ -16,7 +16,7 @@ from ledger.copies.snapshot import FILE, Snapshot, SnapshotFile
 from ledger.copies.store import LogStore, Row
 from ledger.entries.entry import Entry
 from ledger.entries.operations.log import NodeResumed, TimeNoted
-from ledger.errors import BadSignature, LedgerError, MalformedInput
+from ledger.errors import BadSignature, LedgerError
 from ledger.formats.keys import SigningKey
 from ledger.rules.encoding import digest
 from ledger.rules.state import replace as changed
@@ -93,11 +93,11 @@ def replayed(monkeypatch: pytest.MonkeyPatch, owner: Owner, file: SnapshotFile |
     count = 0
     read_rows = replicas.read_rows
 
-    def counting(rows: Iterator[Row], index: int, entries: list[Entry]) -> MalformedInput | None:
+    def counting(rows: Iterator[Row], index: int) -> Iterator[Entry]:
         nonlocal count
-        refused = read_rows(rows, index, entries)
-        count += len(entries)
-        return refused
+        for entry in read_rows(rows, index):
+            count += 1
+            yield entry
 
     with monkeypatch.context() as patch:
         patch.setattr(replicas, "read_rows", counting)
