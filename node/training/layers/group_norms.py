@@ -51,7 +51,11 @@ class _GroupNorm(torch.autograd.Function):
         inverse = spread.add_(layer.eps).rsqrt_()
         ctx.kept = centred, inverse, scale
         ctx.groups, ctx.told, ctx.rooms = groups, told, rooms
-        return _images(torch.addcmul(shift, centred, inverse * scale), images.shape)
+        # No view of anything: who comes next may write over it.
+        result = torch.empty(images.shape, dtype=values.dtype, memory_format=torch.channels_last)
+        lines = result.permute(0, 2, 3, 1).view(values.shape)
+        torch.addcmul(shift, centred, inverse * scale, out=lines)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from node.training.layers.group_norms import group_norm
 from node.training.layers.products import ConvRule, convolve
@@ -27,6 +28,7 @@ class Taps:
         self._hooks: list[Any] = []
         self._taken_over: list[nn.Module] = []
         self.caught: list[tuple[Rule, torch.Tensor | None, torch.Tensor]] = []
+        self.edges: list[GradientEdge] = []
         self.seen: list[tuple[Rule, torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self) -> Taps:
@@ -69,8 +71,13 @@ class Taps:
         if output.dim() == 4:
             output = output.contiguous(memory_format=torch.channels_last)
         output = output if output.requires_grad else output.requires_grad_()
-        self.caught.append((rule, read, output))
+        self.catch(rule, read, output)
         return output
+
+    def catch(self, rule: Rule, read: torch.Tensor | None, output: torch.Tensor) -> None:
+        """Ask for the gradient of an output as it is now, whatever is written over it later."""
+        self.caught.append((rule, read, output))
+        self.edges.append(get_gradient_edge(output))
 
     def _take_over(self, layer: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
         layer.__dict__["forward"] = forward
@@ -108,7 +115,7 @@ class _Watch:
         self._taps = taps
 
     def ask(self, state: torch.Tensor) -> None:
-        self._taps.caught.append((self._rule, None, state))
+        self._taps.catch(self._rule, None, state)
 
     def tell(self, part: int, a: torch.Tensor, g: torch.Tensor) -> None:
         self._taps.seen.append((self._rule.part(part), a, g))

@@ -133,13 +133,13 @@ class BookKeeping(Blocks):
         """Each layer's rule, inputs and output gradients for a padded block."""
         with Taps(self._rules) as taps:
             losses = self._loss(self._module(inputs), targets) * weights
-            outputs = [output for _, _, output in taps.caught]
-            gradients = torch.autograd.grad(losses.sum(), outputs, materialize_grads=True)
+            gradients = torch.autograd.grad(losses.sum(), taps.edges, allow_unused=True)
         layers = [
-            (rule, a.detach(), g)
-            for (rule, a, _), g in zip(taps.caught, gradients, strict=True)
+            (rule, a.detach(), torch.zeros_like(output) if g is None else g)
+            for (rule, a, output), g in zip(taps.caught, gradients, strict=True)
             if a is not None
         ]
+        taps.edges.clear()
         taps.caught.clear()  # what hears of a backward pass holds the taps: a ring, and all of the pass in it
         return layers + taps.seen
 

@@ -141,6 +141,36 @@ def test_a_group_norm_gives_torchs_outputs_and_each_rows_gradients(
             torch.testing.assert_close(found[row].double(), parameter.grad, **near)
 
 
+class Written(nn.Module):
+    """Writes over what its layers give, as residual networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1)])
+        self.norm = nn.GroupNorm(2, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = self.layers[0](images)
+        second = self.norm(self.layers[1](first).mul_(2.0).relu_())
+        second += first
+        return second.relu_().sum(dim=(1, 2, 3))
+
+
+def test_what_is_written_over_a_layers_output_does_not_change_its_gradient() -> None:
+    torch.manual_seed(4)
+    module, images, targets = Written(), torch.randn(5, 3, 6, 6), torch.zeros(5)
+
+    def losses(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.sin() - targets
+
+    engine = clipped_sum_of(module, losses, images)
+    assert engine.path == "book-keeping"
+    found = engine.float_sum(images, targets, 1e6)
+    asked = torch.autograd.grad(losses(module(images), targets).sum(), list(module.parameters()))
+    wanted = torch.cat([piece.flatten() for piece in asked]).double()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["conv2d over few places", "two layers of gru"])
 def test_a_pass_is_forgotten_when_it_is_done(name: str) -> None:
     module, inputs, targets = case(name, 20)
