@@ -6,9 +6,9 @@ here for ever, until nobody else gets in. `BoundedConnection` ends connections t
 
 Promise: what a request has beside its body is bounded, in bytes and in lines, before and behind the body;
 so are the requests that wait on a connection. Whoever has begun a connection or a request and brings almost
-nothing for `LOOK_S` seconds is let go, and whoever reads nothing of an answer for `STUCK` times as long. Of
-more than `MOST_WAITED_FOR` connections on which it is the caller's turn, the one that began first gives way
-to a new one, so that a request which comes at once gets in.
+nothing for `LOOK_S` seconds, at most twice as long, is let go, and whoever reads nothing of an answer for
+`STUCK` times as long. Of more than `MOST_WAITED_FOR` connections on which it is the caller's turn, the one
+that began first gives way to a new one, so that a request which comes at once gets in.
 
 Not promised: to hold out against a flood as wide as the line; that is for whoever runs the network.
 """
@@ -39,7 +39,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._beside = self._came = self._unsent = self._stuck = 0
         self._since = time.monotonic()
-        self._reading = True
+        self._reading, self._fresh = True, False
         self._looking = self.loop.call_later(LOOK_S, self._look)
         if len(self.connections) > MOST_WAITED_FOR:
             self._make_room()
@@ -54,7 +54,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._came += len(data)
         self._beside += len(data)
         if not self._reading:
-            self._reading, self._since = True, time.monotonic()
+            self._reading, self._fresh, self._since = True, True, time.monotonic()
         super().data_received(data)
         self._beside = max(0, self._beside)
         if self._beside > MAX_HEAD or len(self.pipeline) > MAX_PIPELINED:
@@ -90,10 +90,12 @@ class BoundedConnection(HttpToolsProtocol):
     def _look(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         self._stuck = self._stuck + 1 if unsent and unsent == self._unsent else 0
-        if self._stuck >= STUCK or (self._unread and self._came < LEAST):
+        silent = self._unread and self._came < LEAST
+        if self._stuck >= STUCK or (silent and not self._fresh):
             self.transport.abort()
             return
-        self._unsent, self._came = unsent, 0
+        # A request that began since the last look may have begun just now.
+        self._unsent, self._came, self._fresh = unsent, 0, False
         self._looking = self.loop.call_later(LOOK_S, self._look)
 
     def _make_room(self) -> None:

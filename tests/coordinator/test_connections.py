@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.http import requests
 from ledger.exchange import bounded_http
+from ledger.exchange.bounded_http import BoundedConnection
 from ledger.exchange.messages import CHUNK
 from tests.coordinator.asking import raw, refusal
 from tests.coordinator.serving import Serving
@@ -80,6 +81,28 @@ def test_who_brings_nothing_for_a_while_is_let_go(
         stranger.sendall(said)
         with suppress(ConnectionError):
             assert stranger.recv(100) == b""
+
+
+def test_who_began_a_request_just_before_somebody_looks_is_not_taken_for_silent(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = BoundedConnection.data_received
+
+    def looked_at(self: BoundedConnection, data: bytes) -> None:
+        received(self, data)
+        if data == HEAD:
+            self._looking.cancel()
+            self._look()
+
+    monkeypatch.setattr(BoundedConnection, "data_received", looked_at)
+    with connected(serving) as member:
+        for _ in range(2):
+            member.sendall(HEAD + b"\r\n")
+            assert member.recv(65536).startswith(b"HTTP/1.1 200")
+            member.sendall(HEAD)
+            time.sleep(0.05)
+            member.sendall(b"\r\n")
+            assert member.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_held_question_is_not_taken_for_silence(
