@@ -11,6 +11,7 @@ Not promised: that a value is true, or in the declared unit.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from ledger.experiment.schema import CategoryColumn, NumberColumn, normal_label
 from node.errors import DatasetError
 
 MISSING_CODE = -1
-_SPOILT_ID = r"^[0-9]+\.0+$"
+_SPOILT_ID = re.compile(r"[0-9]+\.0+")
 _SHOWN = 40
 """Characters of a value that a message quotes."""
 
@@ -160,7 +161,7 @@ def patient_ids(raw: pl.Series, name: str, place: Slice) -> list[str]:
     """Read a patient id column: every row needs one; outer spaces do not count.
 
     Raises:
-        DatasetError: an id is missing, stored as a type whose text is not certain, or spoilt by one: 7.0.
+        DatasetError: an id is missing, stored as a type whose text is not certain.
     """
     if raw.dtype.is_float():
         raise DatasetError(
@@ -173,16 +174,26 @@ def patient_ids(raw: pl.Series, name: str, place: Slice) -> list[str]:
     lacking = _first((ids.is_null() | (ids == "")).to_numpy())
     if lacking is not None:
         _refuse(name, place, lacking, "the patient id is missing; every row must have one")
-    spoilt = _first(ids.str.contains(_SPOILT_ID).to_numpy())
-    if spoilt is not None:
-        _refuse(
-            name,
-            place,
-            spoilt,
-            f"the patient id {_shown(raw[spoilt])} is a whole number with decimals, as spreadsheets and "
-            "data frames write it; write it as elsewhere, or the same patient has a second budget there",
-        )
     return [str(value) for value in ids.to_list()]
+
+
+def refuse_spoilt_ids(ids: list[str], name: str, place: Slice) -> None:
+    """Refuse a patient id that was a number with decimals on its way: 7.0.
+
+    Asked of what is to be registered. What is registered was divided by the ids that it has.
+
+    Raises:
+        DatasetError: there is one.
+    """
+    for index, patient in enumerate(ids):
+        if _SPOILT_ID.fullmatch(patient):
+            _refuse(
+                name,
+                place,
+                index,
+                f"the patient id {_shown(patient)} is a whole number with decimals, as spreadsheets and "
+                "data frames write it; write it as elsewhere, or the same patient has a second budget there",
+            )
 
 
 def _texts(raw: pl.Series, name: str, place: Slice) -> pl.Series:

@@ -82,13 +82,19 @@ class FileIdentity:
 
 
 def read_table(
-    path: Path, schema: Schema, *, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS
+    path: Path,
+    schema: Schema,
+    *,
+    registering: bool = False,
+    max_bytes: int = MAX_BYTES,
+    max_rows: int = MAX_ROWS,
 ) -> Table:
     """Read a CSV (plain or gzip) or Parquet file under a schema.
 
     Args:
         path: a regular file.
         schema: what is declared; ``schema.header`` names the fields of a CSV without header line.
+        registering: whether it is to be registered; then ids that a spreadsheet spoilt are refused.
         max_bytes: largest file, and largest content of a gzip file.
         max_rows: most rows.
 
@@ -114,7 +120,7 @@ def read_table(
             if magic[:2] == _GZIP:
                 content = stack.enter_context(gzip.open(raw, "rb"))
             slices = _csv_slices(content, schema, max_bytes)
-        return _typed(slices, schema, max_rows)
+        return _typed(slices, schema, max_rows, registering)
 
 
 def identify(path: Path) -> FileIdentity:
@@ -132,7 +138,7 @@ def identify(path: Path) -> FileIdentity:
 _Piece = tuple[Mapping[str, pl.Series], columns.Slice]
 
 
-def _typed(slices: Iterator[_Piece], schema: Schema, max_rows: int) -> Table:
+def _typed(slices: Iterator[_Piece], schema: Schema, max_rows: int, registering: bool) -> Table:
     pieces: dict[str, list[Array]] = {
         column.name: [] for column in schema.columns if not isinstance(column, PatientColumn)
     }
@@ -148,7 +154,10 @@ def _typed(slices: Iterator[_Piece], schema: Schema, max_rows: int) -> Table:
             elif isinstance(column, CategoryColumn):
                 pieces[column.name].append(columns.codes(series, column, place))
             else:
-                patients.extend(columns.patient_ids(series, column.name, place))
+                ids = columns.patient_ids(series, column.name, place)
+                if registering:
+                    columns.refuse_spoilt_ids(ids, column.name, place)
+                patients.extend(ids)
         rows += length
         if rows > max_rows:
             raise DatasetError(

@@ -120,7 +120,7 @@ def prepare(
         before = identify(path)
     except OSError as error:
         raise DatasetError(schema.dataset, f"{path}: {error.strerror}") from None
-    table = read_table(path, schema)
+    table = read_table(path, schema, registering=True)
     if path.stat().st_mtime_ns != before.mtime_ns:
         raise DatasetError(schema.dataset, f"{path} changed while it was read; try again")
     test = split_table(table, schema, hospital_key)

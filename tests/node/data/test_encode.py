@@ -127,6 +127,7 @@ NO_PREPROCESSING = {
     "blocks.member",
     "blocks.block_cell_name",
     "blocks.declared_sizes",
+    "columns.refuse_spoilt_ids",
     "intake.identify",  # a file's hash, which stays here
     "snapshot.take_snapshot",  # a salted commitment, and proofs about it
     "snapshot.snapshot_size",

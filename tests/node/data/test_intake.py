@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ledger.formats.documents import encode_document
+from node.data.holdings import Holdings
 from node.data.intake import Table, identify, read_table
 from node.errors import DatasetError
 from tests.node.cases import heart_file, heart_schema, schema
@@ -203,10 +205,24 @@ def test_patient_ids_are_texts_and_each_row_needs_one(tmp_path: Path, read: Read
     assert (error.column, error.row) == ("pid", 3)
     path = tmp_path / "ids.parquet"
     pl.DataFrame({"pid": [7.0], "ill": [1]}).write_parquet(path)
-    with pytest.raises(DatasetError, match=r'row 3.*"7\.0" is a whole number with decimals'):
-        read("pid,ill\n12.5,1\n7.0,0\n", *columns)
     with pytest.raises(DatasetError, match="floating-point"):
         read_table(path, schema(*columns))
+
+
+def test_ids_that_a_spreadsheet_spoilt_are_refused_where_they_are_to_be_registered_alone(
+    tmp_path: Path,
+) -> None:
+    """What was registered with them is not said to have changed."""
+    given = schema(
+        {"name": "pid", "type": "patient_id"},
+        {"name": "ill", "type": "category", "values": ["0", "1"]},
+    )
+    path = tmp_path / "rows.csv"
+    path.write_text("pid,ill\n12.5,1\n7.0,0\n")
+    with pytest.raises(DatasetError, match=r'row 3.*"7\.0" is a whole number with decimals'):
+        read_table(path, given, registering=True)
+    registered = Holdings().table(path, encode_document(given), identify(path).sha256)
+    assert registered.patients == ("12.5", "7.0")
 
 
 def test_control_characters_of_a_file_reach_no_terminal(read: Read) -> None:

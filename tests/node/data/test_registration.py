@@ -47,6 +47,15 @@ def test_patient_ids_make_a_cell_of_each_half(tmp_path: Path, private: PrivateRe
     assert given.dataset.unit == "patient"
 
 
+def test_an_id_that_a_spreadsheet_spoilt_is_not_registered(
+    tmp_path: Path, private: PrivateRegister
+) -> None:
+    path = table(tmp_path)
+    path.write_text(path.read_text().replace("p7,", "7.0,"))
+    with pytest.raises(DatasetError, match="second budget"):
+        prepared(private, path, schema(ids=True))
+
+
 def test_what_leaves_is_declared_and_never_counted(
     tmp_path: Path, private: PrivateRegister
 ) -> None:
