@@ -84,6 +84,7 @@ class Coordinator:
         self.stuck = False
         """Whether the sequencer's thread does not come back; then nothing here can be closed."""
         require_no_refill(settings.home)
+        clock = AgreedClock()
         with ExitStack() as undo:
             store = LogStore.open(settings.database_url)
             undo.callback(store.close)
@@ -97,6 +98,7 @@ class Coordinator:
                 quota=settings.quota,
                 final_interval_s=settings.final_interval_s,
                 merge_delay_s=settings.merge_delay_s,
+                may_say=clock.may_say,
             )
             state = self.sequencer.view.state
             self.sequencer.use_keys(settle(settings.home, state, keyring, coming))
@@ -121,7 +123,6 @@ class Coordinator:
             journal=UploadJournal(settings.home / UPLOADS),
         )
         uploads.resume(self.blobs)
-        clock = AgreedClock()
         self.conductor = Conductor(self.sequencer, aggregator, clock=clock)
         self.app: FastAPI = create_app(
             Services(

@@ -71,6 +71,7 @@ class Sequencer:
         final_interval_s: seconds between final checkpoints that nobody waits for.
         merge_delay_s: seconds within which a receipt promises an entry under a checkpoint.
         now_ms: the coordinator's clock.
+        may_say: whether its time may go into the log (`AgreedClock.may_say`); else the log's own does.
 
     Raises:
         RolledBack: the database holds less than was signed.
@@ -90,13 +91,14 @@ class Sequencer:
         final_interval_s: float = 0.5,
         merge_delay_s: float = 60.0,
         now_ms: Callable[[], int] = clock_ms,
+        may_say: Callable[[int, int], bool] = lambda log_time, skew_ms: True,
     ) -> None:
         if keyring.log is None:
             raise NotAdmitted("keyring", f"{keyring.handle} has no log key: it is no coordinator's")
         self._store = store
         self._keyring = keyring
         self._log_key = keyring.log
-        self._now_ms = now_ms
+        self._now_ms, self._may_say = now_ms, may_say
         self._buckets = None if quota is None else TokenBuckets(quota)
         self._inbox = Inbox()
         self._listeners: tuple[Callable[[], None], ...] = ()
@@ -337,7 +339,10 @@ class Sequencer:
                 self._take(self._sign(op, batch), batch)
 
     def _sign(self, op: Operation, batch: Taken) -> Entry:
-        return sign_next(op, self._keyring, self._log.state, batch.seen, self._now_ms())
+        state = self._log.state
+        agreed = self._may_say(state.log_time, state.policy.skew_ms)
+        at_ms = self._now_ms() if agreed else state.log_time
+        return sign_next(op, self._keyring, state, batch.seen, at_ms)
 
     def _say_evidence(self) -> None:
         """Say what evidence is kept and was not said."""

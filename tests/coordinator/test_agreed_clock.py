@@ -10,9 +10,12 @@ import pytest
 
 from coordinator.rounds import agreed_clock
 from coordinator.rounds.agreed_clock import AgreedClock
+from ledger.errors import NotAdmitted
 from ledger.exchange.http_auth import MAX_AGE_S
+from tests.coordinator.sequenced import reviewed, sequencing, verified
 from tests.coordinator.serving import Serving
-from tests.federation import Federation
+from tests.federation import Federation, steward_of
+from tests.patience import PATIENCE_S
 
 YEAR_MS = 365 * 86_400_000
 SKEW_MS = 60_000
@@ -72,6 +75,21 @@ def test_a_coordinator_that_starts_a_year_ahead_leaves_log_time_alone(
     with Serving(federation, tmp_path / "hub") as right:  # its copy asks, as a member does
         right.until(lambda: right.coordinator.sequencer.view.state.log_time > true_ms)
     assert federation.state.log_time < true_ms + 2 * 600_000
+
+
+def test_evidence_is_said_at_the_log_s_own_time_while_no_member_agrees(
+    federation: Federation, home: Path
+) -> None:
+    rivals = [federation.entry(steward_of("basel"), reviewed(federation, n)) for n in (1, 2)]
+    true_ms = federation.state.log_time
+    federation.now_ms += YEAR_MS
+    with sequencing(federation, home, may_say=lambda *_: False) as sequencer:
+        sequencer.submit(rivals[0].leaf).result(PATIENCE_S)
+        with pytest.raises(NotAdmitted):
+            sequencer.submit(rivals[1].leaf).result(PATIENCE_S)
+    state = verified(federation, home).state
+    assert state.keys[rivals[0].body.key].conflicted_at is not None
+    assert state.log_time == true_ms
 
 
 def _now_ms() -> int:
