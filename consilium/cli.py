@@ -4,7 +4,7 @@ Every error that is raised on purpose becomes one message on standard error and 
 ``--json`` also one line of JSON on standard output:
 
     0    done
-    1    a verification refuted something, or what was begun failed, or a database
+    1    a verification refuted something, or what was begun or its database failed
     2    bad input or usage; nothing was changed
     3    the coordinator cannot be reached
     4    the federation refused: not admitted, not permitted, or void by its rules
@@ -51,10 +51,11 @@ app = typer.Typer(
     "\n\b\n"
     "Exit codes:\n"
     "  0  done\n"
-    "  1  a verification refuted something, or what was begun failed, or a database\n"
+    "  1  a verification refuted something, or what was begun or its database failed\n"
     "  2  bad input or usage; nothing was changed\n"
     "  3  the coordinator cannot be reached\n"
-    "  4  the federation refused: not admitted, not permitted, or void by its rules",
+    "  4  the federation refused: not admitted, not permitted, or void by its rules\n"
+    "  130  stopped by a person",
 )
 app.add_typer(federation_commands.app, name="federation")
 app.add_typer(member_commands.app, name="member")
