@@ -1,7 +1,8 @@
 """What waits for the sequencer's thread: put in by any thread, taken out by one, a batch at a time.
 
-Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped; where the work
-itself falls over something that nobody foresaw, that it is not done (`mishap`). Nothing is taken back: who waits may go (a server that stops cancels its requests), and it is done all the same.
+Whatever is put in gets an answer: once the inbox is closed, that the coordinator has stopped; where the
+work itself falls over something that nobody foresaw, that it is not done (`mishap`). Nothing is taken back:
+who waits may go (a server that stops cancels its requests), and it is done all the same.
 """
 
 from __future__ import annotations
