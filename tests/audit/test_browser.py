@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -21,8 +22,9 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 
 
-@pytest.fixture(scope="module")
-def address(world: World) -> Iterator[str]:
+@contextmanager
+def served(world: World) -> Iterator[str]:
+    """A console over the world's home, at the address that this gives."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -35,6 +37,12 @@ def address(world: World) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(world: World) -> Iterator[str]:
+    with served(world) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -169,20 +177,10 @@ def test_paper_has_no_navigation_and_the_checkpoint(  # type: ignore[no-untyped-
 
 
 def test_a_page_whose_console_is_gone_says_so(browser, world: World) -> None:  # type: ignore[no-untyped-def]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = create_app(str(world.home), trust=world.federation.id)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}/datasets/basel-heart")
-    assert page.locator(".strip.good").is_visible()
-    server.should_exit = True
-    thread.join()
+    with served(world) as address:
+        page = browser.new_page()
+        page.goto(f"{address}/datasets/basel-heart")
+        assert page.locator(".strip.good").is_visible()
     strip = page.locator(".strip.warn")
     strip.wait_for(timeout=30_000)
     assert "The console does not answer" in strip.inner_text()
