@@ -67,6 +67,25 @@ def test_ctrl_c_is_said_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(said.out) == {"error": {"code": 130, "message": "stopped"}}
 
 
+def test_ctrl_c_in_code_made_of_text_gives_its_exit_code_too(tmp_path: Path) -> None:
+    # As where it comes while a module with a dataclass is imported.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import consilium.cli\n"
+        "def main():\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return 130\n"
+        "consilium.cli.main = main\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "consilium", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert ended.returncode == 130
+
+
 def test_a_message_cannot_move_the_cursor(run: Run) -> None:
     said = run("dataset", "list", "--at", "a\x1b[2Jb")
     assert "\x1b" not in said.err
