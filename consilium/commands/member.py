@@ -254,7 +254,9 @@ def rekey(
         tell(as_json, asdict(proposed), *proposed.proposed())
 
 
-@app.command(epilog=examples("consilium member revoke basel-node --compromised-since 2027-03-01"))
+@app.command(
+    epilog=examples("consilium member revoke basel-node --compromised-since 2027-03-01 --yes")
+)
 def revoke(
     handle: Annotated[str, typer.Argument(help="Whose keys end here.")],
     compromised_since: Annotated[
@@ -263,6 +265,7 @@ def revoke(
             "--compromised-since", "--since", help="ISO date: entries from then on are disputed."
         ),
     ] = None,
+    yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -271,11 +274,13 @@ def revoke(
     from consilium.actions.speaking import open_member, say
     from consilium.commands.dates import parse_time_ms
     from consilium.settings import load_settings
-    from consilium.terminal import tell
+    from consilium.terminal import ask, tell
     from ledger.entries.operations.members import KeyRevoked
 
     since = None if compromised_since is None else parse_time_ms(compromised_since)
     settings = load_settings(home=home, passphrase_file=passphrase_file)
+    if not yes:
+        ask(f"End the keys of {handle}, for good?")
     with open_member(settings.home, settings.passphrase_file) as member:
         operation = KeyRevoked(type="key.revoked", member=handle, compromised_since_ms=since)
         found = say(member, operation)

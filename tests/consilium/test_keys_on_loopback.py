@@ -319,7 +319,9 @@ def test_a_steward_signs_that_it_reviewed_the_log(people: Command) -> None:
 
 
 def test_keys_end_at_once_and_the_date_is_stated(people: Command) -> None:
-    done(people("basel/steward", "member", "revoke", "basel-node", "--since", "2026-01-01"))
+    done(
+        people("basel/steward", "member", "revoke", "basel-node", "--since", "2026-01-01", "--yes")
+    )
     assert members(people)["basel-node"]["revoked"] is True
 
 

@@ -50,3 +50,22 @@ def test_limiting_nothing_is_refused_with_an_example(run: Run, finished: Finishe
     said = run("dataset", "limit", "basel-heart", "--home", finished.home)
     assert said.code == 2
     assert "--purpose-budget research=3" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dataset", "limit", "basel-heart", "--purpose-budget", "research=3"),
+        ("dataset", "describe", "basel-heart", "--epsilon", "0.3"),
+        ("member", "revoke", "basel-node"),
+    ],
+)
+def test_what_cannot_be_undone_is_asked_for_first(
+    words: tuple[str, ...], run: Run, finished: Finished
+) -> None:
+    before = json.loads(run("ledger", "list", "--at", finished.home, "--json").out)
+    said = run(*words, "--home", finished.home)
+    assert said.code == 2
+    assert "for good" in said.err
+    assert "say --yes" in said.err
+    assert json.loads(run("ledger", "list", "--at", finished.home, "--json").out) == before

@@ -47,7 +47,9 @@ def test_a_federation_learns_from_calendar_blocks_and_describes_a_dataset(tmp_pa
         real.propose(rounds=2, quorum=2, blocks=[block])
         for name in HOSPITALS:
             real.approve(name)
-        real.run("dataset", "describe", "alpha-ward", "--epsilon=1", "--bins=6", "--home=alpha")
+        real.run(
+            "dataset", "describe", "alpha-ward", "--epsilon=1", "--yes", "--bins=6", "--home=alpha"
+        )
         deadline = time.monotonic() + 150
         while real.show()["status"] != "released":
             assert time.monotonic() < deadline, real.show()

@@ -261,12 +261,13 @@ def budget(
 @app.command(
     epilog=examples(
         "consilium dataset limit basel-heart --purpose-budget development=0",
-        "consilium dataset limit basel-heart --purpose-budget research=3 --json",
+        "consilium dataset limit basel-heart --purpose-budget research=3 --yes --json",
     )
 )
 def limit(
     name: DatasetArgument,
     purpose_budget: PurposeBudgetOption = None,
+    yes: YesOption = False,
     home: HomeOption = None,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
@@ -275,12 +276,15 @@ def limit(
     from consilium.actions.dataset.purposes import limit_purposes, read_parts
     from consilium.errors import InputError
     from consilium.settings import load_settings
-    from consilium.terminal import show_json, show_table
+    from consilium.terminal import ask, show_json, show_table
 
     if not purpose_budget:
         raise InputError("say --purpose-budget, as in --purpose-budget research=3")
+    parts = read_parts(purpose_budget)
     settings = load_settings(home=home, passphrase_file=passphrase_file)
-    found = limit_purposes(settings, name, read_parts(purpose_budget))
+    if not yes:
+        ask(f"Lower for good what {name} grants: {', '.join(purpose_budget)}?")
+    found = limit_purposes(settings, name, parts)
     show_json(found) if as_json else show_table("limited", found)
 
 

@@ -16,12 +16,13 @@ from consilium.commands.options import (
     HomeOption,
     JsonOption,
     PassphraseOption,
+    YesOption,
     examples,
 )
 
 EPILOG = examples(
     "consilium dataset describe basel-heart --epsilon 0.3   # the steward allows and pays",
-    "consilium dataset describe basel-heart --epsilon 0.5 --mechanism laplace",
+    "consilium dataset describe basel-heart --epsilon 0.5 --mechanism laplace --yes",
     "consilium dataset describe basel-heart --answer   # the node, its service stopped",
     "consilium dataset describe basel-heart --html basel.html",
 )
@@ -53,6 +54,7 @@ def describe(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the newest as a page with charts.")
     ] = None,
+    yes: YesOption = False,
     home: HomeOption = None,
     at: AtOption = None,
     passphrase_file: PassphraseOption = None,
@@ -68,7 +70,7 @@ def describe(
     from consilium.actions.speaking import closed_word
     from consilium.errors import InputError
     from consilium.settings import load_settings
-    from consilium.terminal import say_line, show_fields, show_json, show_table
+    from consilium.terminal import ask, say_line, show_fields, show_json, show_table
 
     settings = load_settings(home=home, passphrase_file=passphrase_file)
     if answer and epsilon is not None:
@@ -79,6 +81,8 @@ def describe(
         wanted = tuple(part.strip() for part in columns.split(",") if part.strip())
         amount = describing.decimal_epsilon(epsilon)
         kind = closed_word(mechanism, Literal["gaussian", "laplace"], "--mechanism")
+        if not yes:
+            ask(f"Charge epsilon {epsilon} to the patients of {name}, for good?")
         allowed = describing.allow_statistics(settings, name, amount, wanted, bins, kind)
         show_json(allowed) if as_json else show_fields(allowed)
         return
