@@ -1,11 +1,22 @@
-"""What the whole suite shares: its options, and key files that cost nothing to open."""
+"""What the whole suite shares: its options, how properties are tried, and key files that cost nothing to open."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 from nacl.pwhash import argon2id
 
 from ledger.formats import key_file
+
+# An example that takes long shows a busy machine, not a mistake. The suite tries the same examples
+# each time, so that it fails where something was changed; ``search`` looks for ones that nobody has tried.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "search", settings.get_profile("suite"), derandomize=False, print_blob=True
+)
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 
 from audit.console.app import create_app
 from tests.audit.conftest import World
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -25,18 +26,17 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe i
 @contextmanager
 def served(world: World) -> Iterator[str]:
     """A console over the world's home, at the address that this gives."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(str(world.home), trust=world.federation.id)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+    listener.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def browser() -> Iterator[object]:
 @pytest.fixture
 def page(browser) -> Iterator[object]:  # type: ignore[no-untyped-def]
     opened = browser.new_page(viewport={"width": 1180, "height": 900})
+    opened.set_default_timeout(1000 * PATIENCE_S)
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
@@ -179,10 +180,11 @@ def test_paper_has_no_navigation_and_the_checkpoint(  # type: ignore[no-untyped-
 def test_a_page_whose_console_is_gone_says_so(browser, world: World) -> None:  # type: ignore[no-untyped-def]
     with served(world) as address:
         page = browser.new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.goto(f"{address}/datasets/basel-heart")
         assert page.locator(".strip.good").is_visible()
     strip = page.locator(".strip.warn")
-    strip.wait_for(timeout=30_000)
+    strip.wait_for()
     assert "The console does not answer" in strip.inner_text()
     assert strip.inner_text().startswith("!")
     page.close()

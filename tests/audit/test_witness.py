@@ -26,6 +26,7 @@ from ledger.formats.tiles import Fetch
 from ledger.formats.tlog_policy import Log
 from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_answer
 from tests.ledger.formats import worked
+from tests.patience import PATIENCE_S
 from tests.shared_data import shared
 
 NAME = "example.com/witness"
@@ -65,13 +66,13 @@ class Auditor:
     url: str
 
     def post(self, body: bytes) -> httpx.Response:
-        return httpx.post(f"{self.url}/add-checkpoint", content=body)
+        return httpx.post(f"{self.url}/add-checkpoint", content=body, timeout=PATIENCE_S)
 
     def monitored(self, origin: str = worked.ORIGIN) -> httpx.Response:
-        return httpx.get(f"{self.url}/{checkpoint_path(origin)}")
+        return httpx.get(f"{self.url}/{checkpoint_path(origin)}", timeout=PATIENCE_S)
 
     def healthz(self) -> tuple[int, str]:
-        answer = httpx.get(f"{self.url}/healthz")
+        answer = httpx.get(f"{self.url}/healthz", timeout=PATIENCE_S)
         return answer.status_code, answer.text
 
 
@@ -293,7 +294,7 @@ def test_a_log_that_cannot_be_reached_turns_health_red_until_it_can(tmp_path: Pa
     look_once(witness, health, lambda log, found: None, logs=(away,))
     assert "127.0.0.1:9" in health.problems[worked.ORIGIN]
     server = Listening(make_app(witness, health), "127.0.0.1", 0)
-    assert httpx.get(f"{server.url}/healthz").status_code == 503
+    assert httpx.get(f"{server.url}/healthz", timeout=PATIENCE_S).status_code == 503
     server.close()
     witness.close()
 

@@ -21,6 +21,7 @@ from tests.consilium.conftest import Run
 from tests.consilium.places import EVERYWHERE, HOSPITALS, WITH_ENTRIES, Places
 from tests.federation import node_of
 from tests.ledger.formats.worked import WITNESS_KEY
+from tests.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)
@@ -178,12 +179,12 @@ def test_a_changed_file_of_a_folder_is_found_when_it_is_read(
 def test_a_coordinator_serves_the_bytes_that_are_exported(places: Places) -> None:
     reader = TileReader(folder(places.tiles), places.log)
     for name in ("tile/0/000", f"tile/0/{places.edge}", "tile/1/000.p/1"):
-        answer = httpx.get(f"{places.url}/{name}")
+        answer = httpx.get(f"{places.url}/{name}", timeout=PATIENCE_S)
         assert answer.status_code == 200
         assert answer.content == (places.tiles / name).read_bytes()
         assert answer.headers["content-type"] == "application/octet-stream"
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-    checkpoint = httpx.get(f"{places.url}/checkpoint")
+    checkpoint = httpx.get(f"{places.url}/checkpoint", timeout=PATIENCE_S)
     assert checkpoint.content == reader.note
     assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"
     assert checkpoint.headers["cache-control"] == "no-store"
@@ -195,10 +196,10 @@ def test_a_coordinator_serves_the_bytes_that_are_exported(places: Places) -> Non
         "tile/64/000",
         "tile/x",
     ):
-        answer = httpx.get(f"{places.url}/{name}")
+        answer = httpx.get(f"{places.url}/{name}", timeout=PATIENCE_S)
         assert answer.status_code == 404, name
         assert answer.headers["cache-control"] == "no-store"
-    entries = httpx.get(f"{places.url}/tile/entries/000")
+    entries = httpx.get(f"{places.url}/tile/entries/000", timeout=PATIENCE_S)
     assert (entries.status_code, entries.json()["error"]) == (403, "UnknownKey")
 
 

@@ -162,11 +162,11 @@ def test_a_witness_that_listens_follows_answers_and_ends_on_sigterm(
     ready = json.loads(process.stdout.readline())
     monitored = f"{ready['listening']}/{checkpoint_path(federation.origin)}"
     deadline = time.monotonic() + PATIENCE_S
-    while (answer := httpx.get(monitored)).status_code != 200:
+    while (answer := httpx.get(monitored, timeout=PATIENCE_S)).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     verify_note(answer.content, (parse_vkey(ready["witness"]),))
-    assert httpx.get(f"{ready['listening']}/healthz").text == "ok\n"
+    assert httpx.get(f"{ready['listening']}/healthz", timeout=PATIENCE_S).text == "ok\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0
     process.stdout.close()

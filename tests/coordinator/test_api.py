@@ -22,6 +22,7 @@ from ledger.formats.strict import decode_b64
 from tests.coordinator.asking import BASEL, refusal
 from tests.coordinator.serving import Serving
 from tests.federation import Federation, node_of
+from tests.patience import PATIENCE_S
 
 REVIEWED = LedgerReviewed(type="ledger.reviewed", size=0, root="0" * 64, finding="in_order")
 
@@ -103,7 +104,7 @@ def test_a_follower_who_has_more_shows_the_coordinator_that_it_was_rolled_back(
         with pytest.raises(RequestRefused) as stopped:
             client.submit(ahead.entry(BASEL, REVIEWED).leaf)
     assert (stopped.value.status, stopped.value.error) == (503, "NotSequencing")
-    assert httpx.get(serving.url + "/readyz").status_code == 503
+    assert httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).status_code == 503
     store.close()
 
 
@@ -147,7 +148,7 @@ def test_a_broken_entry_is_refused_with_its_status(
     serving: Serving, change: object, status: int, error: str
 ) -> None:
     leaf = serving.federation.entry(BASEL, REVIEWED).leaf
-    answer = httpx.post(serving.url + "/v1/entries", content=change(leaf))  # type: ignore[operator]
+    answer = httpx.post(serving.url + "/v1/entries", content=change(leaf), timeout=PATIENCE_S)  # type: ignore[operator]
     assert refusal(answer)[:2] == (status, error)
 
 
@@ -165,7 +166,7 @@ def test_too_many_entries_are_told_to_wait(tmp_path: Path) -> None:
     with Serving(federation, tmp_path, quota_per_s=0.001, quota_burst=1) as serving:
         serving.say(BASEL, REVIEWED)
         leaf = serving.federation.entry(BASEL, REVIEWED).leaf
-        answer = httpx.post(serving.url + "/v1/entries", content=leaf)
+        answer = httpx.post(serving.url + "/v1/entries", content=leaf, timeout=PATIENCE_S)
     assert refusal(answer)[:2] == (429, "QuotaExceeded")
     assert int(answer.headers["retry-after"]) > 1
 
@@ -176,7 +177,9 @@ def test_too_many_entries_are_told_to_wait(tmp_path: Path) -> None:
 def test_proofs_verify_against_the_log(serving: Serving) -> None:
     federation = serving.federation
     size, root = federation.log.size, federation.log.tree.root()
-    at = httpx.get(serving.url + f"/v1/proofs/inclusion?index=7&size={size}").json()["hashes"]
+    at = httpx.get(
+        serving.url + f"/v1/proofs/inclusion?index=7&size={size}", timeout=PATIENCE_S
+    ).json()["hashes"]
     verify_inclusion(
         index=7,
         size=size,
@@ -184,7 +187,9 @@ def test_proofs_verify_against_the_log(serving: Serving) -> None:
         proof=tuple(decode_b64(h) for h in at),
         root=root,
     )
-    grown = httpx.get(serving.url + f"/v1/proofs/consistency?old=9&new={size}").json()["hashes"]
+    grown = httpx.get(
+        serving.url + f"/v1/proofs/consistency?old=9&new={size}", timeout=PATIENCE_S
+    ).json()["hashes"]
     verify_consistency(
         old_size=9,
         new_size=size,
@@ -196,35 +201,42 @@ def test_proofs_verify_against_the_log(serving: Serving) -> None:
 
 @pytest.mark.parametrize("query", ["inclusion?index=0&size=9999", "consistency?old=1&new=9999"])
 def test_a_proof_beyond_the_log_is_refused(serving: Serving, query: str) -> None:
-    answer = httpx.get(f"{serving.url}/v1/proofs/{query}")
+    answer = httpx.get(f"{serving.url}/v1/proofs/{query}", timeout=PATIENCE_S)
     assert refusal(answer)[:2] == (404, "OutsideTree")
 
 
 def test_nonsense_is_refused_in_the_same_shape(serving: Serving) -> None:
-    assert refusal(httpx.get(serving.url + "/v1/proofs/inclusion?index=-1&size=x"))[0] == 400
-    assert refusal(httpx.get(serving.url + "/v1/nothing"))[0] == 404
+    assert (
+        refusal(
+            httpx.get(serving.url + "/v1/proofs/inclusion?index=-1&size=x", timeout=PATIENCE_S)
+        )[0]
+        == 400
+    )
+    assert refusal(httpx.get(serving.url + "/v1/nothing", timeout=PATIENCE_S))[0] == 404
     assert refusal(httpx.delete(serving.url + "/v1/entries"))[0] == 405
 
 
 def test_a_strangers_request_with_a_number_beyond_every_log_stops_nobody(serving: Serving) -> None:
     """Whoever reads a checkpoint knows what a witness's line looks like; none of this needs a key."""
     serving.cosign(node_of("basel"))
-    note = httpx.get(f"{serving.url}/v1/checkpoint").content
+    note = httpx.get(f"{serving.url}/v1/checkpoint", timeout=PATIENCE_S).content
     line = next(each for each in note.splitlines(keepends=True) if b"basel-node" in each)
     for size in (serving.federation.log.size + 1, 2**53 - 1, 2**63, 10**30):
-        answer = httpx.post(f"{serving.url}/v1/cosignatures?size={size}", content=line)
+        answer = httpx.post(
+            f"{serving.url}/v1/cosignatures?size={size}", content=line, timeout=PATIENCE_S
+        )
         known = (409, "NotConsistent") if size < 2**53 else (400, "MalformedInput")
         assert refusal(answer)[:2] == known
     for query in (f"size=0&final={2**63}", f"size={2**63}"):
-        assert refusal(httpx.get(f"{serving.url}/v1/log?{query}"))[0] == 400
+        assert refusal(httpx.get(f"{serving.url}/v1/log?{query}", timeout=PATIENCE_S))[0] == 400
     assert serving.coordinator.sequencer.view.stopped is None
 
 
 def test_health_and_metrics_are_public_and_tell_sizes_only(serving: Serving) -> None:
-    assert httpx.get(serving.url + "/healthz").json() == {"alive": True}
-    assert httpx.get(serving.url + "/readyz").json()["ready"] is True
-    httpx.get(serving.url + "/v1/genesis")
-    text = httpx.get(serving.url + "/metrics").text
+    assert httpx.get(serving.url + "/healthz", timeout=PATIENCE_S).json() == {"alive": True}
+    assert httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).json()["ready"] is True
+    httpx.get(serving.url + "/v1/genesis", timeout=PATIENCE_S)
+    text = httpx.get(serving.url + "/metrics", timeout=PATIENCE_S).text
     assert f"consilium_log_entries {serving.federation.log.size}\n" in text
     assert 'route="/v1/genesis",status="200"} 1' in text
     assert "basel" not in text
@@ -261,6 +273,6 @@ def test_a_caller_that_dies_within_its_body_is_no_error_of_ours(
             connection.sendall(head.encode() + b"half")
             time.sleep(0.05)
     time.sleep(0.1)
-    with httpx.Client() as http:
+    with httpx.Client(timeout=PATIENCE_S) as http:
         assert http.get(serving.url + "/healthz").status_code == 200
     assert "internal error" not in capsys.readouterr().out

@@ -15,6 +15,7 @@ from ledger.formats.value import replace
 from tests.coordinator.asking import BASEL, raw, refusal
 from tests.coordinator.serving import Serving
 from tests.federation import RESEARCHER, Federation, node_of, steward_of
+from tests.patience import PATIENCE_S
 
 
 def test_a_small_blob_goes_up_in_one_request(serving: Serving) -> None:
@@ -30,7 +31,7 @@ def test_a_large_blob_that_was_cut_off_goes_on_where_it_stopped(serving: Serving
     name = hashlib.sha256(data).hexdigest()
     path = f"/v1/blobs/{name}?offset=0&total={len(data)}"
     url, headers, body = raw(serving, "PUT", path, data[:5000])
-    first = httpx.put(url, headers=headers, content=body)
+    first = httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S)
     assert (first.status_code, first.headers["upload-offset"]) == (202, "5000")
     seen: list[int] = []
     with serving.client(BASEL) as client:
@@ -43,14 +44,14 @@ def test_a_large_blob_that_was_cut_off_goes_on_where_it_stopped(serving: Serving
 def test_a_part_that_does_not_follow_on_is_told_where_to_go_on(serving: Serving) -> None:
     path = f"/v1/blobs/{'ab' * 32}?offset=10&total=100"
     url, headers, body = raw(serving, "PUT", path, b"x" * 5)
-    answer = httpx.put(url, headers=headers, content=body)
+    answer = httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S)
     assert refusal(answer)[:2] == (409, "UploadOutOfStep")
     assert answer.headers["upload-offset"] == "0"
 
 
 def test_a_blob_with_another_name_is_refused(serving: Serving) -> None:
     url, headers, body = raw(serving, "PUT", f"/v1/blobs/{'ab' * 32}?offset=0&total=3", b"abc")
-    answer = httpx.put(url, headers=headers, content=body)
+    answer = httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S)
     assert refusal(answer) == (400, "MalformedInput", "its bytes have another SHA-256")
 
 
@@ -59,12 +60,15 @@ def test_a_blob_over_the_limit_is_refused_before_it_comes(tmp_path: Path) -> Non
     with Serving(federation, tmp_path, blob_limit=1024) as serving:
         path = f"/v1/blobs/{'ab' * 32}?offset=0&total=1025"
         url, headers, body = raw(serving, "PUT", path, b"abc")
-        assert refusal(httpx.put(url, headers=headers, content=body))[:2] == (413, "BodyTooLarge")
+        assert refusal(httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S))[:2] == (
+            413,
+            "BodyTooLarge",
+        )
 
 
 def test_a_strange_blob_name_reaches_no_file(serving: Serving) -> None:
     url, headers, _ = raw(serving, "GET", "/v1/blobs/..%2F..%2Fkeyring.json")
-    assert httpx.get(url, headers=headers).status_code in (400, 403, 404)
+    assert httpx.get(url, headers=headers, timeout=PATIENCE_S).status_code in (400, 403, 404)
 
 
 def test_a_released_model_is_in_the_log_before_it_leaves(serving: Serving) -> None:
@@ -75,7 +79,7 @@ def test_a_released_model_is_in_the_log_before_it_leaves(serving: Serving) -> No
         url, headers, _ = raw(
             serving, "GET", f"/v1/blobs/{experiment.model.sha256}", handle=steward_of("bern")
         )
-        rest = httpx.get(url, headers=headers | {"range": "bytes=10-"})
+        rest = httpx.get(url, headers=headers | {"range": "bytes=10-"}, timeout=PATIENCE_S)
         assert (rest.status_code, rest.content) == (206, data[10:])
     serving.follow()
     taken = [
@@ -92,7 +96,7 @@ def test_a_range_that_is_not_understood_is_refused(serving: Serving, range_: str
     url, headers, _ = raw(
         serving, "GET", f"/v1/blobs/{experiment.model.sha256}", handle=steward_of("bern")
     )
-    answer = httpx.get(url, headers=headers | {"range": range_})
+    answer = httpx.get(url, headers=headers | {"range": range_}, timeout=PATIENCE_S)
     assert refusal(answer)[:2] == (400, "MalformedInput")
 
 

@@ -148,12 +148,12 @@ def test_a_member_brings_a_few_parts_at_a_time(
         slow.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 3\r\n\r\na".encode())
         time.sleep(0.2)
         url, headers, body = raw(serving, "PUT", f"/v1/blobs/{'1' * 64}?offset=0&total=3", b"abc")
-        answer = httpx.put(url, headers=headers, content=body)
+        answer = httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S)
         assert refusal(answer)[:2] == (503, "Overloaded")
         slow.sendall(b"bc")
         assert slow.recv(100).startswith(b"HTTP/1.1 400")
     url, headers, body = raw(serving, "PUT", f"/v1/blobs/{'1' * 64}?offset=0&total=3", b"abc")
-    assert httpx.put(url, headers=headers, content=body).status_code == 400
+    assert httpx.put(url, headers=headers, content=body, timeout=PATIENCE_S).status_code == 400
 
 
 def _is_open(stranger: socket.socket) -> bool:

@@ -136,8 +136,6 @@ from ledger.errors import StoreUnusable
 from tests.federation import ring_of
 import coordinator.service, time
 
-coordinator.service.STUCK_S = 1.0
-
 append = LogStore.append
 
 def failing(self, first, rows, checkpoint=None):
@@ -163,7 +161,10 @@ except Exception as error:
     ("fault", "says"),
     [
         ('raise StoreUnusable("ledger.db", "the disk is gone")', "start it again"),
-        ("time.sleep(3600)", "the database has not answered for 1 seconds"),
+        (
+            "coordinator.service.STUCK_S = 1.0; time.sleep(3600)",
+            "the database has not answered for 1 seconds",
+        ),
     ],
     ids=["fails", "hangs"],
 )
@@ -240,11 +241,15 @@ def test_a_conductor_that_falls_over_says_so_and_begins_again_from_the_log(
     with Serving(federation, tmp_path) as serving:
         monkeypatch.setattr(Conductor, "step", falling)
         serving.say(steward_of("basel"), reviewed(federation))
-        serving.until(lambda: httpx.get(serving.url + "/readyz").status_code == 503)
-        red = httpx.get(serving.url + "/readyz").json()
+        serving.until(
+            lambda: httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).status_code == 503
+        )
+        red = httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).json()
         assert not red["ready"]
         assert "no round moves" in red["rounds"]
         assert red["stopped"] is None
         monkeypatch.setattr(Conductor, "step", step)
-        serving.until(lambda: httpx.get(serving.url + "/readyz").status_code == 200)
-        assert httpx.get(serving.url + "/readyz").json()["rounds"] is None
+        serving.until(
+            lambda: httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).status_code == 200
+        )
+        assert httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).json()["rounds"] is None

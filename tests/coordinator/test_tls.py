@@ -18,6 +18,7 @@ from coordinator.http.tls import check_tls, days_left
 from coordinator.settings import CoordinatorSettings
 from tests.coordinator.serving import Serving
 from tests.federation import Federation
+from tests.patience import PATIENCE_S
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -120,6 +121,11 @@ def test_the_days_that_are_left_are_in_health_metrics_and_status(tmp_path: Path)
     assert days_left(None) is None
     ends = datetime.now(UTC) + timedelta(days=12, hours=1)
     with Serving(Federation.found(("basel",)), tmp_path, certificate_ends=ends) as serving:
-        assert httpx.get(serving.url + "/readyz").json()["certificate_days"] == 12
-        assert "\nconsilium_certificate_days 12\n" in httpx.get(serving.url + "/metrics").text
+        assert (
+            httpx.get(serving.url + "/readyz", timeout=PATIENCE_S).json()["certificate_days"] == 12
+        )
+        assert (
+            "\nconsilium_certificate_days 12\n"
+            in httpx.get(serving.url + "/metrics", timeout=PATIENCE_S).text
+        )
         assert coordinator_status(serving.url)["certificate"] == "12 days left"

@@ -13,6 +13,7 @@ import socket
 import threading
 
 from ledger.experiment.tensors import UPDATE_HEADER_BYTES, UPDATE_MAGIC, VALUE_BYTES
+from tests.patience import PATIENCE_S
 
 _CHUNK = 65_536
 
@@ -44,7 +45,7 @@ class Tap:
         """Everything that the node sent, connection by connection."""
         return [bytes(stream) for stream in self._sent]
 
-    def ran_dry(self, timeout_s: float = 10.0) -> bool:
+    def ran_dry(self, timeout_s: float = PATIENCE_S) -> bool:
         """Wait until everything that a dead node had sent is counted; False when it takes too long."""
         with self._counting:
             return self._counting.wait_for(lambda: self._upstream == 0, timeout_s)
@@ -72,7 +73,7 @@ class Tap:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target), timeout=10)
+                far = socket.create_connection(("127.0.0.1", self._target), timeout=PATIENCE_S)
             except OSError:
                 near.close()
                 continue

@@ -93,7 +93,7 @@ def _intended(home: Path, experiment: str) -> dict[str, int]:
     return dict(rows)
 
 
-def _until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def _until(holds: Callable[[], bool], timeout_s: float = 240.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:

@@ -9,6 +9,8 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,12 +19,13 @@ from ledger.errors import CoordinatorUnreachable, LedgerError, MalformedInput, R
 from ledger.exchange import connection
 from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.messages import CHUNK
+from tests.patience import PATIENCE_S
 
 Reply = Callable[[socket.socket], None]
 
 
 @contextmanager
-def lying(reply: Reply, timeout_s: float = 5.0) -> Iterator[CoordinatorClient]:
+def lying(reply: Reply, timeout_s: float = PATIENCE_S) -> Iterator[CoordinatorClient]:
     """A client of somebody who answers each request so, and closes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -76,7 +79,9 @@ def test_an_answer_that_is_packed_once_has_the_same_limit() -> None:
 
 
 def test_an_answer_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count(0, 10)
     monkeypatch.setattr(connection, "ATTEMPTS", 1)
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
     def drip(caller: socket.socket) -> None:
         caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -84,7 +89,7 @@ def test_an_answer_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             caller.sendall(b" ")
             time.sleep(0.02)
 
-    with lying(drip, timeout_s=0.3) as client, pytest.raises(CoordinatorUnreachable, match="slow"):
+    with lying(drip) as client, pytest.raises(CoordinatorUnreachable, match="slow"):
         client.follow(0, 0)
 
 

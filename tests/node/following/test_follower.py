@@ -10,6 +10,7 @@ import pytest
 from ledger.exchange.messages import Followed
 from node.following import follower
 from node.following.follower import Follower, News, NoNews, Position
+from tests.patience import PATIENCE_S
 
 
 class Hasty:
@@ -23,37 +24,45 @@ class Hasty:
         return Followed((), None, ())
 
 
-def listened(sizes: list[int], wait_s: float) -> list[int]:
-    """What was asked in a moment by a node that comes to these sizes, and stays at the last."""
+def listened(sizes: list[int], enough: int) -> list[int]:
+    """What was asked by a node that comes to these sizes and stays at the last: ``enough`` and a moment more."""
     hasty = Hasty()
     left = iter(sizes)
     done = threading.Event()
 
     def go_on(news: News | NoNews | None = None) -> None:
         size = next(left, sizes[-1])
-        asking.go_on(Position(size, 0, None, wait_s))
-        if len(hasty.asked) >= 50:
+        asking.go_on(Position(size, 0, None, 30.0))
+        if len(hasty.asked) >= enough:
             done.set()
 
     asking = Follower(hasty, go_on)  # type: ignore[arg-type]
     asking.start()
     go_on()
-    done.wait(0.5)
+    assert done.wait(PATIENCE_S)
+    time.sleep(0.1)
     asking.close()
     return hasty.asked
 
 
+@pytest.fixture(autouse=True)
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer is an early one, however slow the machine, and the pause after it is long."""
+    monkeypatch.setattr(follower, "_EARLY_S", 3600.0)
+    monkeypatch.setattr(follower, "_EARLY_PAUSE_S", 3600.0)
+
+
 def test_a_coordinator_that_answers_at_once_without_news_is_not_asked_in_a_loop() -> None:
-    assert listened([7], 30.0) == [7]
+    assert listened([7], 1) == [7]
 
 
 def test_after_news_it_is_asked_at_once() -> None:
-    assert listened([1, 2, 3, 4], 30.0) == [1, 2, 3, 4]
+    assert listened([1, 2, 3, 4], 4) == [1, 2, 3, 4]
 
 
 def test_it_is_asked_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "_EARLY_PAUSE_S", 0.01)
     began_s = time.monotonic()
-    asked = listened([7], 30.0)
+    asked = listened([7], 4)
     assert len(asked) > 3
     assert len(asked) < 10 + (time.monotonic() - began_s) / 0.01

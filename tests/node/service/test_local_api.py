@@ -18,6 +18,7 @@ from node.service.local_api import LOCAL_FILE, LocalServer
 from node.service.loop import NodeService
 from tests.federation import node_of
 from tests.node.town import Town, small_schema, small_table
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def local(town: Town) -> Iterator[tuple[Town, httpx.Client, str]]:
     assert file.stat().st_mode & 0o077 == 0
     told = orjson.loads(file.read_bytes())
     assert told["url"] == url
-    with httpx.Client(base_url=url, trust_env=False) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as client:
         yield town, client, told["token"]
     server.close()
     assert not file.exists()

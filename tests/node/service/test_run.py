@@ -110,7 +110,7 @@ def test_a_node_process_tells_its_address_and_serves_it(
         processes.append(process)
         told = json.loads((process.home / LOCAL_FILE).read_text())
         assert told["url"] == process.ready["local"]
-        with httpx.Client(base_url=told["url"], trust_env=False) as client:
+        with httpx.Client(base_url=told["url"], trust_env=False, timeout=PATIENCE_S) as client:
             town.until(lambda: client.get("/readyz").status_code == 200)
             (dataset,) = client.get("/status").json()["datasets"]
             assert dataset["dataset"] == "basel-heart"

@@ -20,6 +20,7 @@ from ledger.formats.witness import AddCheckpoint, checkpoint_path, parse_size_an
 from node.service.local_api import LocalServer
 from tests.federation import node_of
 from tests.node.town import Running, Town
+from tests.patience import PATIENCE_S
 
 
 class Asked:
@@ -46,7 +47,7 @@ class Asked:
         return self.post(body.encode())
 
     def post(self, body: bytes) -> httpx.Response:
-        return httpx.post(f"{self.url}/witness/add-checkpoint", content=body)
+        return httpx.post(f"{self.url}/witness/add-checkpoint", content=body, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -76,10 +77,12 @@ def test_a_third_party_gets_the_hospitals_cosignature_and_monitors_read_it(asked
     witness = VerifierKey(name, ring.witness.public, COSIGNATURE_V1)
     note = asked.note(asked.tree, asked.size) + answer.content
     assert len(verify_note(note, (asked.replica.log_key, witness))[1]) == 2
-    monitored = httpx.get(f"{asked.url}/witness/{checkpoint_path(asked.replica.origin)}")
+    monitored = httpx.get(
+        f"{asked.url}/witness/{checkpoint_path(asked.replica.origin)}", timeout=PATIENCE_S
+    )
     assert monitored.status_code == 200
     assert len(verify_note(monitored.content, (asked.replica.log_key, witness))[1]) == 2
-    unknown = httpx.get(f"{asked.url}/witness/{checkpoint_path('elsewhere')}")
+    unknown = httpx.get(f"{asked.url}/witness/{checkpoint_path('elsewhere')}", timeout=PATIENCE_S)
     assert unknown.status_code == 404
 
 
@@ -98,7 +101,7 @@ def test_each_refusal_has_the_protocols_status(asked: Asked) -> None:
     held = asked.replica.store.witnessed(origin)
     assert held is not None
     assert held.size == size
-    assert httpx.get(f"{asked.url}/healthz").status_code == 200
+    assert httpx.get(f"{asked.url}/healthz", timeout=PATIENCE_S).status_code == 200
 
 
 def test_a_tree_that_goes_beyond_the_nodes_own_copy_is_not_cosigned_yet(asked: Asked) -> None:
@@ -139,7 +142,9 @@ def test_a_fork_that_a_third_party_brings_is_kept_reported_and_ends_the_work(
     lie = MerkleTree.from_leaves([leaf_hash(b"a lie"), *list(asked.replica.store.leaves())[1:]])
     answer = asked.post(AddCheckpoint(size, (), asked.note(lie, size)).encode())
     assert answer.status_code == (409 if back else 422)
-    asked.town.until(lambda: httpx.get(f"{asked.url}/healthz").status_code == 503)
+    asked.town.until(
+        lambda: httpx.get(f"{asked.url}/healthz", timeout=PATIENCE_S).status_code == 503
+    )
     kept = [conflict for conflict in asked.replica.store.conflicts() if conflict.kind == "fork"]
     assert any(asked.note(lie, size) in conflict.evidence for conflict in kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ledger.entries.operations.masking import MaskingAdvanced, MaskingAgreed, Ma
 from ledger.entries.operations.rounds import RoundAggregated, RoundClosed, UpdateSubmitted
 from ledger.entries.operations.vocabulary import Operation
 from ledger.experiment.tensors import decode_update
+from ledger.rules import masking
+from ledger.rules.experiment_state import Experiment, Masking, OpenRound
 from node.errors import RoundFailed
 from node.training.process.frames import Job
 from node.training.process.trainer import NoopTrainer, Task
@@ -49,8 +51,12 @@ def town(tmp_path: Path, quick_keys: None) -> Iterator[Town]:
 
 
 def start(
-    town: Town, waits_for: str | None = None, **federation: object
+    town: Town,
+    waits_for: str | None = None,
+    before: Callable[[], None] = lambda: None,
+    **federation: object,
 ) -> tuple[str, dict[str, Recorder]]:
+    """Everybody approves a masked experiment; ``before`` is called once the nodes run and nothing is approved."""
     trainers = {name: Recorder() for name in HOSPITALS}
     if waits_for is not None:
         trainers[waits_for].gate.clear()
@@ -59,6 +65,7 @@ def start(
         town.start_node(name, trainers[name])
     spec = small_spec(datasets, **({"secure_aggregation": True, "quorum": 3} | federation))
     experiment = town.propose(spec)
+    before()
     for dataset in datasets:
         town.approve(experiment, dataset)
     return experiment, trainers
@@ -117,6 +124,25 @@ def hold_shares_back_once(town: Town, *hospitals: str) -> None:
         masker.reveal = reveal
 
 
+def end_phases_without(
+    monkeypatch: pytest.MonkeyPatch, absent: dict[tuple[int, str], set[str]]
+) -> None:
+    """A phase of a round's first attempt is over once it awaits these alone, whatever the clock says.
+
+    Args:
+        monkeypatch: of the test.
+        absent: datasets by round and phase of the log.
+    """
+    at_its_time = masking.phase_deadline_ms
+
+    def deadline_ms(experiment: Experiment, current: OpenRound, phase: Masking) -> int:
+        gone = absent.get((current.number, phase.phase), set()) if current.attempt == 1 else set()
+        awaited = set(masking.waiting_for(experiment, current, phase))
+        return 0 if awaited <= gone else at_its_time(experiment, current, phase)
+
+    monkeypatch.setattr(masking, "phase_deadline_ms", deadline_ms)
+
+
 def said(town: Town, kind: type[Operation]) -> list[Any]:  # type: ignore[valid-type]
     ada = town.people["ada"]
     ada.follow()
@@ -124,10 +150,18 @@ def said(town: Town, kind: type[Operation]) -> list[Any]:  # type: ignore[valid-
     return [e.body.op for e in entries if isinstance(e.body.op, kind)]
 
 
-def test_a_dropout_at_each_phase_and_every_sum_is_that_of_the_vectors(town: Town) -> None:
+def test_a_dropout_at_each_phase_and_every_sum_is_that_of_the_vectors(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rounds = dict(enumerate(PHASES, start=1))
-    experiment, trainers = start(town, rounds=5, round_timeout_s=8)
-    leave_in(town, rounds)
+    of_the_log = {"agree": "unmask", "reveal": "unmask"}
+    end_phases_without(
+        monkeypatch,
+        {(n, of_the_log.get(phase, phase)): {f"{LEAVES}-heart"} for n, phase in rounds.items()},
+    )
+    experiment, trainers = start(
+        town, before=lambda: leave_in(town, rounds), rounds=5, round_timeout_s=240
+    )
     town.until(lambda: town.experiment(experiment).status == "released", 2 * PATIENCE_S)
     ada = town.people["ada"]
     survivors = {
@@ -204,15 +238,18 @@ def test_a_coordinator_that_restarts_within_a_round_goes_on_by_folding(town: Tow
     assert op.attempt == 1
 
 
-def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
+def test_divided_noise_is_never_used_in_a_second_attempt(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two of four hold their shares back once: the attempt fails, and the next one is paid anew."""
+    end_phases_without(monkeypatch, {(1, "unmask"): {"chur-heart", "davos-heart"}})
     experiment, trainers = start(
         town,
+        before=lambda: hold_shares_back_once(town, "chur", "davos"),
         rounds=1,
-        round_timeout_s=8,
+        round_timeout_s=240,
         secure_aggregation={"noise": "distributed", "colluders": 1},
     )
-    hold_shares_back_once(town, "chur", "davos")
     town.until(lambda: town.experiment(experiment).status == "released")
     assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
     updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
@@ -226,10 +263,17 @@ def test_divided_noise_is_never_used_in_a_second_attempt(town: Town) -> None:
     assert (plan.secure_aggregation, plan.noise_shares) == ("distributed", 2)
 
 
-def test_who_revealed_shares_hands_in_other_noise_in_the_next_attempt(town: Town) -> None:
+def test_who_revealed_shares_hands_in_other_noise_in_the_next_attempt(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever has enough shares has opened that sum; one without a hospital would bare its one vector."""
-    experiment, trainers = start(town, rounds=1, round_timeout_s=8)
-    hold_shares_back_once(town, "chur", "davos")
+    end_phases_without(monkeypatch, {(1, "unmask"): {"chur-heart", "davos-heart"}})
+    experiment, trainers = start(
+        town,
+        before=lambda: hold_shares_back_once(town, "chur", "davos"),
+        rounds=1,
+        round_timeout_s=240,
+    )
     town.until(lambda: town.experiment(experiment).status == "released")
     assert [op.reason for op in said(town, RoundClosed)] == ["shares_missing"]
     updates = [op for op in said(town, UpdateSubmitted) if op.round == 1]
