@@ -18,7 +18,7 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import orjson
@@ -257,9 +257,14 @@ def run(settings: CoordinatorSettings, keyring: KeyRing, coming: KeyRing | None 
             gc.collect()
             gc.freeze()
             server = Server(coordinator)
-            # uvicorn takes the signals over, stops in order and raises them anew: for these.
+
+            def stop(number: int, frame: FrameType | None) -> None:
+                server.should_exit = True
+
+            # uvicorn takes the signals over, stops in order and raises them anew: for this, which
+            # also hears the one that comes before uvicorn has.
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: None)
+                signal.signal(number, stop)
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(_serve(server, listener, ready))
             if coordinator.stuck:

@@ -170,6 +170,28 @@ def test_sigterm_lets_waiting_followers_go_and_closes_in_order(tmp_path: Path) -
     assert json.loads(log.strip().split("\n")[-1])["event"] == "closed"
 
 
+def test_a_coordinator_that_is_told_to_stop_just_before_it_serves_stops(tmp_path: Path) -> None:
+    told_first = """
+import os, signal
+from coordinator.service import Server
+serve = Server.serve
+async def told_first(self, sockets):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serve(self, sockets)
+Server.serve = told_first
+"""
+    home = home_of(Federation.found(("basel",)), tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-c", told_first + PROGRAM, str(home)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stderr.splitlines()[-1])["event"] == "closed"
+
+
 def test_a_second_coordinator_on_the_same_log_is_refused(tmp_path: Path) -> None:
     federation = Federation.found(("basel",))
     process = Process(home_of(federation, tmp_path))

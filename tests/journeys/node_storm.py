@@ -125,6 +125,7 @@ def storm(
                 print(f"{dict(told.counts)}, log {town.state.size}", file=sys.stderr, flush=True)
         child = scene.start(nursery)
         told.faults += scene.finish()
+        scene.serves(child)  # before that a signal ends it at once, as any process
         if (status := child.end(signal.SIGTERM)) != 0:
             told.faults.append(f"the last node ended with status {status}")
         scene.count(told)

@@ -56,7 +56,7 @@ def test_deaths_that_cost_more_than_a_round_each_are_noticed() -> None:
 
 
 def test_sigkill_of_a_node_in_masked_rounds_leaves_every_sum_whole(tmp_path: Path) -> None:
-    told = masked_storm.storm(tmp_path, 2, seed=1, rounds=6)
+    told = masked_storm.storm(tmp_path, 2, seed=1, rounds=6, round_timeout_s=60)
     assert not told.faults
     assert told.counts["kills"] == 2
     assert told.counts["sums"] >= 6

@@ -73,6 +73,11 @@ def run_witness(wanted: Wanted, settings: Settings, *, every_s: float, once: boo
             "logs": [log.key.name for log in witness.logs],
             "listening": url,
         }
+        stop = threading.Event()
+        if not once:
+            # Before anybody reads that it is ready, and may tell it to stop.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         if once:
@@ -87,9 +92,6 @@ def run_witness(wanted: Wanted, settings: Settings, *, every_s: float, once: boo
             if failed and not witness.forks:
                 raise failed[0]
         else:
-            stop = threading.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stop.set())
             follow(
                 witness,
                 health,
