@@ -112,15 +112,15 @@ class _Raw:
 
     def between(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Check all of them after every so many rows: the machine is then as fast for both."""
-        for number, row in enumerate(rows, start=1):
+        for row in rows:
             yield row
-            if number % EVERY == 0:
-                began, busy = time.perf_counter(), time.process_time()
-                for key, message, signature in self._signed:
-                    key.verify(message, signature)
-                self.seconds += time.perf_counter() - began
-                self.cpu_s += time.process_time() - busy
-                self.checks += len(self._signed)
+            yield from islice(rows, EVERY - 1)
+            began, busy = time.perf_counter(), time.process_time()
+            for key, message, signature in self._signed:
+                key.verify(message, signature)
+            self.seconds += time.perf_counter() - began
+            self.cpu_s += time.process_time() - busy
+            self.checks += len(self._signed)
 
 
 def _peak_mib() -> float:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ _MIGRATING = threading.Lock()
 _POSTGRESQL = "postgresql+psycopg"
 _WRITES = "consilium_writes"
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
+_READ_TEXT = methodcaller("decode", "utf-8", "replace")
+"""What a text column holds; a character that no value here has stands for what is not UTF-8."""
 _MIGRATION_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('consilium migration', 0))"
 
 
@@ -245,7 +248,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver's own BEGIN comes late and only before writes; _begin_sqlite says it instead.
     connection.isolation_level = None
     # Text that is not UTF-8 would fail a whole page of rows, and tell nobody which one has it.
-    connection.text_factory = _read_text
+    connection.text_factory = _READ_TEXT
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",  # first: switching to WAL may have to wait
         "journal_mode = WAL",
@@ -255,11 +258,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         "trusted_schema = OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _read_text(stored: bytes) -> str:
-    """What a text column holds; a character that no value here has stands for what is not UTF-8."""
-    return stored.decode("utf-8", "replace")
 
 
 def _begin_sqlite(connection: Connection) -> None:

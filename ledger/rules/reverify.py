@@ -1,12 +1,12 @@
 """A whole log verified from its first byte: the fold in one process, signatures in several.
 
 `replay` takes rows along the path of ``log.py``, each parsed, judged, folded and put into the tree
-before the next one is read, and has the signatures of a few dozen checked together, on other cores
-while the fold goes on, or here. It yields an entry only when its own signature and those of all
+before the next one is read, and has the signatures of many checked together, on other cores while
+the fold goes on, or here. It yields an entry only when its own signature and those of all
 entries before it hold. So whoever takes what it yields sees the same entries and the same refusal as
 one by one, and finds the same state; a test holds the two together. Memory does not grow with what is
-read: a few hundred entries wait at a time, and the tree reads old leaves back where it is given a
-source for them.
+read: at most some 1,300 entries wait at a time, and the tree reads old leaves back where it is given
+a source for them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ from ledger.rules.signatures import Answer, Claim, SignatureWorkers, check_here
 from ledger.rules.state import State
 
 CHUNK = 64
-"""Entries whose signatures are checked together, milliseconds of work. On one core too: in turn with
-the fold for each entry they would empty the processor's caches of each other."""
+"""Entries whose signatures are checked together, milliseconds of work; what a pipe to a worker holds."""
+TURN = 16
+"""Chunks that are folded before their signatures are checked here. In turn with the fold for each
+entry, or for a few dozen, they would empty the processor's caches of each other, at a twentieth of
+all that verifying costs."""
+TURN_BESIDE = 4
+"""Chunks that are folded before workers are asked: they have more than that to do meanwhile."""
 
 _AHEAD = 16
 """Chunks that may wait for an older one's answer."""
@@ -48,7 +53,7 @@ entries before it, the one yielded last included."""
 
 
 class _Chunk(NamedTuple):
-    """Entries that were folded, and the answer whether their signatures hold.
+    """Entries that were folded.
 
     Attributes:
         before, after: where the log stood.
@@ -60,7 +65,6 @@ class _Chunk(NamedTuple):
     after: Mark
     claims: list[Claim]
     folded: list[Folded] | None
-    answer: Answer
 
 
 def replay(
@@ -171,9 +175,11 @@ class _Ahead(Generic[T]):
         self._read = read
         self._keep = keep
         self._check = check_here if workers is None else workers.check
+        self._turn = TURN_BESIDE if workers else TURN  # `SignatureWorkers(1)` has none
         self._before = log.mark()
         self._yielded: _Chunk | None = None
-        self._chunks: deque[_Chunk] = deque()  # folded and not all yielded, oldest first
+        self._unasked: list[_Chunk] = []  # folded, oldest first
+        self._asked: deque[tuple[_Chunk, Answer]] = deque()  # before those, and not all yielded
 
     def replay(self, entries: Iterable[T]) -> Generator[tuple[int, list[Folded]]]:
         """Verify entries, and yield them some at a time: the index of the first, and what was kept.
@@ -190,13 +196,14 @@ class _Ahead(Generic[T]):
                         self._fold(islice(source, CHUNK), claims, folded)
                     except BaseException:
                         # The entries before it come first, and one of them may be refused instead.
-                        self._ask(before, claims, folded)
+                        self._took(before, claims, folded)
                         yield from self._verified(wait=True)
                         raise
-                    self._ask(before, claims, folded)
+                    self._took(before, claims, folded)
                     self._log.tree.forget_older()
                     ended = len(claims) < CHUNK
-                    yield from self._verified(wait=ended)
+                    if ended or not number % self._turn:
+                        yield from self._verified(wait=ended)
                     if ended:
                         return
                     if not number % _YOUNG:
@@ -214,29 +221,30 @@ class _Ahead(Generic[T]):
                 protocol_of(log.state)
             raise
 
-    def _ask(self, before: Mark, claims: list[Claim], folded: list[Folded] | None) -> None:
-        """Have the signatures of what was folded checked."""
-        chunk = _Chunk(before, self._log.mark(), claims, folded, self._check(claims))
-        self._chunks.append(chunk)
+    def _took(self, before: Mark, claims: list[Claim], folded: list[Folded] | None) -> None:
+        """Note what was folded; its signatures are to be asked for."""
+        self._unasked.append(_Chunk(before, self._log.mark(), claims, folded))
 
     def _verified(self, *, wait: bool) -> Iterator[tuple[int, list[Folded]]]:
-        """Yield what was checked, in order; all of it where ``wait`` says so.
+        """Ask for what was not asked for, and yield what was checked, in order; all where ``wait`` says so.
 
         Raises:
             BadSignature: the next one is false.
         """
-        while self._chunks:
-            chunk = self._chunks[0]
-            if not (chunk.answer.here or wait or len(self._chunks) > _AHEAD):
+        unasked, self._unasked = self._unasked, []
+        self._asked.extend((chunk, self._check(chunk.claims)) for chunk in unasked)
+        while self._asked:
+            chunk, answer = self._asked[0]
+            if not (answer.here or wait or len(self._asked) > _AHEAD):
                 return
-            false = chunk.answer.false
+            false = answer.false
             self._yielded, self.taken = chunk, 0
             yield chunk.before.size, (chunk.folded or [])[:false]
             self.taken = len(chunk.claims) if false is None else false
             if false is not None:
                 _, signature, body = chunk.claims[false]
                 raise bad_signature(parse_entry(body, signature)) from None
-            self._chunks.popleft()
+            self._asked.popleft()
 
     def _leave(self) -> None:
         """The workers owe nothing any more, and the log holds what was yielded."""
@@ -247,8 +255,8 @@ class _Ahead(Generic[T]):
             self._go_back(chunk.after, [])
         else:
             self._go_back(chunk.before, chunk.claims[:taken])
-        for waiting in self._chunks:
-            _ = waiting.answer.false
+        for _, answer in self._asked:
+            _ = answer.false
 
     def _go_back(self, mark: Mark, claims: list[Claim]) -> None:
         """Rewind the log to where it was, and take in again what came from there."""

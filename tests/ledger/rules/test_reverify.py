@@ -55,6 +55,8 @@ def workers() -> Iterator[SignatureWorkers]:
 @pytest.fixture(params=["here", "in workers"])
 def checkers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setattr(reverify, "CHUNK", 8)
+    monkeypatch.setattr(reverify, "TURN", 2)
+    monkeypatch.setattr(reverify, "TURN_BESIDE", 2)
     return request.getfixturevalue("workers") if request.param == "in workers" else None
 
 
@@ -204,6 +206,8 @@ def test_a_tampered_log_is_refused_at_the_same_entry_for_the_same_reason_as_one_
         expected, refusal = one_by_one(changed)
         reasons.add(type(refusal))
         monkeypatch.setattr(reverify, "CHUNK", chance.choice((1, 3, 8, 64)))
+        monkeypatch.setattr(reverify, "TURN", chance.choice((1, 2, 16)))
+        monkeypatch.setattr(reverify, "TURN_BESIDE", chance.choice((1, 2, 4)))
         log = Log()
         caught: LedgerError | None = None
         try:
