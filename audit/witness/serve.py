@@ -27,7 +27,7 @@ from ledger.exchange.client import CoordinatorClient
 from ledger.exchange.witness_http import add_witness_routes
 from ledger.formats.tlog_policy import Log
 
-_START_S = 10.0
+_START_S = 60.0
 
 
 class Report(Protocol):

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 LOCAL_FILE = "local.json"
 WITNESS = "/witness"
 """Prefix of what third parties may ask, so that a proxy can let that through and nothing else."""
-_START_S = 10.0
+_START_S = 60.0
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _log = structlog.get_logger("node")
 

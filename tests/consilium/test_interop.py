@@ -22,6 +22,7 @@ from ledger.formats.proof import parse_proof
 from tests.checkers import go_program
 from tests.consilium.conftest import Run
 from tests.consilium.places import EVERYWHERE, Places
+from tests.patience import PATIENCE_S
 
 SOURCE = Path(__file__).parent / "go_offline" / "main.go"
 INDEXES = (0, 1, 7, 255, 256, 299)
@@ -36,7 +37,7 @@ def go() -> Go:
 
     def run(*arguments: object) -> str:
         command = [str(program), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         if done.returncode:
             return f"refused: {done.stderr.strip()}"
         return done.stdout.strip()

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.consilium.conftest import Live, Run
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.process
 
 
 def until_all_final(run: Run, home: Path, secret: tuple[object, ...]) -> None:
     """Follow until a final checkpoint covers what was followed; nobody waits for one, so it comes at its interval."""
-    for _ in range(200):
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
         said = run("federation", "show", "--home", home, *secret, "--json")
         assert said.code == 0, said.err
         told = json.loads(said.out)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import pages
+from tests.patience import PATIENCE_S
 
 PASSPHRASE = "--passphrase-file passphrase.txt"
 PORT = 8460
@@ -44,7 +45,7 @@ class Shell:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -112,7 +113,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     for process in made.background:
         process.terminate()
     for process in made.background:
-        process.wait(30)
+        process.wait(PATIENCE_S)
 
 
 @pytest.mark.process

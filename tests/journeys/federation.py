@@ -85,7 +85,7 @@ class RealFederation:
             [sys.executable, "-m", "consilium", *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             stdin=subprocess.DEVNULL,
             cwd=self.folder,
             env=os.environ | self.environment | environment,

@@ -50,7 +50,7 @@ def test_a_federation_learns_from_calendar_blocks_and_describes_a_dataset(tmp_pa
         real.run(
             "dataset", "describe", "alpha-ward", "--epsilon=1", "--yes", "--bins=6", "--home=alpha"
         )
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 240
         while real.show()["status"] != "released":
             assert time.monotonic() < deadline, real.show()
             time.sleep(0.5)
