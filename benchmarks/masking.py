@@ -27,10 +27,10 @@ from typing import TypeVar
 import numpy as np
 
 from ledger.experiment.average import ExactSum
+from privacy.keystream import keystream
 from privacy.masking import member
 from privacy.masking.recover import recover, take_off
 from privacy.masking.roster import Roster
-from privacy.noise import keystream
 
 _PIECE = bytes(1 << 16)
 WORD = 8

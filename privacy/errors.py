@@ -9,6 +9,7 @@
     ├── RefundTooLarge      a settlement would give back more than was charged
     ├── CalibrationFailed   no noise makes a plan fit its budget
     ├── RandomnessClosed    a generator was asked for bits after its key was dropped
+    ├── NoiseLost           the process that drew a vector's noise failed
     ├── CrossCheckFailed    an independent accountant gave no number
     └── MaskingRefused      secure aggregation: a phase does not go on (``fault`` says why)
         └── SharesMissing   too few of a secret's shares fit together (``of`` says whose)
@@ -95,6 +96,21 @@ class CalibrationFailed(PrivacyError):
 
 class RandomnessClosed(PrivacyError):
     """The generator's key was dropped; make a new generator for the next purpose."""
+
+
+class NoiseLost(PrivacyError):
+    """The process that drew a vector's noise failed before all of it was handed out; no more of it is.
+
+    Attributes:
+        reason: what became of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the process that drew noise failed in the middle of a vector ({reason}); what that noise was for is "
+            "charged and not released; this process draws its noise itself from now on, so do the step anew"
+        )
 
 
 class CrossCheckFailed(PrivacyError):

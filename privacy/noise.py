@@ -22,15 +22,15 @@ from typing import ClassVar, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from privacy import rounded_gaussian
 from privacy.errors import InvalidParameter, RandomnessClosed
 from privacy.events import FULL_BATCH, MAX_LENGTH, require_int
+from privacy.keystream import keystream, next_bytes
 from privacy.noise_ahead import LEAST, NoiseAhead
 
 _MAX_DRAW: Final = 2**31
-_ZERO_BLOCK: Final = bytes(16)
 _FEW: Final = 2**13
 _FIRST_AHEAD: Final = 2**12
 _MOST_AHEAD: Final = 2**17
@@ -42,8 +42,6 @@ _FORKED: Final = (
     "this process is a copy of the one that opened this generator, and the two would share their noise; "
     "open a new one"
 )
-_ZEROS: Final = bytes(2**16)
-"""What the key stream is added to, at most so many bytes of it a call."""
 
 
 class Randomness(Protocol):
@@ -107,8 +105,7 @@ class _Draws:
         self._open_stream()
         self._long.drop()
         if size >= LEAST:
-            stream = keystream(self._another_key())
-            self._long.start(lambda count: _bytes_of(stream, count), noise_sd, size)
+            self._long.start(self._another_key(), noise_sd, size)
 
     @abstractmethod
     def _another_key(self) -> bytes:
@@ -203,8 +200,7 @@ class _Draws:
         self._stream = None
         self._sampler = None
         self._room = self._ahead = _NONE
-        self._long.drop()
-        self._long = NoiseAhead()
+        self._long.close()
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +217,7 @@ class _Draws:
         raise TypeError("a generator is not copied or stored: two copies would share their noise")
 
     def _bytes(self, count: int) -> bytes:
-        return _bytes_of(self._open_stream(), count)
+        return next_bytes(self._open_stream(), count)
 
     def _open_stream(self) -> CipherContext:
         if self._process != os.getpid():
@@ -261,18 +257,3 @@ class TestRng(_Draws):
     def _another_key(self) -> bytes:
         self._vectors += 1
         return hashlib.sha256(b"consilium test rng\n%d %d" % (self._seed, self._vectors)).digest()
-
-
-def _bytes_of(stream: CipherContext, count: int) -> bytes:
-    zeros = memoryview(_ZEROS)[:count] if count <= len(_ZEROS) else bytes(count)
-    return stream.update(zeros)
-
-
-def keystream(key: bytes, counter: bytes = _ZERO_BLOCK) -> CipherContext:
-    """Open an AES-256-CTR key stream; ``update(zeros)`` gives its next bytes.
-
-    Args:
-        key: 32 bytes, used for one stream only.
-        counter: initial counter block of 16 bytes. All zeros is right for a key used once.
-    """
-    return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import CipherContext
 
-from privacy.noise import keystream
+from privacy.keystream import keystream
 
 UInt64Vector = npt.NDArray[np.uint64]
 

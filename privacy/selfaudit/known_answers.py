@@ -27,7 +27,8 @@ from privacy.curves import gaussian_delta, mu2_max, rdp_poisson_gaussian
 from privacy.errors import BudgetExceeded
 from privacy.events import CHARGE_UNIT, FULL_BATCH, GRID, Gaussian
 from privacy.filters import Spend, limit_for, reserve, step_charge
-from privacy.noise import Randomness, keystream
+from privacy.keystream import keystream
+from privacy.noise import Randomness
 
 STATISTIC_ALARM: Final = 1e-9
 """Probability that an honest generator leaves the bracket of one statistic."""

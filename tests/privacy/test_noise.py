@@ -10,7 +10,8 @@ import pytest
 
 from privacy.errors import InvalidEvent, InvalidParameter, RandomnessClosed
 from privacy.events import FULL_BATCH
-from privacy.noise import Randomness, SecureRandom, TestRng, keystream
+from privacy.keystream import keystream
+from privacy.noise import Randomness, SecureRandom, TestRng
 from privacy.selfaudit.known_answers import AES_CIPHER, AES_COUNTER, AES_KEY, AES_PLAIN
 
 SOURCES: list[Any] = [SecureRandom, lambda: TestRng(1)]

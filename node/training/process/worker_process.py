@@ -59,7 +59,7 @@ from node.training.process.frames import (
     read_frame,
     write_frame,
 )
-from privacy.errors import PrivacyError
+from privacy.errors import NoiseLost, PrivacyError
 from privacy.noise import Randomness, SecureRandom, TestRng
 from privacy.selfaudit.checks import Report
 
@@ -156,6 +156,8 @@ class _Serving:
             if isinstance(error, WorkerMisbehaved):
                 raise
             reply = failure_frame(error)
+        except NoiseLost:
+            raise  # after the intent: the process ends, and what was charged stays charged
         except (LedgerError, PrivacyError) as error:
             reply = failure_frame(JobRefused(str(error)))
         self.say(reply)
