@@ -7,8 +7,8 @@ a second core draws noise, on one thread too by the clock, less what the step's 
 
 * ``ours_ms``: the fast engine's clipped sum and the weights' update;
 * ``ours_secure_ms``: the same with the sum on the grid and exact noise from a secure generator, as a
-  node runs it (the default; the plan's clip norm lowered for rounding). For a model of 65,536 parameters and more the
-  noise is drawn meanwhile on A SECOND CORE, which no other contestant on one thread uses;
+  node runs it (the default; the plan's clip norm lowered for rounding). For a model of 262,144 parameters and more the
+  noise is drawn meanwhile by a second process on A SECOND CORE, which no other contestant on one thread uses;
 * ``ours_one_core_ms``: for such a model, the same in a process that may use one core alone, as the others do;
 * ``opacus_ms``: ``GradSampleModule`` and ``DPOptimizer`` with Opacus' default noise;
 * ``opacus_ghost_ms``: Opacus' ghost clipping, null where it cannot train the model;
@@ -23,7 +23,7 @@ clear new pages. ``page_faults`` counts those pages a step, so that a reader see
 The process has a training process' environment (``node.training.process.environment``), and none of this shell's
 choices for OpenBLAS, which multiplies for us; torch, and so the other contestants, multiply by MKL.
 
-ResNet-18 is measured on two threads too, if the machine has two cores: then all multiply on both.
+All train on one thread, as a training process does; ``--threads 2`` lets torch multiply on two, of all contestants.
 
 The tabular models sample their batch by a mask from four times as many rows; the others get theirs.
 ``--memory`` runs ResNet-18 with group norms at batch 64 in processes of their own and reports the most
@@ -216,7 +216,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.dp_speed", description=__doc__)
     options.add_argument("--models", nargs="*", default=list(BATCHES), choices=list(BATCHES))
     options.add_argument("--batches", nargs="*", type=int, help="only these")
-    options.add_argument("--threads", nargs="*", type=int, help="default 1, for ResNet-18 1 and 2")
+    options.add_argument("--threads", nargs="*", type=int, help="default 1")
     options.add_argument("--seconds", type=float, default=3.0, help="for each case and repeat")
     options.add_argument("--repeats", type=int, default=1, help="processes for each model")
     options.add_argument(
@@ -239,11 +239,9 @@ def main() -> None:
         print(memory(chosen.inside))
         return
     cases = []
-    for threads in chosen.threads or range(1, 1 + min(2, len(os.sched_getaffinity(0)))):
+    for threads in chosen.threads or (1,):
         common = ["--threads", str(threads), "--seconds", str(chosen.seconds)]
         for model in chosen.models:
-            if not chosen.threads and threads > 1 and model not in LARGE:
-                continue
             command = ["--inside", "speed", *common, "--models", model]
             command += ["--batches", *map(str, chosen.batches)] if chosen.batches else []
             runs = [list(alone(threads, chosen.allocator, *command)) for _ in range(chosen.repeats)]

@@ -49,6 +49,7 @@ _MARK: Final = np.iinfo(np.int64).min
 """No draw: deviations are below 2^53, and no draw is 2^10 of them away."""
 _MESSAGES: Final = 2**12
 """Most messages read at once."""
+_COMMAND: Final = ("-m", "privacy.noise_process")
 _PACKAGES: Final = Path(__file__).resolve().parents[1]
 
 IntVector = npt.NDArray[np.int64]
@@ -227,7 +228,7 @@ class Drawer:
             here = os.pidfd_open(os.getpid())
             opened.callback(os.close, here)
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-P", "-m", "privacy.noise_process", str(descriptor), str(here)],
+                [sys.executable, "-P", *_COMMAND, str(descriptor), str(here)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

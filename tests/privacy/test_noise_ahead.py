@@ -1,25 +1,44 @@
-"""Noise that a second thread draws: the same with it and without, each draw once, gone when it is not wanted."""
+"""Noise that a second process draws: the same with it and without, each draw once, gone when it is not wanted."""
 
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from privacy import noise_ahead
 from privacy.errors import InvalidEvent, RandomnessClosed
 from privacy.noise import SecureRandom, TestRng
-from privacy.noise_ahead import LEAST
+from privacy.noise_ahead import LEAST, Drawer
+from tests.privacy.noise_processes import drawing, wait_until_ready
+
+pytestmark = pytest.mark.process
 
 SIZE = LEAST + 12_345
-WIDE = 2**32  # so wide that hardly two draws are the same
+WIDE = 2**30  # so wide that hardly two draws are the same
+FEW = 100
+"""More pairs of equal draws than two of these vectors have by chance: some forty."""
+
+
+@pytest.fixture(scope="module")
+def drawer() -> Iterator[Drawer]:
+    """One process for the tests that leave it as it was; others start it anew."""
+    with pytest.MonkeyPatch.context() as patch, drawing(patch, SIZE) as drawer:
+        yield drawer
 
 
 @pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
-def cores(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+def cores(request: Any, drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> int:
+    if drawer._process is None:  # a test before ended it in the middle of a vector
+        with TestRng(0) as first:
+            first.expect(1, SIZE)
+        wait_until_ready(drawer)
     monkeypatch.setattr(noise_ahead, "_cores", lambda: request.param)
     count: int = request.param
     return count
@@ -30,38 +49,66 @@ def drawn(rng: Any, *sizes: int) -> Any:
     return np.concatenate([rng.gaussian_integers(WIDE, size) for size in sizes])
 
 
-def test_a_second_core_draws_the_same_noise_in_whole_and_in_parts(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_second_process_draws_the_same_noise_in_whole_and_in_parts(
+    drawer: Drawer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for count in (1, 2):
         monkeypatch.setattr(noise_ahead, "_cores", lambda count=count: count)
         for parts in ((SIZE,), (1, 40_000, 2**15, SIZE - 40_001 - 2**15)):
+            orders = drawer._number
             rng = TestRng(3)
             first, second = drawn(rng, *parts), drawn(rng, *parts)
             found.append(np.concatenate([first, second]))
+            assert drawer._number == orders + 2 * (count - 1)
     for one in found:
         np.testing.assert_array_equal(one, found[0])
-    assert len(np.unique(found[0])) > 2 * SIZE - 10  # no vector twice, nor a part of one
+    assert len(np.unique(found[0])) > 2 * SIZE - FEW  # no vector twice, nor a part of one
 
 
-def test_a_second_thread_draws_only_where_there_is_a_second_core(cores: int) -> None:
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    cuts=st.lists(st.integers(1, SIZE - 1), max_size=12, unique=True),
+    noise_sd=st.sampled_from([1, 2**20, WIDE]),
+    seed=st.integers(0, 2**32),
+)
+def test_however_a_vector_is_asked_for_both_give_the_same(
+    cores: int, cuts: list[int], noise_sd: int, seed: int
+) -> None:
+    ends = [0, *sorted(cuts), SIZE]
+    with TestRng(seed) as whole:
+        whole.expect(noise_sd, SIZE)
+        wanted = whole.gaussian_integers(noise_sd, SIZE)
+    with TestRng(seed) as parts:
+        parts.expect(noise_sd, SIZE)
+        for low, high in pairwise(ends):
+            np.testing.assert_array_equal(
+                parts.gaussian_integers(noise_sd, high - low), wanted[low:high]
+            )
+
+
+def test_a_second_process_draws_only_where_there_is_a_second_core(
+    cores: int, drawer: Drawer
+) -> None:
+    orders = drawer._number
     with SecureRandom() as rng:
-        rng.expect(WIDE, 40 * LEAST)
-        assert any(one.name == "noise ahead" for one in threading.enumerate()) == (cores == 2)
+        drawn(rng, SIZE)
+    assert drawer._number - orders == cores - 1
 
 
-def test_without_a_thread_to_be_had_the_noise_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit on processes counts threads too."""
-    monkeypatch.setattr(noise_ahead, "_cores", lambda: 2)
-    wanted = drawn(TestRng(4), 20_000, SIZE)
-
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with TestRng(4) as rng:
-        np.testing.assert_array_equal(drawn(rng, 20_000, SIZE), wanted)
+def test_a_second_generator_draws_itself_while_the_process_has_another_ones_vector(
+    cores: int, drawer: Drawer
+) -> None:
+    one, other = TestRng(1), TestRng(2)
+    orders = drawer._number
+    one.expect(WIDE, SIZE)
+    second = drawn(other, SIZE)
+    first = one.gaussian_integers(WIDE, SIZE)
+    assert drawer._number - orders == cores - 1
+    np.testing.assert_array_equal(first, drawn(TestRng(1), SIZE))
+    np.testing.assert_array_equal(second, drawn(TestRng(2), SIZE))
 
 
 def test_no_other_draw_is_moved_by_what_is_expected(cores: int) -> None:
@@ -85,7 +132,7 @@ def test_what_was_expected_and_never_asked_for_is_never_given(cores: int) -> Non
     some = rng.gaussian_integers(WIDE, 10)
     np.testing.assert_array_equal(some, left[:10])
     given = np.concatenate([drawn(rng, SIZE), rng.gaussian_integers(WIDE, SIZE)])
-    assert np.isin(given, left).sum() < 10
+    assert np.isin(given, left).sum() < FEW
 
 
 def test_who_asks_for_more_than_is_left_gets_other_noise(cores: int) -> None:
@@ -93,7 +140,7 @@ def test_who_asks_for_more_than_is_left_gets_other_noise(cores: int) -> None:
     rng.expect(WIDE, LEAST)
     many = rng.gaussian_integers(WIDE, LEAST + 1)
     few = rng.gaussian_integers(WIDE, LEAST)
-    assert len(np.unique(np.concatenate([many, few]))) > 2 * LEAST - 10
+    assert len(np.unique(np.concatenate([many, few]))) > 2 * LEAST - FEW
 
 
 def test_the_noise_of_every_vector_has_a_key_of_the_operating_system(
@@ -115,17 +162,31 @@ def test_the_noise_of_every_vector_has_a_key_of_the_operating_system(
     assert asked == [32, 32, 32]
 
 
-def test_a_closed_generator_leaves_no_thread_no_key_and_no_noise(cores: int) -> None:
+def test_a_closed_generator_leaves_no_key_and_no_noise(cores: int, drawer: Drawer) -> None:
     rng = SecureRandom()
-    rng.expect(WIDE, 40 * LEAST)
-    held = rng._long
+    rng.expect(WIDE, SIZE)
+    rng.gaussian_integers(WIDE, 10)
     rng.close()
-    assert not any(one.name == "noise ahead" for one in threading.enumerate())
-    assert held._sampler is None
-    assert not len(rng._long._room)
+    assert rng._long._sampler is None
+    assert rng._long._drawer is None
+    assert drawer._holder is None
+    assert (drawer._process is None) == (cores == 2)  # it was in the middle of a vector
     for ask in (rng.expect, rng.gaussian_integers):
         with pytest.raises(RandomnessClosed, match="key dropped"):
             ask(WIDE, SIZE)
+
+
+def test_a_process_that_finished_its_vector_goes_on_and_its_room_is_cleared(
+    cores: int, drawer: Drawer
+) -> None:
+    process, room = drawer._process, drawer._room
+    with SecureRandom() as rng:
+        drawn(rng, SIZE)
+        assert (np.count_nonzero(room) > SIZE - FEW) == (cores == 2)
+    assert not room.any()
+    assert drawer._process is process
+    with TestRng(3) as rng, TestRng(3) as again:
+        np.testing.assert_array_equal(drawn(rng, SIZE), drawn(again, SIZE))
 
 
 def test_a_fork_gets_nothing_of_it_and_may_close(
@@ -147,12 +208,13 @@ def test_a_fork_gets_nothing_of_it_and_may_close(
             other.close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert len(np.unique(other.gaussian_integers(WIDE, SIZE))) > SIZE - 10
+        assert len(np.unique(other.gaussian_integers(WIDE, SIZE))) > SIZE - FEW
 
 
 def test_a_draw_that_fails_is_raised_where_the_noise_is_asked_for_and_nothing_is_given(
-    cores: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(noise_ahead, "_cores", lambda: 1)
     rng = TestRng(4)
     left = drawn(TestRng(4), SIZE)
 
@@ -168,7 +230,7 @@ def test_a_draw_that_fails_is_raised_where_the_noise_is_asked_for_and_nothing_is
         with pytest.raises(MemoryError, match="no room for noise"):
             rng.gaussian_integers(WIDE, SIZE)
     after = rng.gaussian_integers(WIDE, SIZE)
-    assert np.isin(after, left).sum() < 10
+    assert np.isin(after, left).sum() < FEW
 
 
 def test_an_expectation_out_of_range_is_refused_by_name() -> None:

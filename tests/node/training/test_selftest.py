@@ -28,6 +28,7 @@ from node.training.rounds.train import start_torch
 from node.training.sums.bookkeeping import BookKeeping
 from node.training.sums.composed import ComposedSum
 from node.training.sums.dense import DenseSum
+from privacy.errors import NoiseLost
 from privacy.noise import TestRng
 from privacy.selfaudit.checks import CHECKS, Finding, Report
 from tests.federation import node_of
@@ -124,6 +125,21 @@ def test_the_process_runs_no_round_where_its_self_test_fails() -> None:
     assert isinstance(error, SelfTestFailed)
     assert error.reason == "sigma: observed over planned is 0.5"
     assert "does not train" in str(error)
+
+
+def test_noise_that_is_lost_in_a_round_ends_the_process_for_its_intent_is_recorded() -> None:
+    """A refusal would say that nothing was charged."""
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    replies = io.BytesIO()
+
+    def run_round(*arguments: object) -> bytes:
+        raise NoiseLost("it ended")
+
+    serving = _Serving(requests, replies, _Noise(None), run_round, lambda noise: Report(512, 1, ()))
+    requests.put((Round(kind="train", round=1, sha256="0" * 64), (b"",) * 8))
+    with pytest.raises(NoiseLost, match="charged and not released"):
+        serving.serve_one()
+    assert replies.getvalue() == b""
 
 
 @pytest.mark.parametrize("engine", [DenseSum, ComposedSum])
