@@ -136,7 +136,8 @@ def test_noise_that_is_lost_in_a_round_ends_the_process_for_its_intent_is_record
         raise NoiseLost("it ended")
 
     serving = _Serving(requests, replies, _Noise(None), run_round, lambda noise: Report(512, 1, ()))
-    requests.put((Round(kind="train", round=1, sha256="0" * 64), (b"",) * 8))
+    parts = (b"", b"", b"", b"", b"rows.csv", bytes(32), b"", b"")
+    requests.put((Round(kind="train", round=1, sha256="0" * 64), parts))
     with pytest.raises(NoiseLost, match="charged and not released"):
         serving.serve_one()
     assert replies.getvalue() == b""
