@@ -7,7 +7,7 @@ a second core draws noise, on one thread too by the clock, less what the step's 
 
 * ``ours_ms``: the fast engine's clipped sum and the weights' update;
 * ``ours_secure_ms``: the same with the sum on the grid and exact noise from a secure generator, as a
-  node runs it (the default; the plan's clip norm lowered for rounding). For a model of 262,144 parameters and more the
+  node runs it (the default; the plan's clip norm lowered for rounding). For a model of 1,048,576 parameters and more the
   noise is drawn meanwhile by a second process on A SECOND CORE, which no other contestant on one thread uses;
 * ``ours_one_core_ms``: for such a model, the same in a process that may use one core alone, as the others do;
 * ``opacus_ms``: ``GradSampleModule`` and ``DPOptimizer`` with Opacus' default noise;

@@ -42,8 +42,9 @@ from privacy.keystream import bits_under
 from privacy.noise_process import ORDER, PIECE, PROGRESS, READY
 from privacy.rounded_gaussian import Sampler
 
-LEAST: Final = 2**18
-"""Draws that are worth a process: below two milliseconds of them, its start would pay off after hundreds of vectors."""
+LEAST: Final = 2**20
+"""Draws that are worth a process: 7 ms of them. Of fewer, its start would pay off after a hundred vectors and more, and
+where others need the second core too, waiting for it takes longer than drawing."""
 _NONE: Final = np.empty(0, dtype=np.int64)
 _MARK: Final = np.iinfo(np.int64).min
 """No draw: deviations are below 2^53, and no draw is 2^10 of them away."""

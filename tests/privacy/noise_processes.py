@@ -11,8 +11,11 @@ import pytest
 
 from privacy import noise_ahead
 from privacy.noise import TestRng
-from privacy.noise_ahead import LEAST, Drawer
+from privacy.noise_ahead import Drawer
 from tests.patience import PATIENCE_S
+
+LEAST = 2**18
+"""What these tests have drawn by a process at least."""
 
 LIAR = """
 import mmap, os, struct, sys, time

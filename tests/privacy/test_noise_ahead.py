@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from privacy import noise_ahead
 from privacy.errors import InvalidEvent, RandomnessClosed
 from privacy.noise import SecureRandom, TestRng
-from privacy.noise_ahead import LEAST, Drawer
-from tests.privacy.noise_processes import drawing, wait_until_ready
+from privacy.noise_ahead import Drawer
+from tests.privacy.noise_processes import LEAST, drawing, wait_until_ready
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("shorter")]
 
 SIZE = LEAST + 12_345
 WIDE = 2**30  # so wide that hardly two draws are the same
@@ -27,7 +27,15 @@ FEW = 100
 
 
 @pytest.fixture(scope="module")
-def drawer() -> Iterator[Drawer]:
+def shorter() -> Iterator[None]:
+    """Vectors that are drawn sooner than those that the process is worth."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("privacy.noise.LEAST", LEAST)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawer(shorter: None) -> Iterator[Drawer]:
     """One process for the tests that leave it as it was; others start it anew."""
     with pytest.MonkeyPatch.context() as patch, drawing(patch, SIZE) as drawer:
         yield drawer

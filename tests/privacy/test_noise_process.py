@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from privacy import noise_ahead
 from privacy.errors import NoiseLost
 from privacy.noise import TestRng
-from privacy.noise_ahead import LEAST, Drawer
+from privacy.noise_ahead import Drawer
 from privacy.noise_process import PIECE
 from tests.privacy.noise_processes import (
+    LEAST,
     drawing,
     is_gone,
     pid_of,
@@ -27,7 +29,7 @@ from tests.privacy.noise_processes import (
     wait_until_ready,
 )
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("shorter")]
 
 ROOT = Path(__file__).parents[2]
 SIZE = LEAST + 12_345
@@ -47,6 +49,14 @@ def write(where, what):
 os.write = write
 sys.exit(noise_process.main())
 """
+
+
+@pytest.fixture(scope="module")
+def shorter() -> Iterator[None]:
+    """Vectors that are drawn sooner than those that the process is worth."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("privacy.noise.LEAST", LEAST)
+        yield
 
 
 def in_line(seed: int, vectors: int = 1) -> list[Any]:
@@ -265,8 +275,10 @@ def test_it_ends_with_its_parent_however_that_ends(end: str, tmp_path: Path) -> 
     script = textwrap.dedent(
         f"""
         import os, signal, sys, time
+        import privacy.noise
         from privacy import noise_ahead
         from privacy.noise import SecureRandom
+        privacy.noise.LEAST = 1
         from tests.privacy.noise_processes import pid_of, wait_until_ready
         noise_ahead._cores = lambda: 2
         rng = SecureRandom()
