@@ -52,6 +52,7 @@ class Cosigning:
         self._not_before = float("-inf")
         self._restarted = False
         self._resumed_at: int | None = None
+        self._vouched = False
 
     @property
     def vouched(self) -> bool:
@@ -60,7 +61,11 @@ class Cosigning:
             return True
         if self._resumed_at is None:
             return False
-        return vouched(self._replica.final, self._resumed_at, self._organisation)
+        # What was vouched for stays so: a later checkpoint may be final with our own cosignature and
+        # fewer others, and nothing need follow it that a round waits for.
+        if not self._vouched:
+            self._vouched = vouched(self._replica.final, self._resumed_at, self._organisation)
+        return self._vouched
 
     def restarted(self) -> None:
         """Know that the process is a restart, which is about to be said."""
