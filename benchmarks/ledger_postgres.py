@@ -41,23 +41,25 @@ def postgresql(parent: Path) -> Iterator[Server | None]:
         parent: on the disk that is to be measured. The server's folder is ``postgresql`` in it, made
             where it is not there, and left as it is when the server has stopped.
     """
-    as_root = os.geteuid() == 0  # the server refuses to run as root
-    if not (BINARIES / "initdb").is_file() or (as_root and shutil.which("runuser") is None):
+    if not (BINARIES / "initdb").is_file():
         yield None
         return
-    owner = ["runuser", "-u", "postgres", "--"] if as_root else []
+    owner = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
     folder = parent / "postgresql"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if as_root:
+    if owner is not None:
         for above in folder.parents:
             if above.owner() == "root" and above.name.startswith("consilium-bench"):
                 above.chmod(0o711)
-        shutil.chown(folder, user="postgres")
+        shutil.chown(folder, user=owner)
 
     def run(program: str, *arguments: str) -> None:
         subprocess.run(
-            [*owner, str(BINARIES / program), *arguments],
+            [str(BINARIES / program), *arguments],
             check=True,
+            user=owner,
+            group=owner,
+            extra_groups=() if owner else None,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

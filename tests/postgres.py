@@ -42,8 +42,6 @@ def lacking() -> str | None:
     """Why no server can be started here, or None."""
     if not (BINARIES / "initdb").is_file():
         return f"no PostgreSQL binaries in {BINARIES} (Debian: postgresql-15)"
-    if os.geteuid() == 0 and shutil.which("runuser") is None:
-        return "PostgreSQL does not run as root, and there is no runuser"
     return None
 
 
@@ -51,18 +49,21 @@ def lacking() -> str | None:
 def running() -> Iterator[PostgresServer]:
     """Start a server, and stop it and remove its files in the end."""
     # The server refuses to run as root.
-    as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    owner = "postgres" if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="consilium-postgres-", dir="/tmp"))
     try:
-        if as_owner:
-            shutil.chown(directory, user="postgres")
+        if owner is not None:
+            shutil.chown(directory, user=owner)
         data = directory / "data"
         options = f"-k {directory} -c listen_addresses='' -c fsync=off -c shared_buffers=16MB"
 
         def run(program: str, *arguments: str) -> None:
             subprocess.run(
-                [*as_owner, str(BINARIES / program), *arguments],
+                [str(BINARIES / program), *arguments],
                 check=True,
+                user=owner,
+                group=owner,
+                extra_groups=() if owner else None,
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
