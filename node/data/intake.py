@@ -287,7 +287,7 @@ def _parquet_slices(raw: BinaryIO, schema: Schema, max_rows: int) -> Iterator[_P
         frame = pl.read_parquet(
             raw, columns=[column.name for column in schema.columns], n_rows=max_rows + 1
         )
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # the latter is no Exception
         raise DatasetError(
             schema.dataset, "the file is not well-formed Parquet; write it again"
         ) from None

@@ -195,6 +195,22 @@ def test_parquet_refusals_name_column_and_row(tmp_path: Path) -> None:
         read_table(path, schema())
 
 
+def test_a_parquet_file_over_which_its_reader_panics_is_refused_like_any_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.parquet"
+    pl.DataFrame({"age": [40.0], "sex": ["m"], "ill": [1]}).write_parquet(path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    value = whole.index(b"ARROW:schema", footer) + len(b"ARROW:schema")
+    size = whole[value + 1] & 0x7F | whole[value + 2] << 7  # in two bytes, after the field's own
+    # That value's length is 0 now, and its text is gone.
+    end = whole[footer:value] + b"\x18\x00" + whole[value + 3 + size : -8]
+    path.write_bytes(whole[:footer] + end + len(end).to_bytes(4, "little") + whole[-4:])
+    with pytest.raises(DatasetError, match="well-formed Parquet"):
+        read_table(path, schema())
+
+
 def test_patient_ids_are_texts_and_each_row_needs_one(tmp_path: Path, read: Read) -> None:
     columns = (
         {"name": "pid", "type": "patient_id"},
